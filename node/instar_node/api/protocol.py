@@ -1,0 +1,71 @@
+"""``NodeApi``: the one way in. TUI, commands and HTTP all speak exactly these methods.
+
+Every method raises ``InstarError`` for a refusal. Three things implement it: ``LocalNodeApi`` (inside the
+node), ``BridgedNodeApi`` (the TUI, across threads) and ``HttpNodeApi`` (a client of a running daemon).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from instar_node.api import types as t
+from instar_node.events import Event
+
+
+class NodeApi(Protocol):
+    """Everything a person or a script can do with a node."""
+
+    async def status(self) -> t.Status:
+        """One consistent picture of all that the overview shows."""
+
+    async def health(self) -> t.Health: ...
+    async def whoami(self) -> t.WhoAmI: ...
+    async def machines(self) -> t.Machines: ...
+    async def lease(self) -> t.LeaseView: ...
+
+    async def pair(self, body: t.PairRequest) -> t.PairView:
+        """Mint a code; an older one is void. A standby refuses (``not-awake``), naming the awake one."""
+
+    async def pair_view(self) -> t.PairView: ...
+    async def pair_cancel(self) -> t.PairView: ...
+    async def pair_confirm(self, body: t.PairConfirm) -> t.PairView: ...
+    async def join(self, body: t.JoinRequest) -> t.JoinResult: ...
+
+    async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
+        """Make this machine the awake one."""
+
+    async def handoff(self, body: t.HandoffRequest) -> t.HandoffResult:
+        """Make another machine the awake one."""
+
+    async def handoff_view(self) -> t.HandoffResult:
+        """The handoff under way, or the last one."""
+
+    async def leave(self) -> t.Ok: ...
+    async def remove_machine(self, machine: str) -> t.Ok: ...
+
+    async def send(self, body: t.SendRequest) -> t.SendResult:
+        """Take a message; answers when it is durable on the whole electorate, never waits for the agent."""
+
+    async def topics(self) -> t.Topics: ...
+    async def messages(self, topic: str, after: int = 0, limit: int = 200) -> t.Messages: ...
+
+    async def reply(self, topic: str, body: t.ReplyRequest) -> t.SendResult:
+        """A person answers a waiting message (``manual`` agent)."""
+
+    async def outbox(self) -> t.Outbox: ...
+    async def outbox_resolve(self, item: str, body: t.OutboxAction) -> t.Ok: ...
+    async def livetail(self) -> t.LiveTail: ...
+
+    async def pool(self) -> t.PoolView: ...
+    async def pool_machine(self, machine: str) -> t.Machine: ...
+    async def rename(self, machine: str, body: t.RenameRequest) -> t.Machine: ...
+    async def placement(self, topic: str) -> t.PlacementView: ...
+
+    async def transfer(self, body: t.TransferRequest) -> t.TransferResult:
+        """Move a topic to a machine (nickname or id). ``undo`` takes the last transfer of the topic back."""
+
+    async def unpin(self, body: t.UnpinRequest) -> t.PlacementView: ...
+
+    def events(self, after: int | None = None) -> AsyncIterator[Event]:
+        """The event stream; see ``instar_node.events``."""

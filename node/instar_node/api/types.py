@@ -1,0 +1,454 @@
+"""Everything the node API takes and gives, as typed structs. Field names are the contract of scripts.
+
+Times are ISO-8601 UTC strings; durations are integer milliseconds (``_ms``). ``None`` means "not known" or
+"does not apply".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+TOPIC_PATTERN = r"^[A-Za-z0-9._:-]{1,64}\Z"
+Topic = Annotated[str, Meta(min_length=1, max_length=64, pattern=TOPIC_PATTERN)]
+Role = Literal["awake", "standby", "witness", "removed"]
+
+
+class Model(msgspec.Struct):
+    """Base of all API structs."""
+
+
+class Body(msgspec.Struct, forbid_unknown_fields=True):
+    """Base of all request bodies; an unknown field is a 400, not a silent surprise."""
+
+
+# -- who and how well -----------------------------------------------------------------------------------
+
+
+class Alert(Model):
+    """Something a person should know; ``hint`` says what to do."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
+class Health(Model):
+    status: Literal["ok", "degraded", "alarm"]
+    version: str
+    machine_id: str
+    role: Role
+    epoch: int
+    split_brain: dict[str, Any] | None
+    sync: dict[str, Any]
+    gates: dict[str, Any]
+    alerts: list[Alert]
+    counters: dict[str, int]
+
+
+class WhoAmI(Model):
+    machine_id: str
+    nickname: str
+    fingerprint: str
+    """Five words for people to compare."""
+    signing_public_key: str
+    """Raw Ed25519 public key, base64."""
+    encryption_public_key: str
+    """Raw X25519 public key, base64."""
+    version: str
+    role: Role | None
+    mesh_id: str | None
+    mesh_name: str | None
+    """Two words derived from ``mesh_id``, to tell meshes apart at a glance."""
+    urls: list[str]
+    hub: str | None
+
+
+class Lag(Model):
+    """How far a copy is behind."""
+
+    entries: int
+    bytes: int
+    ms: int
+
+
+class Machine(Model):
+    machine_id: str
+    nickname: str
+    fingerprint: str
+    role: Role
+    status: Literal["ok", "catching-up", "benched", "offline", "held-back", "joining", "removed"]
+    status_text: str
+    """The same for people, such as ``in sync`` or ``benched: missed 3 rounds``."""
+    online: bool
+    last_seen: str | None
+    last_seen_ms: int | None
+    """Milliseconds since this machine was last heard; 0 for the machine itself."""
+    rtt_ms: float | None
+    version: str
+    protocol: tuple[int, int] | None
+    electorate: bool
+    lag: Lag | None
+    topics: int
+    running: int
+    urls: list[str]
+    is_self: bool
+
+
+class Machines(Model):
+    machines: list[Machine]
+
+
+# -- the lease ------------------------------------------------------------------------------------------
+
+
+class EpochRow(Model):
+    epoch: int
+    epoch_text: str
+    """``7``, or ``1·3`` for the third epoch of generation 1."""
+    holder: str
+    holder_nickname: str
+    reason: str
+    at: str
+    for_ms: int | None
+    took_ms: int | None = None
+
+
+class Evidence(Model):
+    """What one other machine contributes to the holder's validity (holder's view) or to ours."""
+
+    machine_id: str
+    nickname: str
+    in_electorate: bool
+    benched: bool
+    promised_ms_ago: int | None
+    first_saw_ms_ago: int | None
+    may_contend_in_ms: int | None
+
+
+class IfLost(Model):
+    """What would happen if the holder died now."""
+
+    next: str | None
+    next_nickname: str | None
+    after_ms: int | None
+    why_not: str | None
+    hint: str = ""
+
+
+class LeaseView(Model):
+    holder: str | None
+    holder_nickname: str | None
+    epoch: int
+    epoch_text: str
+    is_self: bool
+    valid_for_ms: int
+    """Time left in which the holder may act. Where nothing expires (embedded hub) it stays at ``ttl_ms``."""
+    expires: bool
+    """False while the validity needs no renewal (embedded hub, or alone)."""
+    ttl_ms: int
+    round_ms: int
+    electorate: list[str]
+    benched: list[str]
+    medium: Literal["promise", "hub"]
+    state: Literal["held", "observed", "expired", "released", "closed", "split-brain", "none"]
+    since: str | None
+    since_ms: int | None
+    renewed_ms_ago: int | None
+    round_took_ms: float | None
+    hub: HubView
+    history: list[EpochRow]
+    evidence: list[Evidence]
+    if_lost: IfLost
+    counters: dict[str, int]
+
+
+class HubView(Model):
+    kind: Literal["embedded", "path", "remote", "witness", "etcd"]
+    url: str
+    reachable: bool
+    latency_ms: float | None
+    last_write_ms_ago: int | None
+    error: str | None = None
+
+
+# -- pairing --------------------------------------------------------------------------------------------
+
+
+class PairRequest(Body):
+    sas: bool = False
+
+
+class PairConfirm(Body):
+    accept: bool
+
+
+class Sas(Model):
+    """The short authentication string: the same six digits and four emoji on both machines."""
+
+    digits: str
+    emoji: list[str]
+    names: list[str]
+
+
+class PairView(Model):
+    state: Literal["none", "open", "confirming", "joined", "expired", "locked", "consumed", "cancelled"]
+    code: str | None
+    """Only for the local token; never in a reply to a peer."""
+    url: str | None
+    join_command: str | None
+    expires_in_ms: int
+    lifetime_ms: int
+    attempts_left: int
+    attempts_max: int
+    sas: Sas | None = None
+    joiner: dict[str, Any] | None = None
+    """``machine_id, nickname, fingerprint`` of who joined."""
+    last_refusal: str | None = None
+    warning: str | None = None
+    """Such as: this address is only reachable from this host."""
+
+
+class JoinRequest(Body):
+    url: Annotated[str, Meta(min_length=1, max_length=2_048)]
+    code: Annotated[str, Meta(min_length=1, max_length=64)]
+    nickname: Annotated[str, Meta(max_length=40)] | None = None
+    sas: bool = False
+
+
+class JoinResult(Model):
+    machine_id: str
+    mesh_id: str
+    peer: dict[str, Any]
+    """``machine_id, nickname, fingerprint, url`` of the machine that admitted us."""
+    sas: Sas
+    next: str
+    """The command to type next."""
+
+
+# -- roles ----------------------------------------------------------------------------------------------
+
+
+class WakeupRequest(Body):
+    force: bool = False
+    vouch: list[str] = []
+    """With ``force``: the unreachable machines the person vouches are not acting."""
+
+
+class HandoffRequest(Body):
+    to: Annotated[str, Meta(min_length=1, max_length=64)]
+
+
+class Step(Model):
+    step: str
+    at_ms: float
+    """Milliseconds since the operation began."""
+    note: str = ""
+
+
+class HandoffResult(Model):
+    outcome: Literal["awake", "already-awake", "aborted", "failed", "running", "none"]
+    holder: str | None
+    holder_nickname: str | None
+    epoch: int
+    took_ms: float
+    steps: list[Step]
+    reason: str = ""
+    kind: str = ""
+    """``handoff``, ``takeover`` or ``force``."""
+    source: str | None = None
+    target: str | None = None
+
+
+# -- conversation ---------------------------------------------------------------------------------------
+
+
+class SendRequest(Body):
+    topic: Topic
+    text: Annotated[str, Meta(min_length=1, max_length=200_000)]
+    key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    sender: Annotated[str, Meta(max_length=200)] | None = None
+
+
+class SendResult(Model):
+    key: str
+    state: str
+    seq: int
+    topic: str
+    handled_by: str
+    duplicate: bool = False
+
+
+class Message(Model):
+    seq: int
+    role: Literal["user", "agent"]
+    text: str
+    at: str
+    key: str
+    reply_to: str | None
+    epoch: int
+    machine_id: str
+    machine: str
+    """Nickname of ``machine_id``."""
+    state: str | None = None
+    """Delivery state of a user message: ``received``, ``processing``, ``waiting``, ``reserved``,
+    ``committed``, ``cursor_advanced``, ``abandoned``, ``rejected``, ``undecided``."""
+
+
+class Messages(Model):
+    topic: str
+    messages: list[Message]
+
+
+class TopicRow(Model):
+    topic: str
+    owner: str | None
+    owner_nickname: str | None
+    reason: Literal["pinned", "placed", "unowned"]
+    pinned_to: str | None
+    pending_reason: str | None
+    last_at: str | None
+    last_at_ms: int | None
+    last_text: str
+    last_role: str | None
+    unread: int
+    queued: int
+    running: bool
+    moving_to: str | None = None
+
+
+class Topics(Model):
+    topics: list[TopicRow]
+
+
+class ReplyRequest(Body):
+    reply_to: Annotated[str, Meta(min_length=1, max_length=200)]
+    text: Annotated[str, Meta(min_length=1, max_length=200_000)]
+
+
+class OutboxItem(Model):
+    id: str
+    reply_id: str
+    topic: str
+    state: str
+    epoch: int
+    reason: str
+    text: str
+
+
+class Outbox(Model):
+    items: list[OutboxItem]
+
+
+class OutboxAction(Body):
+    action: Literal["send", "drop"]
+
+
+class TailPeer(Model):
+    machine_id: str
+    nickname: str
+    topic: str | None
+    behind: Lag
+    acked_seq: int
+    head_seq: int
+    last_ack_ms: int | None
+
+
+class LiveTail(Model):
+    role: Literal["source", "standby"]
+    source: str | None
+    peers: list[TailPeer]
+
+
+# -- pool -----------------------------------------------------------------------------------------------
+
+
+class PoolRouter(Model):
+    holder: str | None
+    epoch: int
+
+
+class PoolTopics(Model):
+    count: int
+    pinned: int
+    placed: int
+    unowned: int
+
+
+class PoolView(Model):
+    enabled: bool
+    router: PoolRouter
+    machines: list[Machine]
+    topics: PoolTopics
+
+
+class PlacementView(Model):
+    topic: str
+    owner: str | None
+    owner_nickname: str | None
+    reason: Literal["pinned", "placed", "unowned"]
+    pinned_to: str | None
+    lease_holder: str | None
+    lease_holder_nickname: str | None
+    pin_state: Literal["actuated", "pending", "none"]
+    is_this_machine: bool
+    answered_by: Literal["local", "holder"]
+    pending_reason: str | None = None
+    ownership_epoch: tuple[int, int] | None = None
+
+
+class TransferRequest(Body):
+    topic: Topic
+    to: Annotated[str, Meta(max_length=64)] = ""
+    confirm: str | None = None
+    undo: bool = False
+
+
+class TransferResult(Model):
+    outcome: Literal["moved", "queued", "noop"]
+    topic: str
+    owner: str | None
+    owner_nickname: str | None
+    source: str | None
+    ownership_epoch: tuple[int, int] | None
+    took_ms: float
+    steps: list[Step] = []
+    pending_reason: str | None = None
+
+
+class UnpinRequest(Body):
+    topic: Topic
+
+
+class RenameRequest(Body):
+    nickname: Annotated[str, Meta(min_length=1, max_length=40)]
+
+
+# -- the whole at a glance ------------------------------------------------------------------------------
+
+
+class Status(Model):
+    """One consistent picture of everything the header and the overview show."""
+
+    me: WhoAmI
+    health: Health
+    lease: LeaseView
+    machines: list[Machine]
+    topics: list[TopicRow]
+    livetail: LiveTail
+    outbox: int
+    handoff: HandoffResult
+    at: str
+    event: int
+    """Number of the newest event contained in this picture."""
+
+
+class ErrorBody(Model):
+    error: dict[str, Any]
+
+
+class Ok(Model):
+    ok: bool = True
+    note: str | UnsetType = UNSET

@@ -1,0 +1,61 @@
+"""Time and randomness, injected everywhere so that simulation can own both.
+
+All durations inside the node are integer microseconds on a clock that keeps counting while the machine
+sleeps. ``time.monotonic()`` stops in suspend on Linux and must not be used: a laptop that wakes after an
+hour would believe its lease still valid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+MICROS_PER_MS = 1_000
+MICROS_PER_SECOND = 1_000_000
+
+_CLOCK_ID = getattr(time, "CLOCK_BOOTTIME", None)
+if _CLOCK_ID is None:  # macOS: CLOCK_MONOTONIC through clock_gettime counts sleep, time.monotonic() does not
+    _CLOCK_ID = getattr(time, "CLOCK_MONOTONIC", None)
+
+
+class Clock(Protocol):
+    """The only source of time and randomness a part may use."""
+
+    def now(self) -> int:
+        """Microseconds on this machine's own clock; counts suspend; only differences mean anything."""
+
+    def wall(self) -> float:
+        """Unix seconds, for display only. Never compared between machines."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait at least ``seconds``."""
+
+    def token_hex(self, nbytes: int) -> str:
+        """A random hex string of ``2 * nbytes`` characters."""
+
+
+class SystemClock:
+    """The real clock of this machine."""
+
+    def now(self) -> int:
+        if _CLOCK_ID is None or sys.platform == "win32":
+            return time.monotonic_ns() // 1_000
+        return time.clock_gettime_ns(_CLOCK_ID) // 1_000
+
+    def wall(self) -> float:
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def token_hex(self, nbytes: int) -> str:
+        return secrets.token_hex(nbytes)
+
+
+def iso(wall: float) -> str:
+    """A unix time as the ISO-8601 UTC string of the API (``2026-11-23T16:58:03.120Z``)."""
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
