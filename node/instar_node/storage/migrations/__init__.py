@@ -1,0 +1,1 @@
+"""Numbered schema steps, ``NNN_name.sql``; a step that has shipped is never edited, only followed."""
