@@ -1,0 +1,1 @@
+"""What lies on disk under one home: its paths, its lock, atomic files and the SQLite database."""

@@ -1,0 +1,305 @@
+"""The database: group commit, isolation of jobs, migrations, and clear refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instar_node.errors import InstarError
+from instar_node.storage import database as database_module
+from instar_node.storage import schema
+from instar_node.storage.database import SqliteDatabase
+
+
+@pytest.fixture
+async def db(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
+    opened = SqliteDatabase.open(tmp_path / "mesh.db")
+    await opened.write(sql("CREATE TABLE t (k TEXT PRIMARY KEY, v INTEGER)"))
+    yield opened
+    await opened.close()
+
+
+def sql(statement: str, *params: object) -> Callable[[sqlite3.Connection], None]:
+    def job(connection: sqlite3.Connection) -> None:
+        connection.execute(statement, params)
+
+    return job
+
+
+def put(key: str) -> Callable[[sqlite3.Connection], None]:
+    return sql("INSERT INTO t VALUES (?, 0)", key)
+
+
+def keys(connection: sqlite3.Connection) -> list[str]:
+    return [row[0] for row in connection.execute("SELECT k FROM t ORDER BY k")]
+
+
+class Gate:
+    """A job that holds the writer until released, so that what is queued behind it forms one group."""
+
+    def __init__(self, db: SqliteDatabase) -> None:
+        self._open = threading.Event()
+        self._entered = threading.Event()
+        self.task = asyncio.create_task(db.write(self._wait))
+
+    def _wait(self, connection: sqlite3.Connection) -> None:
+        self._entered.set()
+        assert self._open.wait(10)
+
+    async def entered(self) -> None:
+        assert await asyncio.to_thread(self._entered.wait, 10)
+
+    def release(self) -> None:
+        self._open.set()
+
+
+async def queue_behind(gate: Gate, *writes: Coroutine[Any, Any, None]) -> list[asyncio.Task[None]]:
+    await gate.entered()
+    tasks = [asyncio.create_task(write) for write in writes]
+    await asyncio.sleep(0)  # let each reach the queue
+    gate.release()
+    return tasks
+
+
+async def test_what_was_written_can_be_read(db: SqliteDatabase) -> None:
+    assert await db.write(lambda c: c.execute("INSERT INTO t VALUES ('a', 1) RETURNING v").fetchone()[0]) == 1
+    assert await db.read(keys) == ["a"]
+
+
+async def test_writes_waiting_together_share_one_commit(db: SqliteDatabase, tmp_path: Path) -> None:
+    statements: list[str] = []
+    await db.write(lambda c: c.set_trace_callback(statements.append))
+    gate = Gate(db)
+    await asyncio.gather(*await queue_behind(gate, *(db.write(put(str(n))) for n in range(100))))
+    assert statements.count("SAVEPOINT job") == 101
+    assert statements.count("COMMIT") == 3  # the one that set the trace, the gate, and all the hundred
+
+
+async def test_a_failing_job_is_undone_alone(db: SqliteDatabase) -> None:
+    def half(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES ('half', 1)")
+        raise ValueError("no")
+
+    gate = Gate(db)
+    tasks = await queue_behind(gate, db.write(put("a")), db.write(half), db.write(put("b")))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[1], ValueError)
+    assert await db.read(keys) == ["a", "b"]
+
+
+async def test_a_constraint_error_reaches_its_caller_as_it_is(db: SqliteDatabase) -> None:
+    await db.write(put("a"))
+    with pytest.raises(sqlite3.IntegrityError):
+        await db.write(put("a"))
+
+
+async def test_stop_iteration_in_a_job_does_not_hang_the_group(db: SqliteDatabase) -> None:
+    def exhausted(connection: sqlite3.Connection) -> None:
+        next(iter(()))
+
+    gate = Gate(db)
+    tasks = await queue_behind(gate, db.write(exhausted), db.write(put("a")))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(results[0], RuntimeError)
+    assert await db.read(keys) == ["a"]
+
+
+async def test_cancelled_waiters_break_nobody_and_their_write_stands(db: SqliteDatabase) -> None:
+    gate = Gate(db)
+    await gate.entered()
+    gone, stays = asyncio.create_task(db.write(put("gone"))), asyncio.create_task(db.write(put("stays")))
+    await asyncio.sleep(0)
+    gone.cancel()
+    gate.release()
+    await stays
+    assert gone.cancelled()
+    assert await db.read(keys) == ["gone", "stays"]
+
+
+async def test_a_group_that_cannot_commit_is_reported_to_every_caller(db: SqliteDatabase) -> None:
+    def lose_the_transaction(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")  # what SQLite itself does on a full disk
+        raise sqlite3.OperationalError("database or disk is full")
+
+    gate = Gate(db)
+    tasks = await queue_behind(gate, db.write(put("a")), db.write(lose_the_transaction), db.write(put("b")))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(result, sqlite3.OperationalError) for result in results)
+    assert await db.read(keys) == []
+    await db.write(put("c"))
+    assert await db.read(keys) == ["c"]
+
+
+async def test_disk_full_is_said_so_and_passes(db: SqliteDatabase) -> None:
+    pages = await db.write(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    await db.write(sql(f"PRAGMA max_page_count={pages}"))
+    with pytest.raises(InstarError) as refusal:
+        await db.write(put("x" * 100_000))
+    assert refusal.value.code == "disk-full"
+    await db.write(sql("PRAGMA max_page_count=100000"))
+    await db.write(put("a"))
+    assert await db.read(keys) == ["a"]
+
+
+async def test_the_reader_cannot_write(db: SqliteDatabase) -> None:
+    with pytest.raises(InstarError) as refusal:
+        await db.read(put("a"))
+    assert refusal.value.code == "database-failed"
+
+
+async def test_a_read_does_not_wait_for_the_writer(db: SqliteDatabase) -> None:
+    gate = Gate(db)
+    await gate.entered()
+    assert await db.read(keys) == []
+    gate.release()
+    await gate.task
+
+
+async def test_close_finishes_what_is_queued_and_refuses_the_rest(tmp_path: Path) -> None:
+    db = SqliteDatabase.open(tmp_path / "mesh.db")
+    writes = [asyncio.create_task(db.write(sql(f"CREATE TABLE t{n} (a)"))) for n in range(20)]
+    await asyncio.sleep(0)
+    await db.close()
+    await asyncio.gather(*writes)
+    with pytest.raises(InstarError) as refusal:
+        await db.read(keys)
+    assert refusal.value.code == "database-closed"
+
+
+async def test_every_commit_is_synced(db: SqliteDatabase) -> None:
+    assert await db.write(lambda c: c.execute("PRAGMA synchronous").fetchone()[0]) == 2
+    assert await db.write(lambda c: c.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"
+
+
+DIE = """
+import asyncio, os, sys
+from pathlib import Path
+from instar_node.storage.database import SqliteDatabase
+async def main():
+    db = SqliteDatabase.open(Path(sys.argv[1]))
+    await db.write(lambda c: c.execute("CREATE TABLE t (k TEXT)") and None)
+    await asyncio.gather(*(db.write(lambda c, n=n: c.execute("INSERT INTO t VALUES (?)", (str(n),)) and None)
+                           for n in range(50)))
+    os.kill(os.getpid(), 9)
+asyncio.run(main())
+"""
+
+
+async def test_what_was_confirmed_survives_kill_9_and_a_torn_log_tail(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.db"
+    died = subprocess.run([sys.executable, "-c", DIE, str(path)], check=False)
+    assert died.returncode == -9
+    with (tmp_path / "mesh.db-wal").open("ab") as tail:
+        tail.write(b"\x00garbage" * 300)
+    db = SqliteDatabase.open(path)
+    assert len(await db.read(keys)) == 50
+    await db.close()
+
+
+def migrations(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **steps: str) -> None:
+    folder = tmp_path / "migrations"
+    folder.mkdir(exist_ok=True)
+    for name, sql in steps.items():
+        (folder / f"{name[1:]}.sql").write_text(sql)
+    monkeypatch.setattr(schema.load_migrations, "__defaults__", (folder,))
+
+
+async def version(path: Path) -> int:
+    db = SqliteDatabase.open(path)
+    found: int = await db.read(lambda c: c.execute("PRAGMA user_version").fetchone()[0])
+    await db.close()
+    return found
+
+
+async def test_migrations_run_in_order_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mesh.db"
+    migrations(tmp_path, monkeypatch, _001_a="CREATE TABLE t (k); INSERT INTO t VALUES ('1');")
+    assert await version(path) == 1
+    migrations(tmp_path, monkeypatch, _002_b="INSERT INTO t SELECT k || '2' FROM t")
+    assert await version(path) == 2
+    assert await version(path) == 2
+    db = SqliteDatabase.open(path)
+    assert await db.read(keys) == ["1", "12"]
+    await db.close()
+
+
+async def test_a_failing_migration_leaves_the_version_and_schema_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mesh.db"
+    migrations(tmp_path, monkeypatch, _001_a="CREATE TABLE t (k);", _002_b="CREATE TABLE u (k); BROKEN;")
+    with pytest.raises(sqlite3.OperationalError, match="BROKEN"):
+        SqliteDatabase.open(path)
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA user_version").fetchone()[0] == 1
+    assert connection.execute("SELECT name FROM sqlite_schema").fetchall() == [("t",)]
+    connection.close()
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.db"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version=999")
+    connection.close()
+    with pytest.raises(InstarError) as refusal:
+        SqliteDatabase.open(path)
+    assert refusal.value.code == "database-too-new"
+    assert "update" in refusal.value.hint
+
+
+def test_shipped_migrations_load() -> None:
+    assert all(step.sql.strip() for step in schema.load_migrations())
+
+
+@pytest.mark.parametrize("damage", ["header", "middle", "not-a-database"])
+def test_a_damaged_file_is_refused_naming_it_and_the_way_out(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "mesh.db"
+    connection = sqlite3.connect(path)
+    connection.execute("CREATE TABLE t (k TEXT PRIMARY KEY)")
+    connection.executemany("INSERT INTO t VALUES (?)", [(f"{n:0100}",) for n in range(1_000)])
+    connection.commit()
+    connection.close()
+    content = bytearray(path.read_bytes())
+    if damage == "header":
+        content[:64] = b"\x00" * 64
+    elif damage == "middle":
+        content[len(content) // 2 : len(content) // 2 + 8_192] = b"\xa5" * 8_192
+    else:
+        content = bytearray(b"this is a letter, not a database" * 100)
+    path.write_bytes(content)
+    with pytest.raises(InstarError) as refusal:
+        SqliteDatabase.open(path)
+    assert refusal.value.code == "database-damaged"
+    assert str(path) in refusal.value.message
+    assert f"mv {path}" in refusal.value.hint
+
+
+def test_a_database_that_another_program_holds_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mesh.db"
+    monkeypatch.setattr(database_module, "BUSY_TIMEOUT_S", 0.01)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(InstarError) as refusal:
+        SqliteDatabase.open(path)
+    assert refusal.value.code == "database-locked"
+    other.close()
+
+
+def test_a_database_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InstarError) as refusal:
+        SqliteDatabase.open(tmp_path / "missing" / "mesh.db")
+    assert refusal.value.code == "write-failed"
+
+
+async def test_the_file_is_private(db: SqliteDatabase, tmp_path: Path) -> None:
+    assert (tmp_path / "mesh.db").stat().st_mode & 0o777 == 0o600
