@@ -1,13 +1,24 @@
-"""Settings of a home: ``config.toml``, typed and validated before anything starts."""
+"""Settings of a home: ``config.toml``, typed and validated before anything starts.
+
+Unknown keys and bad values are refused with file, line and a hint; nothing is guessed. ``config_file`` holds
+the commented default file and the editing of it.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from instar_node.errors import InstarError
+
 Positive = Annotated[int, Meta(ge=1)]
+KeyPath = tuple[str, ...]
+"""A setting by its place: ``("lease", "ttl_ms")``."""
 
 
 class NodeSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -91,3 +102,208 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     pool: PoolSettings = PoolSettings()
     livetail: LiveTailSettings = LiveTailSettings()
     ui: UiSettings = UiSettings()
+
+
+class NodeOptions(msgspec.Struct, frozen=True):
+    """What the command line of one start says; ``None`` leaves the choice to ``config.toml``."""
+
+    listen: str | None = None
+    hub: str | None = None
+    nickname: str | None = None
+    witness: bool = False
+
+
+# -- reading --------------------------------------------------------------------------------------------
+
+
+def load_config(path: Path) -> Config:
+    """Read and check ``config.toml``; a file that does not exist means all defaults.
+
+    Raises:
+        InstarError: ``bad-config`` naming file, line and key, with the nearest known key as the hint.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return Config()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InstarError("bad-config", f"{path} cannot be read: {error}", status=400) from error
+    return parse_config(text, path)
+
+
+def parse_config(text: str, path: Path) -> Config:
+    """The settings in ``text``; ``path`` only names the file in errors. Raises as ``load_config`` does."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InstarError(
+            "bad-config",
+            f"{path} is not valid TOML: {error}",
+            "strings need quotes; one key = value a line",
+            status=400,
+        ) from error
+    try:
+        config = msgspec.convert(data, Config)
+    except msgspec.ValidationError as error:
+        raise _refusal(path, text, *_explain(str(error))) from error
+    for key, message, hint in _conflicts(config):
+        raise _refusal(path, text, key, message, hint)
+    return config
+
+
+def known_keys() -> tuple[KeyPath, ...]:
+    """Every setting there is, in file order. ``ui.keymap`` counts as one; its entries are free."""
+    return tuple(_keys_of(Config, ()))
+
+
+def closest_key(key: KeyPath) -> KeyPath | None:
+    """The known setting (or section) a mistyped one most resembles."""
+    from difflib import get_close_matches
+
+    known = known_keys()
+    names = {".".join(known_key): known_key for known_key in known}
+    names |= {".".join(known_key[:-1]): known_key[:-1] for known_key in known}
+    candidates = [name for name in names if name.startswith(".".join(key[:-1]))] or list(names)
+    found = get_close_matches(".".join(key), candidates, n=1, cutoff=0.5)
+    return names[found[0]] if found else None
+
+
+def _keys_of(struct: type[msgspec.Struct], prefix: KeyPath) -> list[KeyPath]:
+    keys: list[KeyPath] = []
+    for field in msgspec.structs.fields(struct):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            keys += _keys_of(field.type, (*prefix, field.name))
+        else:
+            keys.append((*prefix, field.name))
+    return keys
+
+
+def _refusal(path: Path, text: str, key: KeyPath, message: str, hint: str) -> InstarError:
+    line = line_of(text, key)
+    where = f"{path}:{line}" if line else str(path)
+    name = ".".join(key)
+    extra: dict[str, Any] = {"file": str(path), "key": name}
+    if line:
+        extra["line"] = line
+    return InstarError("bad-config", f"{where}: {name}: {message}", hint, status=400, extra=extra)
+
+
+_AT = re.compile(r" - at `(?:key in )?\$([^`]*)`\Z")
+_UNKNOWN = re.compile(r"Object contains unknown field `([^`]*)`")
+
+
+def _explain(error: str) -> tuple[KeyPath, str, str]:
+    """Turn a message of msgspec into (setting, what is wrong, hint)."""
+    place = _AT.search(error)
+    path = re.sub(r"\[[^\]]*\]", "", place.group(1)) if place else ""
+    key = tuple(part for part in path.split(".") if part)
+    unknown = _UNKNOWN.match(error)
+    if unknown is None:
+        return key, (error[: place.start()] if place else error).replace("`", ""), ""
+    key = (*key, unknown.group(1))
+    nearest = closest_key(key)
+    hint = f"did you mean {'.'.join(nearest)}?" if nearest else "`instar config get` lists every setting"
+    return key, "there is no such setting", hint
+
+
+_HEADER = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
+_ASSIGNMENT = re.compile(r"\s*([A-Za-z0-9_.\-\"' ]+?)\s*=")
+
+
+def line_of(text: str, key: KeyPath) -> int | None:
+    """The line (from 1) that sets ``key``, else the one that opens its section, else ``None``."""
+    section: KeyPath = ()
+    opened: int | None = None
+    for number, line in enumerate(text.splitlines(), start=1):
+        if header := _HEADER.match(line):
+            section = _parts(header.group(1))
+            if section and section == key[: len(section)]:
+                opened = number
+        elif (assignment := _ASSIGNMENT.match(line)) is not None:
+            here = (*section, *_parts(assignment.group(1)))
+            if here == key[: len(here)]:
+                return number
+    return opened
+
+
+def _parts(dotted: str) -> KeyPath:
+    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
+
+
+# -- settings that must agree ---------------------------------------------------------------------------
+
+
+def _conflicts(config: Config) -> list[tuple[KeyPath, str, str]]:
+    """Settings that are each well-formed and do not fit together: (setting, what is wrong, hint)."""
+    return [*_lease_conflicts(config.lease), *_other_conflicts(config)]
+
+
+def _lease_conflicts(lease: LeaseSettings) -> list[tuple[KeyPath, str, str]]:
+    found: list[tuple[KeyPath, str, str]] = []
+    if lease.round_ms * 3 > lease.ttl_ms:
+        found.append(
+            (
+                ("lease", "round_ms"),
+                f"{lease.round_ms} ms is more than a third of ttl_ms ({lease.ttl_ms} ms)",
+                f"set round_ms to at most {lease.ttl_ms // 3}, or ttl_ms to at least {lease.round_ms * 3}",
+            )
+        )
+    if lease.bench_ttl_ms < 10 * lease.ttl_ms:
+        found.append(
+            (
+                ("lease", "bench_ttl_ms"),
+                f"{lease.bench_ttl_ms} ms is less than ten times ttl_ms ({lease.ttl_ms} ms)",
+                f"set bench_ttl_ms to at least {10 * lease.ttl_ms}",
+            )
+        )
+    return found
+
+
+def _other_conflicts(config: Config) -> list[tuple[KeyPath, str, str]]:
+    found: list[tuple[KeyPath, str, str]] = []
+    if not is_address(config.node.listen):
+        found.append(
+            (
+                ("node", "listen"),
+                f"{config.node.listen!r} is not HOST:PORT",
+                'such as "127.0.0.1:7707", or "0.0.0.0:7707" to be reachable from other hosts',
+            )
+        )
+    for url in config.node.urls:
+        if not url.startswith(("http://", "https://")):
+            found.append((("node", "urls"), f"{url!r} is not an http:// or https:// URL", ""))
+    if config.agent.kind == "command" and not config.agent.command:
+        found.append(
+            (
+                ("agent", "command"),
+                'agent.kind is "command" and no command is given',
+                'such as command = ["claude", "-p"]',
+            )
+        )
+    webhook = config.channels.webhook
+    if webhook.url and not webhook.url.startswith(("http://", "https://")):
+        found.append(
+            (("channels", "webhook", "url"), f"{webhook.url!r} is not an http:// or https:// URL", "")
+        )
+    if webhook.undecided == "resend" and webhook.idempotent:
+        found.append(
+            (
+                ("channels", "webhook", "undecided"),
+                '"resend" has no meaning while idempotent is true: an idempotent receiver is always retried',
+                "set idempotent = false, or leave undecided out",
+            )
+        )
+    return found
+
+
+def is_address(text: str) -> bool:
+    """Whether ``text`` is ``HOST:PORT`` (an IPv6 host in brackets); port 0 lets the system choose."""
+    host, colon, port = text.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    plain = host != "" and not any(char in host for char in ":[]/ ")
+    return (
+        bool(colon)
+        and (bracketed or plain)
+        and re.fullmatch(r"[0-9]{1,5}", port) is not None
+        and int(port) < 65_536
+    )
