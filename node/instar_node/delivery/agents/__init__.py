@@ -1,0 +1,1 @@
+"""Agent runners: who answers a message on this machine."""
