@@ -1,0 +1,131 @@
+"""What delivery expects of a channel and of the conversation record, and what it hands to them.
+
+A channel carries messages in and replies out. Every reply goes to all configured channels, one after the
+other in the order of configuration, each under the same idempotency key (``reply_id``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, Protocol
+
+import msgspec
+
+
+class OutgoingReply(msgspec.Struct, frozen=True):
+    """One part of an answer on its way out.
+
+    ``reply_id`` is the idempotency key: the same for the same part on every machine, ever. ``reply_to`` is the
+    key of the answered message, ``index`` the place of this part (from 0) and ``epoch`` the fencing token.
+    """
+
+    reply_id: str
+    reply_to: str
+    topic: str
+    text: str
+    epoch: int
+    machine_id: str
+    index: int
+
+
+class Sent(msgspec.Struct, frozen=True, tag="sent"):
+    """The channel has the reply for good."""
+
+
+class Fenced(msgspec.Struct, frozen=True, tag="fenced"):
+    """The receiver knows a higher epoch: this machine may no longer be the holder. Not retried in this epoch."""
+
+    reason: str
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """The receiver will never take this reply as it is (a 4xx); a person has to look."""
+
+    reason: str
+
+
+class Retry(msgspec.Struct, frozen=True, tag="retry"):
+    """Nothing was delivered for certain, or it is not known (network, 5xx, 429): try again later."""
+
+    after_s: float
+    reason: str
+    maybe_sent: bool = True
+    """Whether the receiver may have taken it nevertheless (a lost answer). ``False`` only if it surely did not
+    (no connection was made, or it said so)."""
+
+
+SendOutcome = Sent | Fenced | Refused | Retry
+
+
+class IngressMessage(msgspec.Struct, frozen=True):
+    """A message as a channel received it. ``provider_id`` is unique within channel and topic."""
+
+    channel: str
+    topic: str
+    text: str
+    provider_id: str
+    sender: str
+    position: str = ""
+    """The channel's own position after this message (an offset, say); kept with the row."""
+
+
+class Channel(Protocol):
+    """One way in and out. All methods run on the node's event loop."""
+
+    @property
+    def name(self) -> str:
+        """Short and stable; part of every dedupe key."""
+
+    @property
+    def deduplicates(self) -> bool:
+        """Whether repeating a send with the same ``reply_id`` is harmless (idempotency key or fencing token)."""
+
+    @property
+    def undecided(self) -> Literal["hold", "resend"]:
+        """What to do with a reply of which nobody can say whether it was sent."""
+
+    @property
+    def max_in_flight_s(self) -> float:
+        """Longest time after which a send begun by a dead machine may still arrive."""
+
+    async def send(self, reply: OutgoingReply) -> SendOutcome:
+        """Try once. Never raises for what a network or receiver does; that is an outcome."""
+
+    async def was_sent(self, reply: OutgoingReply) -> bool | None:
+        """Whether the receiver has this reply; ``None`` when it cannot be asked. ``True`` is conclusive,
+        ``False`` only after ``max_in_flight_s``."""
+
+    def ingress_position(self) -> str:
+        """How far the provider was read; empty where the channel has no positions."""
+
+    async def start_consuming(self, accept: Callable[[IngressMessage], Awaitable[None]]) -> None:
+        """Begin (or resume) taking messages in; only called while this machine is awake."""
+
+    async def stop_consuming(self) -> None:
+        """Take no further message in; returns when none is half taken."""
+
+    async def close(self) -> None:
+        """Release connections."""
+
+
+class ConversationSink(Protocol):
+    """Where the holder's conversation lines go (the live tail). Called in order, on the event loop."""
+
+    def append(
+        self,
+        *,
+        kind: Literal["user", "agent"],
+        topic: str,
+        text: str,
+        at: str,
+        key: str,
+        reply_to: str | None,
+        epoch: int,
+        machine_id: str,
+        seq: int,
+    ) -> None:
+        """One line that is durable: a user's message once recorded, a reply once committed. Must not block."""
+
+
+Publish = Callable[..., Any]
+"""``EventHub.publish``: ``(kind, text="", **data)``."""
