@@ -260,7 +260,7 @@ class RegistrySync:
             tombstone = self._registry.next_tombstone("leave", peer, epoch=self._must_act())
             self._leaving[peer] = tombstone
             self._start(f"leave {peer}", self._bury_later(peer))
-        return RegistryRecords(0, (*self._registry.records, tombstone))
+        return RegistryRecords(0, (*self._registry.records[: tombstone.n], tombstone))
 
     async def _bury_later(self, peer: str) -> None:
         """Record that ``peer`` left, once the answer had time to reach it."""
