@@ -1,0 +1,150 @@
+"""The peer-facing HTTP server: ``/api/pair``, ``/mesh/tunnel`` and a bare ``/health``, nothing else.
+
+Everything here can be reached by anybody on the network, so everything is bounded: connections, the time to
+say something, the size of what is said.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import weakref
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+from aiohttp.web_protocol import RequestHandler
+
+from instar_node.errors import InstarError
+
+log = logging.getLogger("instar.mesh")
+
+MAX_BODY = 64 * 1024
+"""Bytes of a pairing request."""
+
+MAX_CONNECTIONS = 256
+
+SPEAK_WITHIN = 10.0
+"""Seconds until the first complete request head, and until the end of a request body."""
+
+PORTS_TRIED = 20
+"""Ports tried above a default one that is taken."""
+
+PairHandler = Callable[[bytes, str], Awaitable[tuple[int, bytes]]]
+"""Body and remote address to status and body."""
+
+
+@dataclass(frozen=True)
+class PeerRoutes:
+    """What answers peers."""
+
+    pair: PairHandler
+    tunnel: Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class PeerListener:
+    """Serves peers on one address.
+
+    Args:
+        host: Address to listen on.
+        port: Port; 0 for any free one.
+        routes: The handlers.
+        port_is_default: Nobody asked for this very port, so if it is taken the next free one will do.
+    """
+
+    def __init__(self, host: str, port: int, routes: PeerRoutes, *, port_is_default: bool = False) -> None:
+        self._host, self._port, self._routes = host, port, routes
+        self._port_is_default = port_is_default
+        self._server: asyncio.Server | None = None
+        self._runner: web.AppRunner | None = None
+        self._spoken: weakref.WeakSet[object] = weakref.WeakSet()
+
+    async def start(self) -> int:
+        """Listen; returns the port.
+
+        Raises:
+            InstarError: ``port-in-use``, or ``cannot-listen`` for any other reason.
+        """
+        app = web.Application(client_max_size=MAX_BODY, middlewares=[self._note_first_request])
+        app.router.add_post("/api/pair", self._pair)
+        app.router.add_get("/mesh/tunnel", self._routes.tunnel)
+        app.router.add_get("/health", _health)
+        app.on_response_prepare.append(_hide_software)
+        self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=SPEAK_WITHIN, shutdown_timeout=1)
+        await self._runner.setup()
+        try:
+            self._server = await self._bind()
+        except InstarError:
+            await self._runner.cleanup()
+            raise
+        port: int = self._server.sockets[0].getsockname()[1]
+        return port
+
+    async def stop(self) -> None:
+        """Stop listening and close every connection."""
+        if self._server is not None:
+            self._server.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _bind(self) -> asyncio.Server:
+        tries = PORTS_TRIED if self._port_is_default and self._port else 1
+        loop = asyncio.get_running_loop()
+        for port in range(self._port, self._port + tries):
+            try:
+                return await loop.create_server(self._connection, self._host, port)
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    text = f"cannot listen on {self._host}:{port}: {error.strerror or error}"
+                    raise InstarError("cannot-listen", text, "check [node] listen in config.toml") from error
+                log.info("port %d is in use", port)
+        last = f"-{self._port + tries - 1}" if tries > 1 else ""
+        raise InstarError(
+            "port-in-use",
+            f"port {self._port}{last} on {self._host} is in use",
+            "stop what uses it, or set [node] listen in config.toml to another port",
+            extra={"port": self._port},
+        )
+
+    def _connection(self) -> RequestHandler:
+        """A new connection: refused when there are too many, closed if it does not speak in time."""
+        assert self._runner is not None
+        assert self._runner.server is not None
+        handler = self._runner.server()
+        loop = asyncio.get_running_loop()
+        if len(self._runner.server.connections) >= MAX_CONNECTIONS:
+            loop.call_soon(handler.force_close)
+        loop.call_later(SPEAK_WITHIN, self._close_if_silent, weakref.ref(handler))
+        return handler
+
+    def _close_if_silent(self, reference: weakref.ref[RequestHandler]) -> None:
+        handler = reference()
+        if handler is not None and handler not in self._spoken:
+            handler.force_close()
+
+    @web.middleware
+    async def _note_first_request(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        self._spoken.add(request.protocol)
+        return await handler(request)
+
+    async def _pair(self, request: web.Request) -> web.Response:
+        try:
+            async with asyncio.timeout(SPEAK_WITHIN):
+                body = await request.read()
+        except TimeoutError:
+            return web.Response(status=408)
+        status, answer = await self._routes.pair(body, request.remote or "")
+        return web.Response(status=status, body=answer, content_type="application/octet-stream")
+
+
+async def _health(_request: web.Request) -> web.Response:
+    return web.json_response({"status": "ok"})
+
+
+async def _hide_software(_request: web.Request, response: web.StreamResponse) -> None:
+    with contextlib.suppress(KeyError):
+        del response.headers[hdrs.SERVER]
