@@ -1,0 +1,359 @@
+"""The control centre: screens over one ``MeshState``, keys from one table, and a node that starts late.
+
+The node is connected only after the first frame is painted, so that the program is there at once; it is let
+go (an embedded node is stopped cleanly) after the terminal has been given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from textual import events
+from textual.app import App, SystemCommand
+from textual.binding import BindingType
+from textual.screen import Screen
+from textual.theme import Theme
+
+from instar_tui import actions, theme
+from instar_tui.actions import Action
+from instar_tui.state import Connection, MeshState
+
+if TYPE_CHECKING:
+    from textual.command import Provider
+    from textual.timer import Timer
+
+    from instar_node.config import Config, UiSettings
+    from instar_node.node import NodeOptions
+    from instar_node.storage.home import Home
+    from instar_tui.operations import Operations
+
+TICK_S = 0.2
+"""How often countdowns are redrawn while something drains; at other times there is no timer at all."""
+
+
+def _overview() -> Screen[Any]:
+    from instar_tui.screens.overview import OverviewScreen
+
+    return OverviewScreen()
+
+
+def _machines() -> Screen[Any]:
+    from instar_tui.screens.machines import MachinesScreen
+
+    return MachinesScreen()
+
+
+def _lease() -> Screen[Any]:
+    from instar_tui.screens.lease import LeaseScreen
+
+    return LeaseScreen()
+
+
+def _tail() -> Screen[Any]:
+    from instar_tui.screens.tail import TailScreen
+
+    return TailScreen()
+
+
+def _topics() -> Screen[Any]:
+    from instar_tui.screens.topics import TopicsScreen
+
+    return TopicsScreen()
+
+
+def _conversation() -> Screen[Any]:
+    from instar_tui.screens.conversation import ConversationScreen
+
+    return ConversationScreen()
+
+
+def _events() -> Screen[Any]:
+    from instar_tui.screens.events import EventsScreen
+
+    return EventsScreen()
+
+
+def _health() -> Screen[Any]:
+    from instar_tui.screens.health import HealthScreen
+
+    return HealthScreen()
+
+
+def _pair() -> Screen[Any]:
+    from instar_tui.screens.pair import PairScreen
+
+    return PairScreen()
+
+
+def _join() -> Screen[Any]:
+    from instar_tui.screens.join import JoinScreen
+
+    return JoinScreen()
+
+
+def _provider() -> type[Provider]:
+    from instar_tui.palette import MeshCommands
+
+    return MeshCommands
+
+
+class InstarApp(App[None]):
+    """The whole terminal program over one connection to a node.
+
+    Args:
+        connect: Makes the connection; awaited after the first frame is painted.
+        ui: Theme and key remapping from ``config.toml``.
+        read_only: Watch only; every action that changes the mesh is off.
+    """
+
+    TITLE = "instar"
+    CSS_PATH = theme.STYLES / "app.tcss"
+    ENABLE_COMMAND_PALETTE = True
+    COMMANDS: ClassVar[set[Any]] = {_provider}
+    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (120, "-wide")]
+    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-short"), (34, "-tall")]
+    DEFAULT_MODE = "overview"
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
+        "overview": _overview,
+        "machines": _machines,
+        "lease": _lease,
+        "tail": _tail,
+        "topics": _topics,
+        "conversation": _conversation,
+        "events": _events,
+        "health": _health,
+        "pair": _pair,
+        "join": _join,
+    }
+    BINDINGS: ClassVar[list[BindingType]] = [*actions.app_bindings()]
+
+    def __init__(
+        self,
+        connect: Callable[[], Awaitable[Connection]],
+        ui: UiSettings,
+        *,
+        read_only: bool = False,
+    ) -> None:
+        self._plain = "NO_COLOR" in os.environ  # Textual takes it out of the environment
+        super().__init__()
+        self.mesh = MeshState(connect)
+        self.mesh.listener = self._on_mesh
+        self.read_only = read_only
+        self._ui = ui
+        self._ticker: Timer | None = None
+        self._operations: Operations | None = None
+        for own in theme.OWN:
+            self.register_theme(own)
+        self.theme = self._wanted_theme()
+
+    def _wanted_theme(self) -> str:
+        if self._plain:
+            return theme.NO_COLOR_THEME
+        wanted = self._ui.theme or os.environ.get("TEXTUAL_THEME", "")
+        return wanted if wanted in self.available_themes else theme.DARK.name
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        current: Theme = self.current_theme
+        return theme.tokens(current)
+
+    # -- life ---------------------------------------------------------------------------------------------
+
+    def on_mount(self) -> None:
+        self.set_keymap(self._ui.keymap)
+        for kind in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(kind, self._on_signal)
+        self.theme_changed_signal.subscribe(self, lambda _: self.redraw())
+
+    def on_ready(self) -> None:
+        """The first frame is on the screen: now the node may start."""
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        self._ticker = self.set_interval(TICK_S, self._tick, pause=True)
+        self.run_worker(self.mesh.run(), name="mesh", exit_on_error=True)
+        for bad in actions.bad_keymap_ids(self._ui.keymap):
+            self.notify(
+                f"[ui] keymap: there is no action {bad!r}; ? lists them", severity="warning", markup=False
+            )
+        if self._ui.theme and self._ui.theme not in self.available_themes:
+            self.notify(f"[ui] theme: there is no theme {self._ui.theme!r}", severity="warning", markup=False)
+
+    def _on_signal(self) -> None:
+        """SIGTERM or SIGHUP: give the terminal back (Textual alone would not) and leave in order."""
+        self.exit()
+
+    def _fatal_error(self) -> None:
+        """As Textual's, without the values of local variables: one of them may be a pairing code."""
+        from rich.segment import Segments
+        from rich.traceback import Traceback
+
+        traceback = Traceback(show_locals=False, width=None)
+        self._exit_renderables.append(Segments(self.console.render(traceback, self.console.options)))
+        self._close_messages_no_wait()
+
+    # -- data to screens ----------------------------------------------------------------------------------
+
+    @property
+    def operations(self) -> Operations:
+        """What changes the mesh; loaded when first used."""
+        if self._operations is None:
+            from instar_tui.operations import Operations
+
+            self._operations = Operations(self)
+        return self._operations
+
+    def base_screen(self) -> Any:
+        """The main screen in view, also while a dialogue lies over it."""
+        return self.screen_stack[0] if self.screen_stack else None
+
+    def _on_mesh(self, kinds: frozenset[str]) -> None:
+        if not self.is_running:
+            return
+        show = getattr(self.base_screen(), "show", None)
+        if show is not None:
+            show(kinds)
+        if self._ticker is not None:
+            if self.mesh.draining or self._screen_ticks():
+                self._ticker.resume()
+            else:
+                self._ticker.pause()
+
+    def publish(self, kind: str) -> None:
+        """Redraw after a change made on this side, such as the step of an operation."""
+        self._on_mesh(frozenset({kind}))
+
+    def redraw(self) -> None:
+        """Draw everything on the screen in view again."""
+        self._on_mesh(frozenset({"all"}))
+
+    def _screen_ticks(self) -> bool:
+        return bool(getattr(self.base_screen(), "ticking", False))
+
+    def _tick(self) -> None:
+        tick = getattr(self.base_screen(), "tick", None)
+        if tick is not None:
+            tick()
+
+    # -- keys ---------------------------------------------------------------------------------------------
+
+    def allows(self, action: Action) -> bool:
+        """Whether this action may be run now."""
+        return not (self.read_only and action.mutates)
+
+    def key_of(self, action: Action) -> str:
+        """The key of an action for people, after remapping."""
+        remapped = self._ui.keymap.get(action.id)
+        return remapped.partition(",")[0] if remapped else action.shown_key
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        if self.read_only and action in actions.MUTATING_METHODS:
+            return None
+        return super().check_action(action, parameters)
+
+    def run_by_id(self, action_id: str) -> None:
+        """Run an action of the table, as its key would on the screen in view."""
+        action = actions.BY_ID[action_id]
+        if not self.allows(action):
+            self.notify("this is a read-only view", severity="warning")
+            return
+        screen = self.base_screen()
+        own = hasattr(screen, f"action_{action.method}")
+        target = screen if own else self
+        self.call_later(self.run_action, action.action, target)
+
+    def action_go(self, place: str) -> None:
+        """Show a main screen."""
+        self.switch_mode(place)
+
+    def action_back(self) -> None:
+        if self.current_mode != "overview":
+            self.switch_mode("overview")
+        else:
+            self.action_quit_app(ask=True)
+
+    async def action_quit(self) -> None:
+        self.action_quit_app()
+
+    def action_quit_app(self, ask: bool = False) -> None:
+        """Leave; asks first when that would leave the mesh without an awake machine."""
+        self.operations.quit(ask=ask)
+
+    def action_palette(self) -> None:
+        self.action_command_palette()
+
+    def action_help(self) -> None:
+        from instar_tui.screens.help import HelpScreen
+
+        self.push_screen(HelpScreen())
+
+    def action_save_svg(self) -> None:
+        """Save the screen as it is; the pairing code is on it if it is shown."""
+        name = f"instar-{self.current_mode}.svg"
+        self.deliver_screenshot(name)
+
+    def action_copy(self) -> None:
+        """Copy what the screen has selected, through the terminal (OSC 52)."""
+        selection = self.screen.get_selected_text()
+        offered = getattr(self.base_screen(), "copyable", None)
+        text = selection or (offered() if offered is not None else "")
+        if not text:
+            self.notify("nothing to copy here", severity="warning")
+            return
+        self.copy_to_clipboard(text)
+        self.notify(f"copied  {text}" if len(text) < 100 else "copied", markup=False, timeout=2)
+
+    def action_wakeup(self) -> None:
+        self.operations.wakeup()
+
+    def action_force_wakeup(self) -> None:
+        self.operations.wakeup(force=True)
+
+    def action_hand_off(self) -> None:
+        chosen = getattr(self.base_screen(), "selected_machine", None)
+        self.operations.hand_off(chosen() if chosen is not None else None)
+
+    def action_filter(self) -> None:
+        self._on_grid("start_filter")
+
+    def _on_grid(self, method: str) -> None:
+        grid = getattr(self.base_screen(), "grid", None)
+        if grid is not None:
+            getattr(grid(), method)()
+        else:
+            self.notify("no table on this screen; 7 shows all events", severity="warning")
+
+    def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
+        yield SystemCommand("theme", "change the colours", self.action_change_theme)
+
+    async def on_event(self, event: events.Event) -> None:
+        """Resizes redraw what depends on the width."""
+        await super().on_event(event)
+        if isinstance(event, events.Resize):
+            self.call_after_refresh(self.redraw)
+
+
+def run_tui(home: Home, config: Config, options: NodeOptions, *, read_only: bool, mouse: bool) -> int:
+    """Run the control centre on a home until the person leaves. Returns the exit code.
+
+    Embeds the node, or attaches to the daemon that already runs on this home. SIGTERM and SIGHUP end it in
+    order: first the terminal is restored, then the node is stopped.
+    """
+
+    async def connect() -> Connection:
+        from instar_tui.embedding import open_api
+
+        return await open_api(home, config, options)
+
+    async def main() -> int:
+        app = InstarApp(connect, config.ui, read_only=read_only)
+        try:
+            await app.run_async(mouse=mouse)
+        finally:
+            await app.mesh.close()
+        return app.return_code or 0
+
+    return asyncio.run(main())

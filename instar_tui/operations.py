@@ -1,0 +1,315 @@
+"""What a person can do to the mesh: answered at once on the screen, then settled to what the node says."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from instar_node.errors import InstarError
+from instar_tui.screens.modals import AskScreen, Choice, ChoiceScreen, PickScreen
+from instar_tui.state import Operation
+from instar_tui.widgets.text import shown, span
+
+if TYPE_CHECKING:
+    from instar_node.api.types import HandoffResult, Machine, TransferResult
+    from instar_tui.app import InstarApp
+
+log = logging.getLogger("instar.tui")
+
+POLL_S = 0.1
+"""How often the steps of a running handoff are asked for."""
+YES_NO = (Choice("y", "yes", "yes"), Choice("n", "no", ""))
+
+
+class Operations:
+    """The actions behind the keys. Each starts a task and returns; a refusal becomes a toast with its hint."""
+
+    def __init__(self, app: InstarApp) -> None:
+        self._app = app
+        self._mesh = app.mesh
+        self._last_transfer = ""
+
+    # -- roles --------------------------------------------------------------------------------------------
+
+    def wakeup(self, *, force: bool = False) -> None:
+        """Make this machine the awake one."""
+        me = self._mesh.me()
+        if me is not None and me.role == "awake" and not force:
+            self._app.notify(f"{shown(me.nickname)} is already awake", markup=False)
+            return
+        self._start(self._wakeup(force))
+
+    async def _wakeup(self, force: bool) -> None:
+        from instar_node.api.types import WakeupRequest
+
+        name = self._mesh.status.me.nickname if self._mesh.status else "this machine"
+        body = WakeupRequest(force=force)
+        while True:
+            try:
+                await self._role_change(f"waking up here, on {name}", name, self._mesh.api.wakeup(body))
+                return
+            except InstarError as error:
+                if error.code != "needs-confirmation" or not await self._confirm(error):
+                    raise
+                vouched = error.extra.get("vouch")
+                body = WakeupRequest(force=True, vouch=[str(v) for v in vouched] if isinstance(vouched, list) else [])
+
+    def hand_off(self, chosen: Machine | None) -> None:
+        """Make another machine the awake one; asks which, when that is not clear."""
+        self._start(self._hand_off(chosen))
+
+    async def _hand_off(self, chosen: Machine | None) -> None:
+        from instar_node.api.types import HandoffRequest
+
+        target = chosen if chosen is not None and chosen.role != "awake" else None
+        if target is None:
+            choices = [m for m in self._mesh.machines() if m.role == "standby"]
+            target = await self._pick_machine("hand off to", choices)
+        if target is None:
+            return
+        call = self._mesh.api.handoff(HandoffRequest(to=target.machine_id))
+        await self._role_change(f"handing off to {target.nickname}", target.nickname, call)
+
+    async def _role_change(self, title: str, target: str, call: Awaitable[HandoffResult]) -> None:
+        operation = self._begin("handoff", title, target=target)
+        task = asyncio.ensure_future(call)
+        try:
+            while not (await asyncio.wait({task}, timeout=POLL_S))[0]:
+                operation.steps = [(s.step, s.at_ms) for s in (await self._mesh.api.handoff_view()).steps]
+                self._app.publish("operation")
+            result = task.result()
+        except Exception as error:
+            self._end(operation, "failed", str(error))
+            raise
+        finally:
+            task.cancel()
+        operation.steps = [(step.step, step.at_ms) for step in result.steps]
+        operation.took_ms = result.took_ms
+        if result.outcome in ("awake", "already-awake"):
+            holder = result.holder_nickname or target
+            self._end(operation, "done", f"{holder} is awake, epoch {result.epoch}")
+            self._app.notify(f"{shown(holder)} is awake", markup=False)
+        else:
+            self._end(operation, "failed", result.reason or result.outcome)
+            self._toast_failure(result.reason or f"the handoff was {result.outcome}", "nothing is lost")
+        await self._mesh.refresh()
+
+    # -- topics -------------------------------------------------------------------------------------------
+
+    def transfer(self, topic: str, to: str = "") -> None:
+        """Move a topic; without ``to`` to the other machine, or to the one picked by a digit."""
+        self._start(self._transfer(topic, to))
+
+    async def _transfer(self, topic: str, to: str) -> None:
+        if not to:
+            row = next((r for r in self._mesh.topics() if r.topic == topic), None)
+            owner = row.owner if row else None
+            choices = [m for m in self._mesh.machines() if m.machine_id != owner and m.role in ("awake", "standby")]
+            target = await self._pick_machine(f"move {topic} to", choices)
+            if target is None:
+                return
+            to = target.nickname
+        await self._move(topic, to)
+
+    def undo_transfer(self, topic: str = "") -> None:
+        """Take the last transfer back."""
+        topic = topic or self._last_transfer
+        if not topic:
+            self._app.notify("nothing was transferred yet", severity="warning")
+            return
+        self._start(self._move(topic, "", undo=True))
+
+    async def _move(self, topic: str, to: str, *, undo: bool = False) -> None:
+        from instar_node.api.types import TransferRequest
+
+        title = f"taking {topic} back" if undo else f"moving {topic} to {to}"
+        operation = self._begin("transfer", title, topic=topic, target=to)
+        self._mesh.moving[topic] = to or "…"
+        self._app.publish("operation")
+        confirm: str | None = None
+        try:
+            while True:
+                try:
+                    body = TransferRequest(topic=topic, to=to, confirm=confirm, undo=undo)
+                    result = await self._mesh.api.transfer(body)
+                    break
+                except InstarError as error:
+                    if error.code != "needs-confirmation" or not await self._confirm(error):
+                        raise
+                    confirm = str(error.extra.get("confirm", ""))
+        except Exception as error:
+            self._end(operation, "failed", str(error))
+            raise
+        finally:
+            self._mesh.moving.pop(topic, None)
+            self._app.publish("operation")
+        self._last_transfer = "" if undo else topic
+        self._settle(operation, result)
+        await self._mesh.refresh()
+
+    def _settle(self, operation: Operation, result: TransferResult) -> None:
+        operation.steps = [(step.step, step.at_ms) for step in result.steps]
+        operation.took_ms = result.took_ms
+        where = result.owner_nickname or "nowhere yet"
+        if result.outcome == "queued":
+            self._end(operation, "done", f"waits: {result.pending_reason or 'the target is away'}")
+        elif result.outcome == "noop":
+            self._end(operation, "done", f"already on {where}")
+        else:
+            self._end(operation, "done", f"runs on {where}")
+        self._app.notify(f"{result.topic}: {operation.result}", markup=False)
+
+    def unpin(self, topic: str) -> None:
+        """Let the mesh place a topic again."""
+
+        async def run() -> None:
+            from instar_node.api.types import UnpinRequest
+
+            view = await self._mesh.api.unpin(UnpinRequest(topic=topic))
+            self._app.notify(f"{topic} is unpinned; it runs on {view.owner_nickname or 'nothing yet'}", markup=False)
+            await self._mesh.refresh()
+
+        self._start(run())
+
+    # -- machines -----------------------------------------------------------------------------------------
+
+    def rename(self, machine: Machine) -> None:
+        """Ask for a nickname and give it."""
+
+        async def run() -> None:
+            from instar_node.api.types import RenameRequest
+
+            name = await self._app.push_screen_wait(AskScreen(f"New nickname of {machine.nickname}", machine.nickname))
+            if name and name != machine.nickname:
+                await self._mesh.api.rename(machine.machine_id, RenameRequest(nickname=name))
+                await self._mesh.refresh()
+
+        self._start(run())
+
+    def remove(self, machine: Machine) -> None:
+        """Take a machine out of the mesh, after a yes."""
+
+        async def run() -> None:
+            question = ChoiceScreen(
+                f"Remove {machine.nickname} from the mesh?",
+                (
+                    f"{machine.nickname} ({machine.fingerprint}) loses its place in the lease and its tunnel,",
+                    "and secrets are encrypted anew without it. Coming back means pairing again.",
+                    "Revoke its git credentials yourself, and rotate the secrets it has read.",
+                ),
+                YES_NO,
+                danger=True,
+            )
+            if await self._app.push_screen_wait(question):
+                await self._mesh.api.remove_machine(machine.machine_id)
+                self._app.notify(f"{machine.nickname} is removed", markup=False)
+                await self._mesh.refresh()
+
+        self._start(run())
+
+    def resolve(self, item: str, action: str) -> None:
+        """Send or drop an undecided reply."""
+
+        async def run() -> None:
+            from instar_node.api.types import OutboxAction
+
+            body = OutboxAction(action="send" if action == "send" else "drop")
+            await self._mesh.api.outbox_resolve(item, body)
+            self._app.notify("the reply is sent" if action == "send" else "the reply is dropped")
+            await self._mesh.refresh()
+
+        self._start(run())
+
+    # -- leaving ------------------------------------------------------------------------------------------
+
+    def quit(self, *, ask: bool) -> None:
+        """Leave the program; an embedded, awake node with a standby asks what becomes of the lease."""
+        me, standbys = self._mesh.me(), self._mesh.standbys()
+        awake = me is not None and me.role == "awake" and self._mesh.embedded
+        if awake and standbys:
+            self._start(self._quit_awake(standbys[0]))
+        elif ask:
+            self._start(self._quit_plain())
+        else:
+            self._app.exit()
+
+    async def _quit_plain(self) -> None:
+        stops = "The node of this machine stops with it." if self._mesh.embedded else "The daemon goes on without it."
+        if await self._app.push_screen_wait(ChoiceScreen("Leave the control centre?", (stops,), YES_NO)):
+            self._app.exit()
+
+    async def _quit_awake(self, standby: Machine) -> None:
+        lost = self._mesh.status.lease.if_lost if self._mesh.status else None
+        if lost is not None and lost.next is not None:
+            after = f"{lost.next_nickname} takes over by itself after {span(lost.after_ms)}."
+        else:
+            after = f"nobody answers until you come back: {lost.why_not if lost else 'no standby'}."
+        answer = await self._app.push_screen_wait(
+            ChoiceScreen(
+                "This machine is awake. Who answers when you leave?",
+                (f"The node runs inside this program and stops with it. Just leaving: {after}",),
+                (
+                    Choice("h", f"hand off to {standby.nickname}, then leave", "handoff"),
+                    Choice("l", "just leave", "leave"),
+                    Choice("escape", "stay", ""),
+                ),
+            )
+        )
+        if answer == "handoff":
+            await self._hand_off(standby)
+        done = self._mesh.operation is not None and self._mesh.operation.outcome == "done"
+        if answer == "leave" or (answer == "handoff" and done):
+            self._app.exit()
+
+    # -- plumbing -----------------------------------------------------------------------------------------
+
+    async def _pick_machine(self, title: str, choices: list[Machine]) -> Machine | None:
+        if not choices:
+            self._app.notify("there is no other machine for that", severity="warning")
+            return None
+        if len(choices) == 1:
+            return choices[0]
+        index = await self._app.push_screen_wait(PickScreen(title, [m.nickname for m in choices]))
+        return None if index is None else choices[index]
+
+    async def _confirm(self, error: InstarError) -> bool:
+        prompt = str(error.extra.get("prompt") or error.message)
+        question = ChoiceScreen("Go on?", tuple(filter(None, (*prompt.split("\n"), error.hint))), YES_NO)
+        return bool(await self._app.push_screen_wait(question))
+
+    def _begin(self, kind: str, title: str, *, topic: str = "", target: str = "") -> Operation:
+        operation = Operation(kind, title, self._mesh.now_ms(), topic=topic, target=target)
+        self._mesh.operation = operation
+        self._app.publish("operation")
+        return operation
+
+    def _end(self, operation: Operation, outcome: str, result: str) -> None:
+        operation.outcome = "done" if outcome == "done" else "failed"
+        operation.result = result
+        if not operation.took_ms:
+            operation.took_ms = float(self._mesh.now_ms() - operation.started)
+        self._app.publish("operation")
+
+    def start(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Run ``work`` as a task of its own; what it raises is shown."""
+        self._start(work())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._app.run_worker(self._guard(work), group="operations", exit_on_error=False)
+
+    async def _guard(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except InstarError as error:
+            self._toast_failure(error.message, error.hint)
+        except (OSError, TimeoutError) as error:
+            self._toast_failure(str(error) or type(error).__name__, "the node did not answer; it may have done it")
+        except Exception as error:
+            log.exception("an action failed")
+            self._toast_failure(f"{type(error).__name__}: {error}", "this is a defect; the log has the details")
+
+    def _toast_failure(self, message: str, hint: str) -> None:
+        text = shown(message) + (f"\n{shown(hint)}" if hint else "")
+        self._app.notify(text, severity="error", markup=False, timeout=8)

@@ -1,0 +1,84 @@
+"""What all main screens share: the frame around them and how data reaches them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.binding import BindingType
+from textual.containers import Vertical
+from textual.screen import Screen
+from textual.widget import Widget
+
+from instar_tui.widgets.chrome import AlertBand, Header, KeyLine, OperationStrip, Tabs
+from instar_tui.widgets.live import Live
+
+if TYPE_CHECKING:
+    from instar_tui.app import InstarApp
+    from instar_tui.state import MeshState
+
+
+class MeshScreen(Screen[None]):
+    """A main screen: header, tabs, alert band, its body, operation strip, keys.
+
+    Subclasses give ``body`` and ``refresh_body``. Only the screen in view is told of changes; one that comes
+    back into view is told that all may have changed.
+    """
+
+    AUTO_FOCUS: ClassVar[str | None] = "Grid"
+    BINDINGS: ClassVar[list[BindingType]] = []
+    SCOPE: ClassVar[str] = ""
+    FOOTER: ClassVar[tuple[str, ...]] = ()
+    ticking: bool = False
+    """Whether the screen wants ticks although the lease does not drain."""
+
+    def compose(self) -> ComposeResult:
+        yield Header(classes="header")
+        yield Tabs(classes="tabs")
+        yield AlertBand(classes="alert")
+        with Vertical(id="body"):
+            yield from self.body()
+        yield OperationStrip(classes="operation")
+        yield KeyLine(self.SCOPE, self.FOOTER)
+
+    def body(self) -> Iterable[Widget]:
+        """The widgets of this screen."""
+        raise NotImplementedError
+
+    def refresh_body(self, kinds: frozenset[str]) -> None:
+        """Bring the body up to date; ``kinds`` are the events since the last time."""
+        for live in self.query("#body Live").results(Live):
+            live.sync()
+
+    @property
+    def instar(self) -> InstarApp:
+        return cast("InstarApp", self.app)
+
+    @property
+    def mesh(self) -> MeshState:
+        return self.instar.mesh
+
+    def show(self, kinds: frozenset[str]) -> None:
+        """Draw the state as it is now."""
+        if not self.is_mounted:
+            return
+        self._frame()
+        self.refresh_body(kinds)
+
+    def tick(self) -> None:
+        """Draw what moves by itself: countdowns and ages."""
+        self._frame()
+        self.tick_body()
+
+    def tick_body(self) -> None:
+        """The part of ``tick`` below the header."""
+
+    def _frame(self) -> None:
+        for child in self.children:
+            if isinstance(child, Live):
+                child.sync()
+
+    def on_screen_resume(self) -> None:
+        self.show(frozenset({"all"}))
+        self.instar.publish("resume")

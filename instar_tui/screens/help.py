@@ -1,0 +1,67 @@
+"""``?``: every key, what it does, and the command that does the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import groupby
+from typing import TYPE_CHECKING, ClassVar, cast
+
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.screen import ModalScreen
+
+from instar_tui.actions import ACTIONS, EVERYWHERE, PLACES
+from instar_tui.widgets.live import Line, Live, heading
+from instar_tui.widgets.text import fit
+
+if TYPE_CHECKING:
+    from instar_tui.app import InstarApp
+
+_TITLES = {place.name: f"{place.key} {place.title}" for place in PLACES}
+
+
+class Keys(Live):
+    """The whole table of actions."""
+
+    def build(self, width: int) -> Iterable[Line]:
+        app = cast("InstarApp", self.app)
+        yield heading("in every table", width)
+        yield [("   j k ↑ ↓ ", "bold $awake"), (" move    ", ""), ("g G", "bold $awake"), (" top, bottom    ", ""), ("enter", "bold $awake"), (" open    ", ""), ("/", "bold $awake"), (" filter (! inverts)", "")]
+        for group, members in groupby(ACTIONS, key=lambda action: action.group):
+            yield []
+            yield heading(group.lower(), width)
+            for action in members:
+                key = app.key_of(action).replace("left_square_bracket", "[").replace("ctrl+", "^")
+                where = "" if action.scope == EVERYWHERE else f"  ({_TITLES.get(action.scope, action.scope)})"
+                words = f"{action.tooltip}{where}"
+                room = width - 48 if width >= 100 else width - 8
+                yield [(f"   {fit(key, 5)}", "bold $awake" if app.allows(action) else "$faint"), (fit(words, room), "")] + (
+                    [(fit(action.cli, 40), "$muted")] if width >= 100 else []
+                )
+                if width < 100 and action.cli:
+                    yield [("        ", ""), (action.cli, "$muted")]
+
+
+class HelpScreen(ModalScreen[None]):
+    """All keys, scrollable."""
+
+    DEFAULT_CSS = "HelpScreen { align: center middle; }"
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape,q,question_mark,f1,enter", "close", show=False),
+        Binding("j", "scroll(1)", show=False),
+        Binding("k", "scroll(-1)", show=False),
+    ]
+
+    def compose(self) -> ComposeResult:
+        with Vertical(classes="dialogue help") as box:
+            box.border_title = " keys "
+            box.border_subtitle = " esc closes · j k scroll "
+            with VerticalScroll():
+                yield Keys()
+
+    def action_close(self) -> None:
+        self.dismiss(None)
+
+    def action_scroll(self, by: int) -> None:
+        self.query_one(VerticalScroll).scroll_relative(y=by * 2, animate=False)

@@ -1,0 +1,228 @@
+"""What frames every screen: header, tab line, alert band, operation strip, key line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, cast
+
+from rich.cells import cell_len
+from textual import events
+
+from instar_tui.actions import PLACES, Action, footer_actions
+from instar_tui.widgets.live import Line, Live
+from instar_tui.widgets.text import bar, fit, shown, span
+from instar_tui.widgets.vocabulary import ROLES, UNKNOWN
+
+if TYPE_CHECKING:
+    from instar_tui.app import InstarApp
+    from instar_tui.state import MeshState, Operation
+
+SPINNER = "◐◓◑◒"
+
+
+def length(line: Line) -> int:
+    """Cells of a line made of single-width text."""
+    return sum(cell_len(text) for text, _ in line)
+
+
+def spread(left: Line, right: Line, width: int) -> Line:
+    """``left`` at the left, ``right`` at the right, if both fit; else ``left`` alone."""
+    gap = width - length(left) - length(right)
+    return [*left, (" " * gap, ""), *right] if gap > 0 else left
+
+
+class Framed(Live):
+    """A live widget that can reach the mesh state."""
+
+    @property
+    def instar(self) -> InstarApp:
+        return cast("InstarApp", self.app)
+
+    @property
+    def mesh(self) -> MeshState:
+        return self.instar.mesh
+
+
+class Header(Framed):
+    """This machine, its role, the epoch, the lease draining, the worst lag, alerts, the mesh."""
+
+    def build(self, width: int) -> Iterable[Line]:
+        mesh = self.mesh
+        status = mesh.status
+        if status is None:
+            words = "starting the node…" if mesh.link == "connecting" else "no node"
+            return [[(" ◌ ", "$muted"), (words, "$muted")]]
+        mark = ROLES.get(status.health.role, UNKNOWN)
+        chip = "bold $on-awake on $awake" if status.health.role == "awake" else "bold $foreground on $faint"
+        left: Line = [
+            (f" {fit_name(status.me.nickname, 14)} ", "bold"),
+            (f" {mark.glyph} {mark.word} ", chip),
+            (" epoch ", "$muted"),
+            (status.lease.epoch_text, "bold"),
+            ("  ", ""),
+            *self._lease(),
+        ]
+        worst = mesh.worst_lag_ms()
+        if worst is not None:
+            left += [("  lag ", "$muted"), (span(worst), "" if worst < 1_000 else "bold $needs-you")]
+        alerts = len(status.health.alerts)
+        if alerts:
+            left += [("  ", ""), (f"⚠ {alerts}", "bold $needs-you")]
+        where = "embedded" if mesh.embedded else "attached"
+        if self.instar.read_only:
+            where += ", read-only"
+        right: Line = [("mesh ", "$muted"), (status.me.mesh_name or "–", ""), (f" · {where} ", "$muted")]
+        short: Line = [(status.me.mesh_name or "", ""), (f" · {where} ", "$muted")]
+        line = spread(left, right, width)
+        return [line if line is not left else spread(left, short, width)]
+
+    def _lease(self) -> Line:
+        mesh = self.mesh
+        assert mesh.status is not None
+        lease = mesh.status.lease
+        if mesh.link == "lost":
+            return [("◌ no contact", "bold $danger")]
+        if lease.state == "split-brain":
+            return [("‼ SPLIT BRAIN", "bold $danger")]
+        if lease.holder is None or lease.state in ("expired", "none", "released", "closed"):
+            return [(f"nobody awake ({lease.state})", "bold $needs-you")]
+        if not lease.expires:
+            return [("▕██████████▏", "$awake"), ("held", "$muted")]
+        left = mesh.valid_for_ms()
+        filled, empty = bar(left / max(1, lease.ttl_ms), 10)
+        colour = "$awake" if left > lease.ttl_ms / 4 else "$needs-you"
+        return [("▕", "$muted"), (filled, colour), (empty, ""), ("▏", "$muted"), (f"{left / 1000:.1f}s", "")]
+
+
+class Tabs(Framed):
+    """The screens and their keys, the one in view marked; a click goes there."""
+
+    def build(self, width: int) -> Iterable[Line]:
+        current = self.instar.current_mode
+        line: Line = [(" ", "")]
+        for place in PLACES:
+            here = place.name == current
+            if not place.tab and not here:
+                continue
+            line.append((f" {place.key} ", "bold $on-awake on $awake" if here else "$muted"))
+            line.append((f"{place.title} ", "bold $awake" if here else ""))
+            line.append((" ", ""))
+        return [line]
+
+    def on_click(self, event: events.Click) -> None:
+        x = 1
+        for place in PLACES:
+            if not place.tab and place.name != self.instar.current_mode:
+                continue
+            cells = len(place.key) + 2 + len(place.title) + 2
+            if x <= event.x < x + cells:
+                self.instar.action_go(place.name)
+                return
+            x += cells
+
+
+class AlertBand(Framed):
+    """A band across the screen when something is wrong; nothing otherwise."""
+
+    def build(self, width: int) -> Iterable[Line]:
+        lines = list(self._lines_now(width))
+        self.display = bool(lines)
+        return lines
+
+    def _lines_now(self, width: int) -> Iterable[Line]:
+        mesh = self.mesh
+        status = mesh.status
+        if mesh.link == "lost":
+            since = f" for {span(max(1_000, mesh.lost_for_ms()))}" if status is not None else ""
+            yield _band(f" ‼ no contact with the node{since}: {shown(mesh.problem)}", width, "danger")
+            hint = mesh.hint or "trying again by itself; what you see is the last picture"
+            yield [(fit(f"   {shown(hint)}", width), "$danger")]
+        elif status is not None and status.health.split_brain is not None:
+            yield _band(" ‼ SPLIT BRAIN: two machines held one epoch. Everybody has stopped.", width, "danger")
+            yield [(fit("   Decide which line survives, then: instar lease heal", width), "$danger")]
+        elif status is not None and status.health.status == "alarm" and status.health.alerts:
+            alert = status.health.alerts[0]
+            yield _band(f" ‼ {shown(alert.message)}", width, "danger")
+            if alert.hint:
+                yield [(fit(f"   {shown(alert.hint)}", width), "$danger")]
+
+
+def _band(text: str, width: int, token: str) -> Line:
+    return [(fit(text, width), f"bold $on-{token} on ${token}")]
+
+
+class OperationStrip(Framed):
+    """A handoff or transfer step by step, with times; the last one stays."""
+
+    def build(self, width: int) -> Iterable[Line]:
+        operation = self.mesh.operation
+        self.display = operation is not None
+        return [] if operation is None else [self._strip(operation, width)]
+
+    def _strip(self, operation: Operation, width: int) -> Line:
+        spent = self.mesh.now_ms() - operation.started
+        if operation.outcome == "running":
+            glyph, style = SPINNER[spent // 200 % 4], "bold $needs-you"
+        else:
+            glyph, style = ("✔", "bold $awake") if operation.outcome == "done" else ("✕", "bold $danger")
+        line: Line = [(f" {glyph} ", style), (shown(operation.title), "bold"), ("  ", "")]
+        previous = 0.0
+        for name, at_ms in operation.steps:
+            line += [("✔ ", "$awake"), (f"{shown(name)} ", ""), (f"{span(max(0.0, at_ms - previous))}  ", "$muted")]
+            previous = at_ms
+        if operation.outcome == "running":
+            return [*line, (f"… {span(spent)}", "$muted")]
+        result: Line = [(shown(operation.result), style)]
+        if operation.took_ms:
+            result.append((f" in {span(operation.took_ms)}", "$muted"))
+        if length(line) + length(result) > width:
+            line = line[:3]
+        undo: Line = [("z takes it back ", "$muted")] if operation.kind == "transfer" and operation.outcome == "done" else []
+        return spread([*line, *result], undo, width)
+
+
+class KeyLine(Framed):
+    """The keys valid on this screen; a click does what the key does."""
+
+    def __init__(self, scope: str, extra: Iterable[str] = ()) -> None:
+        super().__init__()
+        self._scope = scope
+        self._extra = tuple(extra)
+
+    def build(self, width: int) -> Iterable[Line]:
+        right: Line = [(" ? ", "bold $awake"), ("keys ", "$muted"), (" ^p ", "bold $awake"), ("palette ", "$muted")]
+        room = width - length(right)
+        line: Line = [(" ", "")]
+        for action in self._actions():
+            cost = len(self._key(action)) + len(action.title) + 4
+            if length(line) + cost > room:
+                break
+            off = not self.instar.allows(action)
+            line.append((f" {self._key(action)} ", "$faint" if off else "bold $awake"))
+            line.append((f"{action.title} ", "$faint" if off else "$foreground"))
+        return [spread(line, right, width)]
+
+    def _key(self, action: Action) -> str:
+        return self.instar.key_of(action)
+
+    def _actions(self) -> list[Action]:
+        return footer_actions(self._scope, self._extra)
+
+    def on_click(self, event: events.Click) -> None:
+        x = 1
+        for action in self._actions():
+            cells = len(self._key(action)) + len(action.title) + 3
+            if x <= event.x < x + cells and self.instar.allows(action):
+                self.instar.run_by_id(action.id)
+                return
+            x += cells
+        if event.x >= self.size.width - 12:
+            self.instar.run_by_id("palette")
+        elif event.x >= self.size.width - 20:
+            self.instar.run_by_id("help")
+
+
+def fit_name(name: str, width: int) -> str:
+    """A nickname, safe to show, cut to a width but not padded."""
+    return fit(shown(name), width).rstrip()
+

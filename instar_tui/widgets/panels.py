@@ -1,0 +1,102 @@
+"""Panels several screens share: the sentence about the lease, and the list of events."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from instar_tui.widgets.chrome import Framed
+from instar_tui.widgets.live import Line
+from instar_tui.widgets.text import clock, fit, shown, span
+from instar_tui.widgets.vocabulary import kind_style
+
+if TYPE_CHECKING:
+    from instar_node.api.types import LeaseView
+    from instar_node.events import Event
+    from instar_tui.state import MeshState
+
+
+def awake_line(mesh: MeshState) -> Line:
+    """Who is awake, since when, and on whose evidence."""
+    status = mesh.status
+    if status is None:
+        return [(" Starting the node…", "$muted")]
+    lease = status.lease
+    if lease.state == "split-brain":
+        return [(" Two machines held one epoch", "bold $danger"), ("; everybody has stopped until a person decides.", "")]
+    if lease.holder is None or lease.state in ("expired", "released", "closed", "none"):
+        return [(" Nobody is awake", "bold $needs-you"), (f" ({lease.state}). ", ""), ("w", "bold $awake"), (" wakes this machine.", "")]
+    holder = shown(lease.holder_nickname or lease.holder)
+    here = " (this machine)" if lease.is_self else ""
+    line: Line = [(f" {holder}", "bold $awake"), (f"{here} is awake", "")]
+    if lease.since is not None:
+        since_ms = None if lease.since_ms is None else lease.since_ms + mesh.elapsed_ms()
+        line += [(" since ", ""), (clock(lease.since)[:5], "bold"), (f" ({span(since_ms)})", "$muted")]
+    return [*line, (", ", ""), *_evidence(mesh, lease), (".", "")]
+
+
+def _evidence(mesh: MeshState, lease: LeaseView) -> Line:
+    promisers = [shown(row.nickname) for row in lease.evidence if row.in_electorate and row.promised_ms_ago is not None]
+    if not lease.expires:
+        if lease.hub.kind == "embedded":
+            return [("and keeps the lease until it hands it on", "")]
+        return [("alone in the electorate, so nothing needs renewing", "")]
+    if lease.renewed_ms_ago is None:
+        return [("as the register says", "")]
+    renewed = span((lease.renewed_ms_ago + mesh.elapsed_ms()) // 100 * 100)
+    by = f" by promises of {', '.join(promisers)}" if promisers else ""
+    return [(f"renewed {renewed} ago{by}", "")]
+
+
+def lost_line(mesh: MeshState) -> Line:
+    """What would happen if the holder died now."""
+    status = mesh.status
+    if status is None or status.lease.holder is None or status.lease.state not in ("held", "observed"):
+        return [("", "")]
+    lost = status.lease.if_lost
+    if lost.next is None:
+        why = shown(lost.why_not or "nobody could take over")
+        return [(" If it died now: ", "$muted"), ("nobody takes over", "bold $needs-you"), (f" – {why}", "")]
+    lag = next((m.lag for m in status.machines if m.machine_id == lost.next), None)
+    line: Line = [
+        (" If it died now: ", "$muted"),
+        (shown(lost.next_nickname or lost.next), "bold $standby"),
+        (f" answers after {span(lost.after_ms)}", ""),
+    ]
+    if lag is not None:
+        behind = "with everything" if lag.entries == 0 else f"with everything up to {span(lag.ms)} ago"
+        line.append((f" {behind}", ""))
+    return [*line, (".", "")]
+
+
+class Sentence(Framed):
+    """The question that is always answered: who is awake, and what if it died now."""
+
+    def build(self, width: int) -> Iterable[Line]:
+        yield awake_line(self.mesh)
+        yield lost_line(self.mesh)
+        status = self.mesh.status
+        if status is not None and status.lease.if_lost.next is None and status.lease.if_lost.hint:
+            yield [("   ", ""), (shown(status.lease.if_lost.hint), "$muted")]
+
+
+def event_line(event: Event, width: int) -> Line:
+    """One event on one line."""
+    return [
+        (f" {clock(event.at)}  ", "$muted"),
+        (f"{fit(shown(event.kind), 9)}  ", kind_style(event.kind)),
+        (fit(shown(event.text), max(0, width - 23)), ""),
+    ]
+
+
+class Feed(Framed):
+    """The newest events, newest first, as many as fit."""
+
+    DEFAULT_CSS = "Feed { height: 1fr; min-height: 2; }"
+
+    def build(self, width: int) -> Iterable[Line]:
+        rows = max(1, self.size.height)
+        chosen = [event for event in reversed(self.mesh.events) if event.text][:rows]
+        if not chosen:
+            return [[("   nothing has happened yet", "$muted")]]
+        return [event_line(event, width) for event in chosen]
