@@ -76,7 +76,7 @@ class WebhookChannel:
         )
         try:
             outcome = await self._post(body, self._headers(reply, body))
-        except aiohttp.InvalidURL as error:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError) as error:
             outcome = Refused(f"[channels.webhook] url is not an http address: {error}")
         except aiohttp.ClientConnectorError as error:
             outcome = Retry(0.0, f"no connection to the webhook: {error}", maybe_sent=False)
