@@ -79,7 +79,7 @@ def test_a_lane_stops_at_its_window_and_goes_on_with_credit_while_the_lease_lane
     assert sent(outgoing).lane is Lane.LEASE
     outgoing.credit(Lane.BULK, PIECE)
     assert sent(outgoing).last
-    assert outgoing.empty
+    assert outgoing.next_piece() is None
 
 
 def test_credit_for_bytes_never_sent_is_a_breach() -> None:

@@ -21,8 +21,8 @@ TUNNEL_VERSION = 1
 PIECE = 16 * 1024
 """Most bytes of a data frame in one transport message."""
 
-MAX_MESSAGE = PIECE + 1 + 16
-"""Largest transport message on the WebSocket: header, piece and tag."""
+MAX_MESSAGE = PIECE + 64
+"""Bound for one message on the WebSocket: a piece with header and tag fits well below it."""
 
 MAX_FRAME: dict[Lane, int] = {Lane.LEASE: 64 * 1024, Lane.NORMAL: 8 << 20, Lane.BULK: 64 << 20}
 """Largest data frame of each lane, bytes."""

@@ -73,11 +73,6 @@ class Outgoing:
                 return self._cut(lane, queue)
         return None
 
-    @property
-    def empty(self) -> bool:
-        """Whether nothing waits."""
-        return not any(self._queues.values())
-
     def _cut(self, lane: Lane, queue: deque[Queued]) -> bytes:
         entry = queue[0]
         part = memoryview(entry.data)[entry.sent : entry.sent + PIECE]

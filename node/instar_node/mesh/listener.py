@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import errno
 import logging
-import weakref
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -59,7 +58,8 @@ class PeerListener:
         self._port_is_default = port_is_default
         self._server: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
-        self._spoken: weakref.WeakSet[object] = weakref.WeakSet()
+        self._silent: set[object] = set()
+        """Connections that have not yet made a request."""
 
     async def start(self) -> int:
         """Listen; returns the port.
@@ -116,19 +116,20 @@ class PeerListener:
         loop = asyncio.get_running_loop()
         if len(self._runner.server.connections) >= MAX_CONNECTIONS:
             loop.call_soon(handler.force_close)
-        loop.call_later(SPEAK_WITHIN, self._close_if_silent, weakref.ref(handler))
+        self._silent.add(handler)
+        loop.call_later(SPEAK_WITHIN, self._close_if_silent, handler)
         return handler
 
-    def _close_if_silent(self, reference: weakref.ref[RequestHandler]) -> None:
-        handler = reference()
-        if handler is not None and handler not in self._spoken:
+    def _close_if_silent(self, handler: RequestHandler) -> None:
+        if handler in self._silent:
+            self._silent.discard(handler)
             handler.force_close()
 
     @web.middleware
     async def _note_first_request(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        self._spoken.add(request.protocol)
+        self._silent.discard(request.protocol)
         return await handler(request)
 
     async def _pair(self, request: web.Request) -> web.Response:

@@ -15,11 +15,8 @@ from instar_node.mesh.tunnel import Tunnel
 
 log = logging.getLogger("instar.mesh")
 
-RETIRE_WITHIN = 1.0
-"""Seconds a superseded tunnel may still bring answers home."""
-
-RETIRE_POLL = 0.05
-"""Seconds between two looks whether a superseded tunnel is done."""
+RETIRE_AFTER = 1.0
+"""Seconds a superseded tunnel stays open for answers under way; nothing new is sent on it."""
 
 
 class Switchboard:
@@ -87,26 +84,23 @@ class Switchboard:
         peer = self.peers[tunnel.peer]
         old = peer.tunnel
         tunnel.on_end = self._ended
+        self._counters["tunnels_opened"] += 1
         if not self.wants(tunnel):
             self._do(self._retire(tunnel))
             return
-        self._counters["tunnels_opened"] += 1
         restarted = old is not None and old.hello.incarnation != tunnel.hello.incarnation
         peer.up(tunnel)
-        if old is not None:
-            self._do(self._retire(old))
-        if restarted:
+        if old is not None and restarted:
+            old.close("the machine restarted")
             self._tell(peer, False)
+        elif old is not None:
+            self._do(self._retire(old))
         if old is None or restarted:
             self._tell(peer, True)
 
     async def _retire(self, tunnel: Tunnel) -> None:
         """Let answers under way arrive before a tunnel that lost against another one is closed."""
-        polls = int(RETIRE_WITHIN / RETIRE_POLL)
-        for _ in range(polls):
-            await self._clock.sleep(RETIRE_POLL)
-            if tunnel.idle:
-                break
+        await self._clock.sleep(RETIRE_AFTER)
         tunnel.close("superseded by another tunnel")
 
     def _ended(self, tunnel: Tunnel) -> None:

@@ -122,11 +122,6 @@ class Tunnel:
         quiet = self._clock.now() - self.last_heard
         return self.alive and quiet < 1.5 * self._settings.ping_every * MICROS_PER_SECOND
 
-    @property
-    def idle(self) -> bool:
-        """Whether no answer is awaited and nothing waits to be sent."""
-        return not self._pending and self._outgoing.empty
-
     async def request(self, kind: str, body: bytes, within: float, lane: Lane) -> Response | Failure:
         """Ask and wait for the answer, at most ``within`` seconds. Raises ``PeerError``."""
         self._request_ids += 1
