@@ -172,7 +172,7 @@ async def test_the_blocking_reader_gets_events_and_ticks(
     while got is None:
         got = await asyncio.to_thread(next, events)
     assert got.text == "now"
-    await asyncio.to_thread(events.close)  # type: ignore[attr-defined]
+    await asyncio.to_thread(events.close)
     async with asyncio.timeout(5):
         while api.hub.watched:
             api.hub.publish("pulse")  # a write to the closed connection is what the server notices

@@ -7,7 +7,7 @@ import http.client
 import queue
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -133,7 +133,7 @@ class BlockingNodeApi:
     def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
         return self._call(routes.UNPIN, body)
 
-    def events(self, after: int | None = None, *, tick: float = 1.0) -> Iterator[Event | None]:
+    def events(self, after: int | None = None, *, tick: float = 1.0) -> Generator[Event | None, None, None]:
         """Events as they happen, ``None`` when none came for ``tick`` seconds (to look at a clock).
 
         A stream cut for slowness is taken up again by number; ``node-not-running`` ends it.

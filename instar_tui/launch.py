@@ -1,0 +1,45 @@
+"""Starting a node: with the screens, without them, or as plain text."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from instar_node.config import NodeOptions, is_address, load_config
+from instar_node.config_file import write_default_config
+from instar_node.storage.home import Home
+
+
+def launch(
+    home: Home,
+    *,
+    daemon: bool,
+    listen: str | None,
+    hub: str | None,
+    nickname: str | None,
+    witness: bool,
+    read_only: bool,
+    no_mouse: bool,
+) -> int:
+    """Prepare the home and run until the person, or a signal, ends it. Returns the exit code.
+
+    Raises ``InstarError`` when the home or its settings are refused, or the node cannot start.
+    """
+    if listen is not None and not is_address(listen):
+        raise click.UsageError(f"--listen: {listen!r} is not HOST:PORT")
+    home.prepare()
+    write_default_config(home.config)
+    config = load_config(home.config)
+    options = NodeOptions(listen=listen, hub=hub, nickname=nickname, witness=witness)
+    if daemon:
+        from instar_tui.daemon import run_daemon
+
+        return run_daemon(home, config, options)
+    if os.environ.get("TERM") == "dumb":
+        from instar_tui.plain import run_plain
+
+        return run_plain(home, config, options)
+    from instar_tui.app import run_tui
+
+    return run_tui(home, config, options, read_only=read_only, mouse=not no_mouse)

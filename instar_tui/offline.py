@@ -1,0 +1,81 @@
+"""What a home says about itself while no node runs on it: identity, and the machines of its registry."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING
+
+from instar_node import __version__
+from instar_node.api import types as t
+from instar_node.config import load_config
+from instar_node.identity.keys import fingerprint, mesh_name, read_public
+from instar_node.storage.home import Home
+
+if TYPE_CHECKING:
+    from instar_node.contracts import Member
+    from instar_node.identity.chain import Folded
+
+
+def stored_whoami(home: Home) -> t.WhoAmI:
+    """This machine's identity; the role is not known without a node. Raises ``no-identity``."""
+    public = read_public(home.machine)
+    registry = stored_registry(home)
+    me = registry.members.get(public.machine_id) if registry else None
+    config = load_config(home.config)
+    return t.WhoAmI(
+        machine_id=public.machine_id,
+        nickname=me.nickname if me else config.node.nickname,
+        fingerprint=public.fingerprint,
+        signing_public_key=base64.b64encode(public.signing_public).decode(),
+        encryption_public_key=base64.b64encode(public.encryption_public).decode(),
+        version=__version__,
+        role="removed" if me and me.removed else None,
+        mesh_id=registry.mesh_id if registry else None,
+        mesh_name=mesh_name(registry.mesh_id) if registry else None,
+        urls=list(me.urls if me else config.node.urls),
+        hub=config.hub.url or None,
+    )
+
+
+def stored_machines(home: Home) -> t.Machines:
+    """The machines as this home's registry has them, all offline. Raises ``no-identity``."""
+    public = read_public(home.machine)
+    registry = stored_registry(home)
+    members = registry.members.values() if registry else ()
+    return t.Machines([_machine(member, member.machine_id == public.machine_id) for member in members])
+
+
+def stored_registry(home: Home) -> Folded | None:
+    """The verified registry of this home; ``None`` before it belongs to a mesh.
+
+    Raises ``file-damaged`` or ``registry-refused``.
+    """
+    from instar_node.identity.chain import fold
+    from instar_node.identity.registry import FILE_NAME, RegistryFile
+    from instar_node.storage.atomic import read_json
+
+    path = home.machine / FILE_NAME
+    return fold(read_json(path, RegistryFile).records) if path.exists() else None
+
+
+def _machine(member: Member, is_self: bool) -> t.Machine:
+    return t.Machine(
+        machine_id=member.machine_id,
+        nickname=member.nickname,
+        fingerprint=fingerprint(member.signing_public),
+        role="removed" if member.removed else "witness" if member.witness else "standby",
+        status="removed" if member.removed else "offline",
+        status_text="removed" if member.removed else "not known: no node runs here",
+        online=False,
+        last_seen=None,
+        last_seen_ms=None,
+        rtt_ms=None,
+        version=__version__ if is_self else "",
+        protocol=None,
+        electorate=False,
+        lag=None,
+        topics=0,
+        running=0,
+        urls=list(member.urls),
+        is_self=is_self,
+    )

@@ -1,0 +1,39 @@
+"""For terminals that cannot draw, and for screen readers: the status as plain text, kept current."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from instar_node.api.blocking_client import BlockingNodeApi
+from instar_node.config import Config, NodeOptions
+from instar_node.errors import InstarError
+from instar_node.storage.home import Home
+from instar_tui.commands.output import Output
+from instar_tui.commands.overview import watch
+from instar_tui.embedding import NodeThread
+from instar_tui.exit_codes import ExitCode
+
+
+def run_plain(home: Home, config: Config, options: NodeOptions) -> int:
+    """``instar status --watch`` on the running node, or on one started here; ends with ctrl+c."""
+    api = BlockingNodeApi(home)
+    thread = None if _runs(api) else NodeThread(home, config, options)
+    if thread is not None:
+        thread.start()
+    try:
+        with suppress(KeyboardInterrupt):
+            watch(api, Output(as_json=False))
+    finally:
+        if thread is not None:
+            thread.stop()
+    return ExitCode.DONE
+
+
+def _runs(api: BlockingNodeApi) -> bool:
+    try:
+        api.health()
+    except InstarError as error:
+        if error.code != "node-not-running":
+            raise
+        return False
+    return True

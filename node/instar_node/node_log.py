@@ -1,0 +1,94 @@
+"""The node's log: one JSON object a line in ``<home>/logs/node.jsonl``, rotating, secrets blanked out.
+
+Records are written by a thread of their own: a slow disk must not delay a lease round.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
+
+import msgspec
+
+from instar_node.clock import iso
+from instar_node.config import Config
+from instar_node.storage.home import Home
+
+MAX_BYTES = 5_000_000
+KEPT_FILES = 4
+BLANK = "▇▇▇"
+
+_PATTERNS = (
+    re.compile(r"(?<=Bearer )[\w.~+/=-]+"),
+    re.compile(r"\b[A-Za-z]{3,8}-[A-Za-z]{3,8}-\d{4}\b"),  # a pairing code
+    re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"),  # user:password in a URL
+    re.compile(r"(?i)(?<=[?&](?:token|secret|api_key)=)[^&\s]+"),
+    re.compile(r"(?i)(?<=[?&]key=)[^&\s]+"),
+)
+
+
+@contextmanager
+def node_log(home: Home, config: Config) -> Iterator[None]:
+    """Log everything below the ``instar`` logger to the home's file while the context lasts."""
+    home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    file = RotatingFileHandler(
+        home.logs / "node.jsonl", maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
+    )
+    file.setFormatter(JsonLines(_secrets(config)))
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    handler = _Handler(records)
+    listener = QueueListener(records, file)
+    logger = logging.getLogger("instar")
+    logger.addHandler(handler)
+    before, logger.propagate = (logger.level, logger.propagate), False
+    logger.setLevel(logging.INFO)
+    listener.start()
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.level, logger.propagate = before
+        listener.stop()
+        file.close()
+
+
+class _Handler(QueueHandler):
+    """Hands records over as they are: nothing here is pickled, and the formatter wants the exception."""
+
+    def prepare(self, record: logging.LogRecord) -> logging.LogRecord:
+        return record
+
+
+def _secrets(config: Config) -> tuple[str, ...]:
+    return (config.channels.webhook.secret,) if config.channels.webhook.secret else ()
+
+
+class JsonLines(logging.Formatter):
+    """A record as one line of JSON: ``at, level, part, message`` and, for a failure, ``exception``."""
+
+    def __init__(self, secrets: tuple[str, ...]) -> None:
+        super().__init__()
+        self._secrets = secrets
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line; secrets are blanked out wherever they stand."""
+        line = {
+            "at": iso(record.created),
+            "level": record.levelname.lower(),
+            "part": record.name.removeprefix("instar."),
+            "message": self._redacted(record.getMessage()),
+        }
+        if record.exc_info:
+            line["exception"] = self._redacted(self.formatException(record.exc_info))
+        return msgspec.json.encode(line).decode()
+
+    def _redacted(self, text: str) -> str:
+        for secret in self._secrets:
+            text = text.replace(secret, BLANK)
+        for pattern in _PATTERNS:
+            text = pattern.sub(BLANK, text)
+        return text
