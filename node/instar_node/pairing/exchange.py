@@ -157,10 +157,11 @@ def check_confirmation(keys: Keys, role: str, confirm: bytes) -> None:
 
 def _finish(pake: Pake, share: bytes) -> bytes:
     from spake2 import SPAKEError
+    from spake2.ed25519_basic import NotOnCurve
 
     try:
         return pake.finish(share)
-    except (SPAKEError, ValueError, AssertionError) as error:  # not a point of the group, or our own share
+    except (SPAKEError, NotOnCurve, ValueError) as error:  # not a point of the group, or our own share
         raise WrongGuessError from error
 
 
