@@ -161,6 +161,16 @@ ACTIONS: tuple[Action, ...] = (
         footer=True,
     ),
     Action(
+        "open-topic",
+        "enter",
+        "open",
+        "read and write in the topic",
+        "Topics",
+        "instar log TOPIC --follow",
+        "topics",
+        footer=True,
+    ),
+    Action(
         "transfer",
         "t",
         "transfer",
@@ -324,18 +334,50 @@ ACTIONS: tuple[Action, ...] = (
         "pair",
         mutates=True,
     ),
-    Action("filter", "slash", "filter", "show only rows with these words; ! inverts", "View", key_display="/"),
-    Action("sort", "s", "sort", "sort by the next column; S reverses", "View", "", "topics", also=("machines", "tail")),
-    Action("sort-reverse", "S", "reverse", "turn the order round", "View", "", "topics", also=("machines", "tail")),
-    Action("copy", "y", "copy", "copy the selected id, code or command", "View"),
     Action(
-        "save-svg", "ctrl+s", "screenshot", "save this screen as an SVG file", "View", key_display="^s"
+        "filter", "slash", "filter", "show only rows with these words; ! inverts", "View", key_display="/"
     ),
+    Action(
+        "sort",
+        "s",
+        "sort",
+        "sort by the next column; S reverses",
+        "View",
+        "",
+        "topics",
+        also=("machines", "tail"),
+    ),
+    Action(
+        "sort-reverse",
+        "S",
+        "reverse",
+        "turn the order round",
+        "View",
+        "",
+        "topics",
+        also=("machines", "tail"),
+    ),
+    Action("copy", "y", "copy", "copy the selected id, code or command", "View"),
+    Action("save-svg", "ctrl+s", "screenshot", "save this screen as an SVG file", "View", key_display="^s"),
     Action("palette", "ctrl+p,colon", "palette", "find any action by name", "View", key_display="^p"),
     Action(
-        "help", "question_mark,f1", "keys", "all keys and their commands", "View", "instar --help", key_display="?"
+        "help",
+        "question_mark,f1",
+        "keys",
+        "all keys and their commands",
+        "View",
+        "instar --help",
+        key_display="?",
     ),
-    Action("back", "escape", "back", "back to the overview; from there, quit", "View", key_display="esc"),
+    Action(
+        "back",
+        "escape",
+        "back",
+        "back to the overview; from there, quit",
+        "View",
+        key_display="esc",
+        run="leave_screen",
+    ),
     Action("quit-app", "ctrl+q,q", "quit", "leave the control centre", "View", key_display="q"),
 )
 
@@ -355,10 +397,8 @@ def screen_bindings(scope: str) -> list[Binding]:
 
 def footer_actions(scope: str, extra: Iterable[str] = ()) -> list[Action]:
     """What the footer of a screen shows, in order: its own first, then those it shares."""
-    wanted = set(extra)
-    return [
-        action for action in ACTIONS if (action.on(scope) and (action.footer or action.scope != scope)) or action.id in wanted
-    ]
+    own = [action for action in ACTIONS if action.on(scope) and (action.footer or action.scope != scope)]
+    return own + [BY_ID[name] for name in extra]
 
 
 def bad_keymap_ids(keymap: dict[str, str]) -> list[str]:

@@ -20,15 +20,15 @@ from textual.theme import Theme
 
 from instar_tui import actions, theme
 from instar_tui.actions import Action
-from instar_tui.state import Connection, MeshState
+from instar_tui.state import MeshState
 
 if TYPE_CHECKING:
     from textual.command import Provider
     from textual.timer import Timer
 
-    from instar_node.config import Config, UiSettings
-    from instar_node.node import NodeOptions
+    from instar_node.config import Config, NodeOptions, UiSettings
     from instar_node.storage.home import Home
+    from instar_tui.embedding import Connection
     from instar_tui.operations import Operations
 
 TICK_S = 0.2
@@ -114,8 +114,8 @@ class InstarApp(App[None]):
     CSS_PATH = theme.STYLES / "app.tcss"
     ENABLE_COMMAND_PALETTE = True
     COMMANDS: ClassVar[set[Any]] = {_provider}
-    HORIZONTAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-narrow"), (120, "-wide")]
-    VERTICAL_BREAKPOINTS: ClassVar[list[tuple[int, str]] | None] = [(0, "-short"), (34, "-tall")]
+    HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (150, "-wide")]  # noqa: RUF012 (an instance variable of App)
+    VERTICAL_BREAKPOINTS = [(0, "-short"), (34, "-tall")]  # noqa: RUF012
     DEFAULT_MODE = "overview"
     MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {
         "overview": _overview,
@@ -269,7 +269,7 @@ class InstarApp(App[None]):
         """Show a main screen."""
         self.switch_mode(place)
 
-    def action_back(self) -> None:
+    def action_leave_screen(self) -> None:
         if self.current_mode != "overview":
             self.switch_mode("overview")
         else:

@@ -24,7 +24,7 @@ YES_NO = (Choice("y", "yes", "yes"), Choice("n", "no", ""))
 
 
 class Operations:
-    """The actions behind the keys. Each starts a task and returns; a refusal becomes a toast with its hint."""
+    """The actions behind the keys. Each starts a task and returns; a refusal becomes a toast."""
 
     def __init__(self, app: InstarApp) -> None:
         self._app = app
@@ -54,7 +54,9 @@ class Operations:
                 if error.code != "needs-confirmation" or not await self._confirm(error):
                     raise
                 vouched = error.extra.get("vouch")
-                body = WakeupRequest(force=True, vouch=[str(v) for v in vouched] if isinstance(vouched, list) else [])
+                body = WakeupRequest(
+                    force=True, vouch=[str(v) for v in vouched] if isinstance(vouched, list) else []
+                )
 
     def hand_off(self, chosen: Machine | None) -> None:
         """Make another machine the awake one; asks which, when that is not clear."""
@@ -106,7 +108,9 @@ class Operations:
         if not to:
             row = next((r for r in self._mesh.topics() if r.topic == topic), None)
             owner = row.owner if row else None
-            choices = [m for m in self._mesh.machines() if m.machine_id != owner and m.role in ("awake", "standby")]
+            choices = [
+                m for m in self._mesh.machines() if m.machine_id != owner and m.role in ("awake", "standby")
+            ]
             target = await self._pick_machine(f"move {topic} to", choices)
             if target is None:
                 return
@@ -154,12 +158,14 @@ class Operations:
         operation.took_ms = result.took_ms
         where = result.owner_nickname or "nowhere yet"
         if result.outcome == "queued":
-            self._end(operation, "done", f"waits: {result.pending_reason or 'the target is away'}")
+            self._end(
+                operation, "done", f"{result.topic} waits: {result.pending_reason or 'the target is away'}"
+            )
         elif result.outcome == "noop":
-            self._end(operation, "done", f"already on {where}")
+            self._end(operation, "done", f"{result.topic} is already on {where}")
         else:
-            self._end(operation, "done", f"runs on {where}")
-        self._app.notify(f"{result.topic}: {operation.result}", markup=False)
+            self._end(operation, "done", f"{result.topic} runs on {where}")
+        self._app.notify(shown(operation.title), markup=False, timeout=3)
 
     def unpin(self, topic: str) -> None:
         """Let the mesh place a topic again."""
@@ -168,7 +174,9 @@ class Operations:
             from instar_node.api.types import UnpinRequest
 
             view = await self._mesh.api.unpin(UnpinRequest(topic=topic))
-            self._app.notify(f"{topic} is unpinned; it runs on {view.owner_nickname or 'nothing yet'}", markup=False)
+            self._app.notify(
+                f"{topic} is unpinned; it runs on {view.owner_nickname or 'nothing yet'}", markup=False
+            )
             await self._mesh.refresh()
 
         self._start(run())
@@ -181,7 +189,9 @@ class Operations:
         async def run() -> None:
             from instar_node.api.types import RenameRequest
 
-            name = await self._app.push_screen_wait(AskScreen(f"New nickname of {machine.nickname}", machine.nickname))
+            name = await self._app.push_screen_wait(
+                AskScreen(f"New nickname of {machine.nickname}", machine.nickname)
+            )
             if name and name != machine.nickname:
                 await self._mesh.api.rename(machine.machine_id, RenameRequest(nickname=name))
                 await self._mesh.refresh()
@@ -195,8 +205,8 @@ class Operations:
             question = ChoiceScreen(
                 f"Remove {machine.nickname} from the mesh?",
                 (
-                    f"{machine.nickname} ({machine.fingerprint}) loses its place in the lease and its tunnel,",
-                    "and secrets are encrypted anew without it. Coming back means pairing again.",
+                    f"{machine.nickname} ({machine.fingerprint}) loses",
+                    "its place in the lease and its tunnel, and secrets are encrypted anew without it. Coming back means pairing again.",
                     "Revoke its git credentials yourself, and rotate the secrets it has read.",
                 ),
                 YES_NO,
@@ -229,21 +239,30 @@ class Operations:
         me, standbys = self._mesh.me(), self._mesh.standbys()
         awake = me is not None and me.role == "awake" and self._mesh.embedded
         if awake and standbys:
-            self._start(self._quit_awake(standbys[0]))
+            nearest = min(standbys, key=lambda m: (not m.electorate, m.lag.ms if m.lag else 0))
+            self._start(self._quit_awake(nearest))
         elif ask:
             self._start(self._quit_plain())
         else:
             self._app.exit()
 
     async def _quit_plain(self) -> None:
-        stops = "The node of this machine stops with it." if self._mesh.embedded else "The daemon goes on without it."
-        if await self._app.push_screen_wait(ChoiceScreen("Leave the control centre?", (stops,), YES_NO)):
+        stops = (
+            "The node of this machine stops with it."
+            if self._mesh.embedded
+            else "The daemon goes on without it."
+        )
+        question = ChoiceScreen("Leave the control centre?", (stops,), YES_NO)
+        if await self._app.push_screen_wait(question):
             self._app.exit()
 
     async def _quit_awake(self, standby: Machine) -> None:
         lost = self._mesh.status.lease.if_lost if self._mesh.status else None
         if lost is not None and lost.next is not None:
-            after = f"{lost.next_nickname} takes over by itself after {span(lost.after_ms)}."
+            after = (
+                "the lease goes to a standby that is in sync; if none is, "
+                f"{lost.next_nickname} takes over by itself after {span(lost.after_ms)}."
+            )
         else:
             after = f"nobody answers until you come back: {lost.why_not if lost else 'no standby'}."
         answer = await self._app.push_screen_wait(
@@ -277,7 +296,8 @@ class Operations:
     async def _confirm(self, error: InstarError) -> bool:
         prompt = str(error.extra.get("prompt") or error.message)
         question = ChoiceScreen("Go on?", tuple(filter(None, (*prompt.split("\n"), error.hint))), YES_NO)
-        return bool(await self._app.push_screen_wait(question))
+        answer: str = await self._app.push_screen_wait(question)
+        return bool(answer)
 
     def _begin(self, kind: str, title: str, *, topic: str = "", target: str = "") -> Operation:
         operation = Operation(kind, title, self._mesh.now_ms(), topic=topic, target=target)
@@ -288,6 +308,8 @@ class Operations:
     def _end(self, operation: Operation, outcome: str, result: str) -> None:
         operation.outcome = "done" if outcome == "done" else "failed"
         operation.result = result
+        if outcome == "done":
+            operation.title, operation.result = result, ""
         if not operation.took_ms:
             operation.took_ms = float(self._mesh.now_ms() - operation.started)
         self._app.publish("operation")
@@ -305,10 +327,14 @@ class Operations:
         except InstarError as error:
             self._toast_failure(error.message, error.hint)
         except (OSError, TimeoutError) as error:
-            self._toast_failure(str(error) or type(error).__name__, "the node did not answer; it may have done it")
+            self._toast_failure(
+                str(error) or type(error).__name__, "the node did not answer; it may have done it"
+            )
         except Exception as error:
             log.exception("an action failed")
-            self._toast_failure(f"{type(error).__name__}: {error}", "this is a defect; the log has the details")
+            self._toast_failure(
+                f"{type(error).__name__}: {error}", "this is a defect; the log has the details"
+            )
 
     def _toast_failure(self, message: str, hint: str) -> None:
         text = shown(message) + (f"\n{shown(hint)}" if hint else "")

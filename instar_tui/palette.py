@@ -61,14 +61,19 @@ class MeshCommands(Provider):
 
     def _topics(self, query: str) -> Iterator[Command]:
         app = self.instar
-        words = [word for word in query.lower().split() if word not in ("transfer", "topic", "move", "to", "open")]
-        names = [row.topic for row in app.mesh.topics()]
+        words = [
+            word for word in query.lower().split() if word not in ("transfer", "topic", "move", "to", "open")
+        ]
+        owners = {row.topic: row.owner for row in app.mesh.topics()}
+        names = list(owners)
         named = [name for name in names if any(word in name.lower() for word in words)]
         for name in (named or ([] if words else names))[:MOST_TOPICS]:
             yield Command(f"open topic {name}", f"instar log {name}", partial(self._open, name))
             if not app.allows(BY_ID["transfer"]):
                 continue
             for machine in app.mesh.machines():
+                if machine.machine_id == owners[name]:
+                    continue
                 run = partial(app.operations.transfer, name, machine.nickname)
                 where = shown(machine.nickname)
                 yield Command(f"transfer topic {name} to {where}", f"instar transfer {name} {where}", run)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from instar_node.clock import Clock, SystemClock
 from instar_node.errors import InstarError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from instar_node.api.protocol import NodeApi
     from instar_node.api.types import HandoffResult, Machine, Status, TopicRow
     from instar_node.events import Event
+    from instar_tui.embedding import Connection
 
 log = logging.getLogger("instar.tui")
 
@@ -38,19 +39,6 @@ EVENTS_KEPT = 2_000
 
 Link = Literal["connecting", "live", "lost"]
 Listener = Callable[[frozenset[str]], None]
-
-
-class Connection(Protocol):
-    """A node to talk to: embedded in this process, or a running daemon."""
-
-    @property
-    def api(self) -> NodeApi: ...
-
-    @property
-    def embedded(self) -> bool: ...
-
-    async def close(self) -> None:
-        """Leave the daemon, or stop the embedded node cleanly."""
 
 
 @dataclass
@@ -84,6 +72,7 @@ class MeshState:
         self._connect = connect
         self._clock = clock or SystemClock()
         self.connection: Connection | None = None
+        self._connecting: asyncio.Future[Connection] | None = None
         self.status: Status | None = None
         self.link: Link = "connecting"
         self.problem = ""
@@ -110,7 +99,9 @@ class MeshState:
     def api(self) -> NodeApi:
         """The node; ``InstarError`` while there is none."""
         if self.connection is None:
-            raise InstarError("no-node", "the node is not ready yet", "wait a moment and try again", status=503)
+            raise InstarError(
+                "no-node", "the node is not ready yet", "wait a moment and try again", status=503
+            )
         return self.connection.api
 
     @property
@@ -148,9 +139,11 @@ class MeshState:
         return next((m for m in self.machines() if m.is_self), None)
 
     def machines(self) -> list[Machine]:
-        """Members, this machine first, then the awake one, then by name."""
+        """Members: this machine, the awake one, those online, the others; by name."""
         rows = self.status.machines if self.status else []
-        return sorted(rows, key=lambda m: (not m.is_self, m.role != "awake", m.nickname.lower()))
+        return sorted(
+            rows, key=lambda m: (not m.is_self, m.role != "awake", not m.online, m.nickname.lower())
+        )
 
     def others(self) -> list[Machine]:
         return [m for m in self.machines() if not m.is_self and m.role != "removed"]
@@ -180,7 +173,8 @@ class MeshState:
         while True:
             try:
                 if self.connection is None:
-                    self.connection = await self._connect()
+                    self._connecting = asyncio.ensure_future(self._connect())
+                    self.connection = await asyncio.shield(self._connecting)
                 await self._follow()
                 attempt = 0
                 await self._clock.sleep(RETRY_S[0])  # cut off for being slow: resume, but never in a hot loop
@@ -190,8 +184,11 @@ class MeshState:
                 attempt += 1
 
     async def close(self) -> None:
-        """Let go of the node (and stop it, if it is ours)."""
+        """Let go of the node (and stop it, if it is ours), also of one that is just starting."""
         connection, self.connection = self.connection, None
+        if connection is None and self._connecting is not None:
+            with suppress(InstarError, OSError):  # a start that fails leaves nothing to close
+                connection = await self._connecting
         if connection is not None:
             await connection.close()
 
@@ -312,6 +309,8 @@ class MeshState:
         if self.link != "lost":
             self._lost_at = self.now_ms()
         self.link = "lost"
-        self.problem = error.message if isinstance(error, InstarError) else (str(error) or type(error).__name__)
+        self.problem = (
+            error.message if isinstance(error, InstarError) else (str(error) or type(error).__name__)
+        )
         self.hint = error.hint if isinstance(error, InstarError) else ""
         self.listener(frozenset({"link"}))

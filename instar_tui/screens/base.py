@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar, cast
+import logging
+from collections.abc import Callable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from textual.app import ComposeResult
 from textual.binding import BindingType
 from textual.containers import Vertical
 from textual.screen import Screen
 from textual.widget import Widget
+from textual.worker import Worker
 
+from instar_node.errors import InstarError
 from instar_tui.widgets.chrome import AlertBand, Header, KeyLine, OperationStrip, Tabs
 from instar_tui.widgets.live import Live
 
 if TYPE_CHECKING:
     from instar_tui.app import InstarApp
     from instar_tui.state import MeshState
+
+log = logging.getLogger("instar.tui")
 
 
 class MeshScreen(Screen[None]):
@@ -58,6 +63,20 @@ class MeshScreen(Screen[None]):
     @property
     def mesh(self) -> MeshState:
         return self.instar.mesh
+
+    def read(self, group: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Fetch what only this screen shows; a newer fetch of the group replaces an older one."""
+
+        async def guarded() -> None:
+            try:
+                await work()
+            except Exception as error:
+                log.warning("%s: %s", group, error, exc_info=not isinstance(error, InstarError))
+                if self.mesh.link == "live":
+                    self.notify(f"{group}: {error}", severity="warning", markup=False)
+
+        worker: Worker[None] = self.run_worker(guarded, group=group, exclusive=True)
+        worker.name = group
 
     def show(self, kinds: frozenset[str]) -> None:
         """Draw the state as it is now."""

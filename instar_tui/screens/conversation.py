@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual import events
@@ -33,7 +34,13 @@ class TopicLine(Framed):
     def build(self, width: int) -> Iterable[Line]:
         topic = self.mesh.watched_topic
         if topic is None:
-            yield [(" No topic is open. ", "$muted"), ("5", "bold $awake"), (" lists them, ", "$muted"), ("n", "bold $awake"), (" begins one.", "$muted")]
+            yield [
+                (" No topic is open. ", "$muted"),
+                ("5", "bold $awake"),
+                (" lists them, ", "$muted"),
+                ("n", "bold $awake"),
+                (" begins one.", "$muted"),
+            ]
             return
         row = next((r for r in self.mesh.topics() if r.topic == topic), None)
         line: Line = [(f" {shown(topic)}", "bold $awake")]
@@ -49,7 +56,11 @@ class TopicLine(Framed):
             return [(f"   moving to {shown(moving)}…", "bold $needs-you")]
         if row.pending_reason:
             return [(f"   waiting: {shown(row.pending_reason)}", "$needs-you")]
-        line: Line = [("   runs on ", "$muted"), (shown(row.owner_nickname or "–"), ""), (f", {row.reason}", "$muted")]
+        line: Line = [
+            ("   runs on ", "$muted"),
+            (shown(row.owner_nickname or "–"), ""),
+            (f", {row.reason}", "$muted"),
+        ]
         if row.running:
             line.append(("   ◐ the agent is answering", "$standby"))
         return line
@@ -58,14 +69,25 @@ class TopicLine(Framed):
 class Undecided(Framed):
     """Replies of this topic that may or may not have been sent: a person decides."""
 
-    items: ClassVar[list[OutboxItem]] = []
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self.items: list[OutboxItem] = []
 
     def build(self, width: int) -> Iterable[Line]:
         self.display = bool(self.items)
         for item in self.items[:3]:
-            yield [(" ? undecided  ", "bold $needs-you"), (fit(shown(item.text), max(10, width - 56)), ""), (f"  {shown(item.reason)}", "$muted")]
+            yield [
+                (" ? undecided  ", "bold $needs-you"),
+                (fit(shown(item.text), max(10, width - 56)), ""),
+                (f"  {shown(item.reason)}", "$muted"),
+            ]
         if self.items:
-            yield [("   s", "bold $awake"), (" sends it (it may arrive twice)   ", "$muted"), ("d", "bold $awake"), (" drops it (it may never arrive)", "$muted")]
+            yield [
+                ("   s", "bold $awake"),
+                (" sends it (it may arrive twice)   ", "$muted"),
+                ("d", "bold $awake"),
+                (" drops it (it may never arrive)", "$muted"),
+            ]
 
 
 class Prompt(Framed):
@@ -77,7 +99,11 @@ class Prompt(Framed):
 
     def build(self, width: int) -> Iterable[Line]:
         if self.answering is not None:
-            yield [(" answer to ", "bold $needs-you"), (fit(f"“{shown(self.answering.text)}”", max(10, width - 30)).rstrip(), ""), ("   esc: not now", "$muted")]
+            yield [
+                (" answer to ", "bold $needs-you"),
+                (fit(f"“{shown(self.answering.text)}”", max(10, width - 30)).rstrip(), ""),
+                ("   esc: not now", "$muted"),
+            ]
         else:
             yield [(" message", "bold $standby"), ("   enter sends, esc leaves the line", "$muted")]
 
@@ -100,7 +126,9 @@ class ConversationScreen(MeshScreen):
         yield Transcript(id="transcript")
         yield Undecided(id="undecided")
         yield Prompt(id="prompt")
-        yield Input(placeholder="i or enter to write", id="composer", compact=True, disabled=self.instar.read_only)
+        yield Input(
+            placeholder="i or enter to write", id="composer", compact=True, disabled=self.instar.read_only
+        )
 
     def refresh_body(self, kinds: frozenset[str]) -> None:
         if self.mesh.watched_topic is None and self.mesh.topics():
@@ -112,7 +140,7 @@ class ConversationScreen(MeshScreen):
         super().refresh_body(kinds)
         self._draw()
         if self._topic is not None and self.mesh.link == "live" and not kinds & {"resize", "operation"}:
-            self.run_worker(self._fetch(self._topic), group="messages", exclusive=True, exit_on_error=False)
+            self.read("messages", partial(self._fetch, self._topic))
 
     async def _fetch(self, topic: str) -> None:
         """Bring in new messages, and the state of those that were not settled yet."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar, cast
 
-import json
 from textual.binding import BindingType
 from textual.widget import Widget
 
@@ -26,7 +26,13 @@ COLUMNS: list[Column[Event]] = [
     Column("kind", 10, lambda e: (shown(e.kind), kind_style(e.kind))),
     Column("what happened", 20, lambda e: shown(e.text), flex=3),
     Column("number", 7, lambda e: (str(e.n), "$muted"), right=True, wide=100),
-    Column("details", 20, lambda e: (shown(json.dumps(e.data, default=str)) if e.data else "", "$muted"), flex=2, wide=140),
+    Column(
+        "details",
+        20,
+        lambda e: (shown(json.dumps(e.data, default=str)) if e.data else "", "$muted"),
+        flex=2,
+        wide=140,
+    ),
 ]
 
 
@@ -36,7 +42,10 @@ class Following(Framed):
     def build(self, width: int) -> Iterable[Line]:
         screen = cast(EventsScreen, self.screen)
         if screen.follow:
-            yield [(" ▼ following", "bold $awake"), (f"   {plural(len(self.mesh.events), 'event')} kept", "$muted")]
+            yield [
+                (" ▼ following", "bold $awake"),
+                (f"   {plural(len(self.mesh.events), 'event')} kept", "$muted"),
+            ]
         else:
             yield [(" ■ standing still", "bold $needs-you"), ("   f follows again", "$muted")]
 

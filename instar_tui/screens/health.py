@@ -15,12 +15,16 @@ from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.chrome import Framed
 from instar_tui.widgets.grid import Column, Grid
 from instar_tui.widgets.live import Line, heading
-from instar_tui.widgets.text import fit, shown
+from instar_tui.widgets.text import fit, shown, span
 
 if TYPE_CHECKING:
     from instar_node.api.types import OutboxItem
 
-STATUS = {"ok": ("✔", "all is well", "$awake"), "degraded": ("⚠", "works, with a flaw", "$needs-you"), "alarm": ("‼", "alarm", "$danger")}
+STATUS = {
+    "ok": ("✔", "all is well", "$awake"),
+    "degraded": ("⚠", "works, with a flaw", "$needs-you"),
+    "alarm": ("‼", "alarm", "$danger"),
+}
 
 OUTBOX: list[Column[OutboxItem]] = [
     Column("undecided reply", 14, lambda i: (shown(i.topic), "bold"), flex=1),
@@ -42,7 +46,11 @@ class Verdict(Framed):
         yield [(f" {glyph} {words}", f"bold {style}"), (f"   version {shown(health.version)}", "$muted")]
         for alert in health.alerts:
             yield []
-            yield [(" ⚠ ", "bold $needs-you"), (shown(alert.message), "bold"), (f"   {shown(alert.code)}", "$muted")]
+            yield [
+                (" ⚠ ", "bold $needs-you"),
+                (shown(alert.message), "bold"),
+                (f"   {shown(alert.code)}", "$muted"),
+            ]
             if alert.hint:
                 yield [("   ", ""), (shown(alert.hint), "")]
         if not health.alerts:
@@ -60,7 +68,10 @@ class Tables(Framed):
         health = status.health
         yield from self._section("gates", health.gates, width)
         yield from self._section("state sync", health.sync, width)
-        counters: dict[str, Any] = {**health.counters, **{f"lease {k}": v for k, v in status.lease.counters.items()}}
+        counters: dict[str, Any] = {
+            **health.counters,
+            **{f"lease {k}": v for k, v in status.lease.counters.items()},
+        }
         yield from self._section("counters", counters, width)
 
     @staticmethod
@@ -74,11 +85,20 @@ class Tables(Framed):
         for start in range(0, len(entries), columns):
             line: Line = [(" ", "")]
             for name, value in entries[start : start + columns]:
-                words = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else _plain(value)
-                line.append((fit(f"  {shown(name.replace('_', ' '))}", 24), "$muted"))
+                label, words = _entry(name, value)
+                line.append((fit(f"  {shown(label)}", 24), "$muted"))
                 line.append((fit(shown(words), cells - 24), ""))
             yield line
         yield []
+
+
+def _entry(name: str, value: Any) -> tuple[str, str]:
+    """Label and value of a counter or fact; ``_ms`` are durations."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    for ending, word in (("_ms_ago", " ago"), ("_ms", "")):
+        if number and name.endswith(ending):
+            return name.removesuffix(ending).replace("_", " "), f"{span(value)}{word}"
+    return name.replace("_", " "), f"{value:,}" if isinstance(value, int) and number else _plain(value)
 
 
 def _plain(value: Any) -> str:
@@ -113,7 +133,7 @@ class HealthScreen(MeshScreen):
         undecided = self.mesh.status.outbox if self.mesh.status else 0
         self.grid().styles.height = min(8, undecided + 1) if undecided else 2
         if undecided or self.grid().rows:
-            self.run_worker(self._fetch(), group="outbox", exclusive=True, exit_on_error=False)
+            self.read("outbox", self._fetch)
 
     async def _fetch(self) -> None:
         self.grid().set_rows((await self.mesh.api.outbox()).items)

@@ -27,7 +27,16 @@ class Keys(Live):
     def build(self, width: int) -> Iterable[Line]:
         app = cast("InstarApp", self.app)
         yield heading("in every table", width)
-        yield [("   j k ↑ ↓ ", "bold $awake"), (" move    ", ""), ("g G", "bold $awake"), (" top, bottom    ", ""), ("enter", "bold $awake"), (" open    ", ""), ("/", "bold $awake"), (" filter (! inverts)", "")]
+        yield [
+            ("   j k ↑ ↓ ", "bold $awake"),
+            (" move    ", ""),
+            ("g G", "bold $awake"),
+            (" top, bottom    ", ""),
+            ("enter", "bold $awake"),
+            (" open    ", ""),
+            ("/", "bold $awake"),
+            (" filter (! inverts)", ""),
+        ]
         for group, members in groupby(ACTIONS, key=lambda action: action.group):
             yield []
             yield heading(group.lower(), width)
@@ -35,10 +44,11 @@ class Keys(Live):
                 key = app.key_of(action).replace("left_square_bracket", "[").replace("ctrl+", "^")
                 where = "" if action.scope == EVERYWHERE else f"  ({_TITLES.get(action.scope, action.scope)})"
                 words = f"{action.tooltip}{where}"
-                room = width - 48 if width >= 100 else width - 8
-                yield [(f"   {fit(key, 5)}", "bold $awake" if app.allows(action) else "$faint"), (fit(words, room), "")] + (
-                    [(fit(action.cli, 40), "$muted")] if width >= 100 else []
-                )
+                room = width - 50 if width >= 100 else width - 10
+                yield [
+                    (f"   {fit(key, 7)}", "bold $awake" if app.allows(action) else "$faint"),
+                    (fit(words, room), ""),
+                ] + ([(fit(action.cli, 40), "$muted")] if width >= 100 else [])
                 if width < 100 and action.cli:
                     yield [("        ", ""), (action.cli, "$muted")]
 

@@ -53,20 +53,36 @@ class CodeWords(Suggester):
 class Situation(Framed):
     """Whether this home can join at all, said before anything is typed."""
 
+    DEFAULT_CSS = "Situation { text-wrap: wrap; padding: 0 1; }"
+
     def build(self, width: int) -> Iterable[Line]:
         status = self.mesh.status
         yield []
         if status is None:
             return
         if status.me.mesh_id is None:
-            yield [(" This home belongs to no mesh yet. On the awake machine press ", ""), ("p", "bold $awake"), (", and type here what it shows.", "")]
+            yield [
+                ("This home belongs to no mesh yet. On the awake machine press ", ""),
+                ("p", "bold $awake"),
+                (", and type here what it shows.", ""),
+            ]
             yield []
             return
         count = plural(len(status.machines), "machine")
         name = shown(status.me.mesh_name or status.me.mesh_id)
-        yield [(" This home already belongs to mesh ", ""), (name, "bold $needs-you"), (f" ({count}). A home joins one mesh only.", "")]
-        yield [(" To let another machine join ", "$muted"), ("this", "bold"), (" mesh press ", "$muted"), ("p", "bold $awake"), (". To join another one, use a fresh home:", "$muted")]
-        yield [("   instar --home NEW-FOLDER join URL --code CODE", "bold"), ("   y copies", "$muted")]
+        yield [
+            ("This home already belongs to mesh ", ""),
+            (name, "bold $needs-you"),
+            (f" ({count}). A home joins one mesh only.", ""),
+        ]
+        yield [
+            ("To let another machine join ", "$muted"),
+            ("this", "bold"),
+            (" mesh press ", "$muted"),
+            ("p", "bold $awake"),
+            (". To join another one, use a fresh home:", "$muted"),
+        ]
+        yield [("  instar --home NEW-FOLDER join URL --code CODE", "bold"), ("   y copies", "$muted")]
         yield []
 
 
@@ -96,8 +112,14 @@ class Outcome(Framed):
 
     @staticmethod
     def _joined(result: JoinResult) -> Iterable[Line]:
-        yield [(" ✔ joined, as a standby of ", "bold $awake"), (shown(str(result.peer.get("nickname", ""))), "bold")]
-        yield [("   It shows the same there:  ", "$muted"), (f"{result.sas.digits[:3]} {result.sas.digits[3:]}", "bold")]
+        yield [
+            (" ✔ joined, as a standby of ", "bold $awake"),
+            (shown(str(result.peer.get("nickname", ""))), "bold"),
+        ]
+        yield [
+            ("   It shows the same there:  ", "$muted"),
+            (f"{result.sas.digits[:3]} {result.sas.digits[3:]}", "bold"),
+        ]
         symbols = "   ".join(f"{e} {n}" for e, n in zip(result.sas.emoji, result.sas.names, strict=False))
         yield [("   ", ""), (shown(symbols), "")]
         yield [("   next: ", "$muted"), (shown(result.next), "bold")]
@@ -118,7 +140,9 @@ class JoinScreen(MeshScreen):
         yield Words([[(" address of the awake machine", "$muted")]])
         yield Input(placeholder="http://192.168.1.20:7707", id="url", compact=True, disabled=off)
         yield Words([[(" code, as it shows it", "$muted"), ("   → completes a word", "$faint")]])
-        yield Input(placeholder="RIVER-STONE-4071", id="code", compact=True, suggester=CodeWords(), disabled=off)
+        yield Input(
+            placeholder="RIVER-STONE-4071", id="code", compact=True, suggester=CodeWords(), disabled=off
+        )
         yield Words([[(" name of this machine there (empty: its own)", "$muted")]])
         yield Input(id="nickname", compact=True, max_length=40, disabled=off)
         yield Outcome(id="outcome")
@@ -144,13 +168,17 @@ class JoinScreen(MeshScreen):
     async def _join(self) -> None:
         from instar_node.api.types import JoinRequest
 
-        url, code, nickname = (self.query_one(f"#{name}", Input).value.strip() for name in ("url", "code", "nickname"))
+        url, code, nickname = (
+            self.query_one(f"#{name}", Input).value.strip() for name in ("url", "code", "nickname")
+        )
         outcome = self.query_one(Outcome)
         outcome.started, outcome.result, outcome.error = self.mesh.now_ms(), None, None
         outcome.since = self.mesh.events[-1].n if self.mesh.events else 0
         self.instar.publish("join")
         try:
-            outcome.result = await self.mesh.api.join(JoinRequest(url=url, code=code, nickname=nickname or None))
+            outcome.result = await self.mesh.api.join(
+                JoinRequest(url=url, code=code, nickname=nickname or None)
+            )
         except InstarError as error:
             outcome.error = error
         self.instar.publish("join")

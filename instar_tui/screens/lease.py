@@ -51,7 +51,12 @@ class Holding(Framed):
         holder = shown(lease.holder_nickname or "nobody")
         whose = " (this machine)" if lease.is_self else ""
         since = f", since {clock(lease.since)[:5]}" if lease.since else ""
-        yield [("holder   ", "$muted"), (f"{mark.glyph} {holder}", mark.style), (f"{whose}{since}   ", ""), (mark.word, mark.style)]
+        yield [
+            ("holder   ", "$muted"),
+            (f"{mark.glyph} {holder}", mark.style),
+            (f"{whose}{since}   ", ""),
+            (mark.word, mark.style),
+        ]
         yield self._validity(lease, width)
         yield [("medium   ", "$muted"), *self._medium(lease)]
         yield [("hub      ", "$muted"), *self._hub(lease)]
@@ -69,7 +74,14 @@ class Holding(Framed):
         filled, empty = bar(left / max(1, lease.ttl_ms), cells)
         colour = "$awake" if left > lease.ttl_ms / 4 else "$needs-you"
         words = f"{left / 1000:.1f}s of {lease.ttl_ms / 1000:.1f}s  "
-        return [("valid    ", "$muted"), (words, "bold"), ("▕", "$muted"), (filled, colour), (empty, ""), ("▏", "$muted")]
+        return [
+            ("valid    ", "$muted"),
+            (words, "bold"),
+            ("▕", "$muted"),
+            (filled, colour),
+            (empty, "on $faint"),
+            ("▏", "$muted"),
+        ]
 
     @staticmethod
     def _medium(lease: LeaseView) -> Line:
@@ -82,9 +94,17 @@ class Holding(Framed):
         hub = lease.hub
         if hub.kind == "embedded":
             return [("on the awake machine itself: no automatic failover", "")]
-        untouched = "" if hub.last_write_ms_ago is None else f", untouched for {age(hub.last_write_ms_ago + self.mesh.elapsed_ms())}"
+        untouched = (
+            ""
+            if hub.last_write_ms_ago is None
+            else f", untouched for {age(hub.last_write_ms_ago + self.mesh.elapsed_ms())}"
+        )
         if hub.reachable:
-            return [("✔ ", "$awake"), (f"{hub.kind}, {span(hub.latency_ms)}{untouched}", ""), (f"   {shown(hub.url)}", "$muted")]
+            return [
+                ("✔ ", "$awake"),
+                (f"{hub.kind}, {span(hub.latency_ms)}{untouched}", ""),
+                (f"   {shown(hub.url)}", "$muted"),
+            ]
         return [("✕ unreachable ", "bold $danger"), (shown(hub.error or hub.url), "")]
 
 
@@ -97,17 +117,26 @@ class Promises(Framed):
             return
         yield []
         yield heading("evidence", width)
-        yield [(f"   {fit('machine', 14)}{fit('', 13)}{fit('promised', 12)}{fit('first saw record', 18)}may contend in", "$muted")]
+        yield [
+            (
+                f"   {fit('machine', 27)}{fit('promised', 12)}{fit('first saw record', 18)}may contend in",
+                "$muted",
+            )
+        ]
         moved = self.mesh.elapsed_ms()
         for row in status.lease.evidence:
             yield self._row(row, moved, status.lease)
 
     @staticmethod
     def _row(row: Evidence, moved: int, lease: LeaseView) -> Line:
-        glyph, word, style = ("◍", "benched", "$needs-you") if row.benched else ("●", "electorate", "$standby")
+        glyph, word, style = (
+            ("◇", "benched", "$needs-you") if row.benched else ("●", "electorate", "$standby")
+        )
         if not row.benched and not row.in_electorate:
             glyph, word, style = "○", "outside", "$muted"
-        promised = "–" if row.promised_ms_ago is None else f"{span((row.promised_ms_ago + moved) // 100 * 100)} ago"
+        promised = (
+            "–" if row.promised_ms_ago is None else f"{span((row.promised_ms_ago + moved) // 100 * 100)} ago"
+        )
         saw = "–" if row.first_saw_ms_ago is None else f"{span(row.first_saw_ms_ago + moved)} ago"
         may = "only by handoff" if lease.hub.kind == "embedded" else "–"
         if row.may_contend_in_ms is not None:
@@ -131,7 +160,12 @@ class History(Framed):
             return
         yield []
         yield heading("history", width)
-        yield [(f" {fit_right('epoch', 7)}  {fit('holder', 14)}{fit('why', 12)}{fit('from', 18)}{fit('for', 10)}took", "$muted")]
+        yield [
+            (
+                f"   epoch  {fit('holder', 14)}{fit('why', 12)}{fit('from', 18)}{fit('for', 10)}took",
+                "$muted",
+            )
+        ]
         rows = sorted(status.lease.history, key=lambda row: row.epoch, reverse=True)
         for index, row in enumerate(rows):
             style = "bold $awake" if index == 0 else ""

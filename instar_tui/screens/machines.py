@@ -67,13 +67,20 @@ class Detail(Framed):
             return
         mark = machine_mark(machine)
         yield heading(shown(machine.nickname), width)
-        yield [("   ", ""), (f"{mark.glyph} {mark.word}", mark.style), (f"   {shown(machine.status_text)}", "")]
+        yield [
+            ("   ", ""),
+            (f"{mark.glyph} {mark.word}", mark.style),
+            (f"   {shown(machine.status_text)}", ""),
+        ]
         yield [("   fingerprint  ", "$muted"), (shown(machine.fingerprint), "bold")]
         yield [("   id           ", "$muted"), (shown(machine.machine_id), ""), ("   y copies", "$muted")]
         yield [("   reached at   ", "$muted"), (shown(", ".join(machine.urls) or "it calls us"), "")]
         if machine.lag is not None and machine.role != "awake":
             lag = machine.lag
-            yield [("   behind       ", "$muted"), (f"{lag.entries} entries, {size(lag.bytes)}, {span(lag.ms)}", "")]
+            yield [
+                ("   behind       ", "$muted"),
+                (f"{lag.entries} entries, {size(lag.bytes)}, {span(lag.ms)}", ""),
+            ]
 
 
 class MachinesScreen(MeshScreen):

@@ -40,7 +40,9 @@ class ChoiceScreen(ModalScreen[str]):
 
     DEFAULT_CSS = "ChoiceScreen { align: center middle; }"
 
-    def __init__(self, title: str, lines: Sequence[str], choices: Sequence[Choice], *, danger: bool = False) -> None:
+    def __init__(
+        self, title: str, lines: Sequence[str], choices: Sequence[Choice], *, danger: bool = False
+    ) -> None:
         super().__init__()
         self._title = title
         self._text = lines
@@ -99,7 +101,9 @@ class AskScreen(ModalScreen[str]):
     DEFAULT_CSS = "AskScreen { align: center middle; }"
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", show=False)]
 
-    def __init__(self, title: str, value: str = "", *, restrict: str | None = None, max_length: int = 40) -> None:
+    def __init__(
+        self, title: str, value: str = "", *, restrict: str | None = None, max_length: int = 40
+    ) -> None:
         super().__init__()
         self._title = title
         self._value = value
@@ -109,8 +113,20 @@ class AskScreen(ModalScreen[str]):
     def compose(self) -> ComposeResult:
         with Vertical(classes="dialogue"):
             yield Words([[(shown(self._title), "bold $needs-you")]], classes="wrap")
-            yield Input(self._value, max_length=self._max_length, restrict=self._restrict, compact=True, classes="gap")
-            yield Words([[(" enter ", "bold $awake"), ("takes it   ", "$muted"), (" esc ", "bold $awake"), ("leaves it", "$muted")]], classes="gap")
+            yield Input(
+                self._value, max_length=self._max_length, restrict=self._restrict, compact=True, classes="gap"
+            )
+            yield Words(
+                [
+                    [
+                        (" enter ", "bold $awake"),
+                        ("takes it   ", "$muted"),
+                        (" esc ", "bold $awake"),
+                        ("leaves it", "$muted"),
+                    ]
+                ],
+                classes="gap",
+            )
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()

@@ -52,7 +52,7 @@ class Cards(Framed):
             (f"{fit(self._topics(machine), 10)} ", "" if machine.topics else "$muted"),
             *self._lag(machine),
         ]
-        if width >= 96:
+        if width >= 90:
             line.append((f" {self._course(machine)} ", "$awake" if machine.role == "awake" else "$standby"))
         if width >= 130:
             line.append((f" rtt {fit(span(machine.rtt_ms), 7)} v{fit(shown(machine.version), 8)}", "$muted"))
@@ -97,15 +97,39 @@ class FirstSteps(Framed):
         name = shown(status.me.nickname) if status else "this machine"
         yield heading("one machine so far", width)
         yield []
-        yield [(" This is a mesh of one: ", ""), (name, "bold $awake"), (" answers, and nobody could take over.", "")]
+        yield [
+            (" This is a mesh of one: ", ""),
+            (name, "bold $awake"),
+            (" answers, and nobody could take over.", ""),
+        ]
         yield [(" Three steps to the second machine:", "")]
         yield []
-        yield [("  1 ", "bold $awake"), (" there   ", "$muted"), ("install instar-tui, the way you did here", "")]
-        yield [("  2 ", "bold $awake"), (" here    ", "$muted"), ("press ", ""), ("p", "bold $awake"), (": a code appears, good for two minutes", "")]
-        yield [("  3 ", "bold $awake"), (" there   ", "$muted"), (f"instar join {shown(url)} --code THE-CODE", "bold")]
+        yield [
+            ("  1 ", "bold $awake"),
+            (" there   ", "$muted"),
+            ("install instar-tui, the way you did here", ""),
+        ]
+        yield [
+            ("  2 ", "bold $awake"),
+            (" here    ", "$muted"),
+            ("press ", ""),
+            ("p", "bold $awake"),
+            (": a code appears, good for two minutes", ""),
+        ]
+        yield [
+            ("  3 ", "bold $awake"),
+            (" there   ", "$muted"),
+            (f"instar join {shown(url)} --code THE-CODE", "bold"),
+        ]
         yield [("    ", ""), ("         and then ", "$muted"), ("instar-tui", "bold")]
         yield []
-        yield [(" Meanwhile: ", "$muted"), ("5", "bold $awake"), (" then ", "$muted"), ("n", "bold $awake"), (" begins a conversation here.", "$muted")]
+        yield [
+            (" Meanwhile: ", "$muted"),
+            ("5", "bold $awake"),
+            (" then ", "$muted"),
+            ("n", "bold $awake"),
+            (" begins a conversation here.", "$muted"),
+        ]
 
 
 class Facts(Framed):
@@ -119,7 +143,11 @@ class Facts(Framed):
         yield self._topics(status)
         yield self._hub(status)
         for alert in status.health.alerts[:2]:
-            yield [(" ⚠ ", "bold $needs-you"), (shown(alert.message), ""), (f"  {shown(alert.hint)}", "$muted")]
+            yield [
+                (" ⚠ ", "bold $needs-you"),
+                (shown(alert.message), ""),
+                (f"  {shown(alert.hint)}", "$muted"),
+            ]
 
     def _topics(self, status: Status) -> Line:
         rows = status.topics
@@ -139,14 +167,17 @@ class Facts(Framed):
 
     def _hub(self, status: Status) -> Line:
         hub = status.lease.hub
-        line: Line = [(" hub        ", "$muted"), (shown(hub.url) if hub.kind != "embedded" else "on the awake machine", "")]
+        line: Line = [
+            (" hub        ", "$muted"),
+            (shown(hub.url) if hub.kind != "embedded" else "on the awake machine", ""),
+        ]
         if hub.kind == "embedded":
             line.append(("   no automatic failover", "$muted"))
         elif hub.reachable:
             line.append((f"   ✔ reachable, {span(hub.latency_ms)}", "$awake"))
         else:
             line.append((f"   ✕ unreachable: {shown(hub.error or '')}", "$danger"))
-        if hub.last_write_ms_ago is not None:
+        if hub.last_write_ms_ago is not None and hub.kind != "embedded":
             line.append((f", untouched for {age(hub.last_write_ms_ago + self.mesh.elapsed_ms())}", "$muted"))
         return line
 
@@ -187,5 +218,3 @@ class OverviewScreen(MeshScreen):
         if len(status.machines) == 1 and status.me.urls:
             return f"instar join {status.me.urls[0]} --code "
         return status.me.machine_id
-
-

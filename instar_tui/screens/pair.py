@@ -57,14 +57,24 @@ class Code(_PairPart):
         yield []
         if view is None:
             problem = cast(PairScreen, self.screen).problem
-            yield centred([(shown(problem) or "asking for a code…", "$needs-you" if problem else "$muted")], width)
+            yield centred(
+                [(shown(problem) or "asking for a code…", "$needs-you" if problem else "$muted")], width
+            )
             return
         if view.state == "joined":
             yield from self._joined(view, width)
         elif view.state == "confirming":
             yield centred([("Is it the same on the other machine?", "bold $needs-you")], width)
             yield from self._sas(view, width)
-            yield centred([(" enter ", "bold $awake"), ("yes, admit it    ", ""), (" x ", "bold $danger"), ("no, refuse it", "")], width)
+            yield centred(
+                [
+                    (" enter ", "bold $awake"),
+                    ("yes, admit it    ", ""),
+                    (" x ", "bold $danger"),
+                    ("no, refuse it", ""),
+                ],
+                width,
+            )
         elif view.state == "open" and view.code:
             yield from self._open(view, width)
         else:
@@ -75,17 +85,23 @@ class Code(_PairPart):
 
     def _open(self, view: PairView, width: int) -> Iterable[Line]:
         assert view.code is not None
-        short = "-short" in self.screen.classes
-        for line in banner(view.code, width - 6, 5 if short else 11):
+        drawn = banner(view.code, width - 2, 7 if self.app.size.height < 30 else 11)
+        for line in drawn:
             yield centred([(line, "bold $awake")], width)
-        yield []
-        spaced = " ".join(view.code.replace("-", " – "))
-        if len(spaced) < width:
-            yield centred([(" ".join(spaced.split()), "$muted")], width)
+        if len(drawn) > 1:
+            yield []
+            yield centred([("  ".join(view.code.replace("-", "–")), "$muted")], width)
 
     def _joined(self, view: PairView, width: int) -> Iterable[Line]:
         joiner = view.joiner or {}
-        yield centred([("✔ ", "bold $awake"), (shown(str(joiner.get("nickname", "a machine"))), "bold $awake"), (" has joined as a standby", "bold")], width)
+        yield centred(
+            [
+                ("✔ ", "bold $awake"),
+                (shown(str(joiner.get("nickname", "a machine"))), "bold $awake"),
+                (" has joined as a standby", "bold"),
+            ],
+            width,
+        )
         fingerprint = joiner.get("fingerprint")
         if fingerprint:
             yield centred([("fingerprint  ", "$muted"), (shown(str(fingerprint)), "")], width)
@@ -130,7 +146,10 @@ class Countdown(_PairPart):
                 ("▏", "$muted"),
                 (f" {seconds // 60}:{seconds % 60:02d} left", "bold"),
                 ("      attempts ", "$muted"),
-                (dots(view.attempts_left, view.attempts_max), "bold $needs-you" if falling else "bold $awake"),
+                (
+                    dots(view.attempts_left, view.attempts_max),
+                    "bold $needs-you" if falling else "bold $awake",
+                ),
                 (f" {view.attempts_left} of {view.attempts_max}", "$muted"),
             ],
             width,
@@ -146,7 +165,10 @@ class Instructions(_PairPart):
         if view is None or view.state != "open":
             return
         yield [(" On the other machine, type", ""), ("                    y copies it", "$muted")]
-        yield [("   ", ""), (shown(view.join_command or f"instar join {view.url} --code {view.code}"), "bold $awake")]
+        yield [
+            ("   ", ""),
+            (shown(view.join_command or f"instar join {view.url} --code {view.code}"), "bold $awake"),
+        ]
         if view.warning:
             yield [(" ⚠ ", "bold $needs-you"), (shown(view.warning), "$needs-you")]
         yield []
@@ -159,7 +181,9 @@ class Happenings(_PairPart):
 
     def build(self, width: int) -> Iterable[Line]:
         screen = cast(PairScreen, self.screen)
-        rows = [event for event in reversed(self.mesh.events) if event.kind == "pair" and event.n > screen.since]
+        rows = [
+            event for event in reversed(self.mesh.events) if event.kind == "pair" and event.n > screen.since
+        ]
         for event in rows[: max(1, self.size.height - 1)]:
             line = event_line(event, width)
             wrong = "attempts_left" in event.data or "wrong" in event.text or "refused" in event.text
@@ -177,7 +201,10 @@ class Failover(_PairPart):
         if status is None or status.lease.hub.kind != "embedded":
             return
         name = fit(shown(status.lease.holder_nickname or "this machine"), 20).rstrip()
-        yield [(" Failover: ", "bold $needs-you"), (f"this mesh keeps its lease on {name}. If it dies, another machine takes", "")]
+        yield [
+            (" Failover: ", "bold $needs-you"),
+            (f"this mesh keeps its lease on {name}. If it dies, another machine takes", ""),
+        ]
         yield [(" over only when you say so. For automatic failover give the mesh a hub:", "")]
         yield [("   instar hub git@host:me/agent-state.git", "bold")]
 
@@ -227,12 +254,12 @@ class PairScreen(MeshScreen):
             self._asked = True
             self.instar.operations.start(lambda: self._open(fresh=False))
         elif kinds & {"pair", "gap"}:
-            self.run_worker(self._look(), group="pair", exclusive=True, exit_on_error=False)
+            self.read("pair", self._look)
 
     def tick_body(self) -> None:
         self.query_one(Countdown).sync()
         if self.view is not None and self.view.state == "open" and self.left_ms() == 0:
-            self.run_worker(self._look(), group="pair", exclusive=True, exit_on_error=False)
+            self.read("pair", self._look)
 
     async def _open(self, *, fresh: bool) -> None:
         """Show the open session, or mint a code."""

@@ -52,9 +52,17 @@ class Source(Framed):
         tail = status.livetail
         source = self.mesh.nickname(tail.source) or "nobody"
         if tail.role == "source":
-            yield [(" This machine is the source", "bold $awake"), (": every entry leaves here as it happens.", "")]
+            yield [
+                (" This machine is the source", "bold $awake"),
+                (": every entry leaves here as it happens.", ""),
+            ]
         else:
-            yield [(" This machine is a copy", "bold $standby"), (" of ", ""), (shown(source), "bold $awake"), (".", "")]
+            yield [
+                (" This machine is a copy", "bold $standby"),
+                (" of ", ""),
+                (shown(source), "bold $awake"),
+                (".", ""),
+            ]
         yield []
 
 
@@ -89,7 +97,10 @@ class ByTopic(Framed):
         for row in behind:
             yield [
                 (f"   {fit(shown(row.topic or ''), 20)} ", ""),
-                (f"{plural(row.behind.entries, 'entry').replace('entrys', 'entries')}, {span(row.behind.ms)} behind", "$needs-you"),
+                (
+                    f"{plural(row.behind.entries, 'entry', 'entries')}, {span(row.behind.ms)} behind",
+                    "$needs-you",
+                ),
             ]
 
 

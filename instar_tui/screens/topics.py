@@ -64,9 +64,9 @@ def _queue(item: Shown) -> Cell:
 
 
 COLUMNS: list[Column[Shown]] = [
-    Column("topic", 12, lambda i: (shown(i.row.topic), "bold"), lambda i: i.row.topic.lower(), flex=1),
-    Column("runs on", 13, _runs_on, lambda i: (i.row.owner_nickname or "~").lower()),
-    Column("why", 10, _why, lambda i: i.row.reason),
+    Column("topic", 13, lambda i: (shown(i.row.topic), "bold"), lambda i: i.row.topic.lower()),
+    Column("runs on", 12, _runs_on, lambda i: (i.row.owner_nickname or "~").lower()),
+    Column("why", 9, _why, lambda i: i.row.reason),
     Column("last", 4, lambda i: age(i.row.last_at_ms), lambda i: i.row.last_at_ms or 0, right=True),
     Column("queue", 5, _queue, lambda i: -i.row.queued, right=True),
     Column("unread", 6, lambda i: str(i.row.unread or ""), lambda i: -i.row.unread, right=True, wide=100),
@@ -129,6 +129,10 @@ class TopicsScreen(MeshScreen):
     def on_grid_chosen(self, event: Grid.Chosen) -> None:
         open_topic(self, event.key)
 
+    def action_open_topic(self) -> None:
+        if topic := self.selected_topic():
+            open_topic(self, topic)
+
     def selected_topic(self) -> str:
         """The topic under the cursor."""
         item = self.grid().selected
@@ -172,5 +176,7 @@ def ask_topic(screen: MeshScreen) -> None:
         if name:
             open_topic(screen, name)
 
-    question = AskScreen("Name of the topic (letters, digits . _ : -)", restrict=TOPIC_CHARACTERS, max_length=64)
+    question = AskScreen(
+        "Name of the topic (letters, digits . _ : -)", restrict=TOPIC_CHARACTERS, max_length=64
+    )
     screen.app.push_screen(question, done)

@@ -51,15 +51,21 @@ def plot(
     """The chart as lines, axis labels at the left, minutes below."""
     gutter = 7
     columns = max(10, width - gutter - 1)
-    heights = [None if lag is None else (lag, height_of(lag, rows)) for lag in buckets(samples, columns, window_ms, now_ms)]
+    heights = [
+        None if lag is None else (lag, height_of(lag, rows))
+        for lag in buckets(samples, columns, window_ms, now_ms)
+    ]
     target_row = min(rows - 1, int(height_of(target_ms, rows)))
     labels = {min(rows - 1, round(height_of(ms, rows))): text for ms, text in _LABELS.items()}
     labels[target_row] = f"{target_ms}ms"
     lines: list[Line] = []
     for row in range(rows - 1, -1, -1):
         axis = "┄" if row == target_row else "│"
-        line: Line = [(labels.get(row, "").rjust(gutter - 1), "$muted"), (axis, "$needs-you" if row == target_row else "$faint")]
-        line += _row([entry for entry in heights], row, row == target_row, target_ms)
+        line: Line = [
+            (labels.get(row, "").rjust(gutter - 1), "$muted"),
+            (axis, "$needs-you" if row == target_row else "$faint"),
+        ]
+        line += _row(heights, row, row == target_row, target_ms)
         lines.append(line)
     minutes = window_ms // 60_000
     left, right = f"{minutes}m ago", "now"

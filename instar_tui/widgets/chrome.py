@@ -53,7 +53,7 @@ class Header(Framed):
             words = "starting the node…" if mesh.link == "connecting" else "no node"
             return [[(" ◌ ", "$muted"), (words, "$muted")]]
         mark = ROLES.get(status.health.role, UNKNOWN)
-        chip = "bold $on-awake on $awake" if status.health.role == "awake" else "bold $foreground on $faint"
+        chip = "bold reverse $awake" if status.health.role == "awake" else "bold reverse $standby"
         left: Line = [
             (f" {fit_name(status.me.nickname, 14)} ", "bold"),
             (f" {mark.glyph} {mark.word} ", chip),
@@ -91,34 +91,43 @@ class Header(Framed):
         left = mesh.valid_for_ms()
         filled, empty = bar(left / max(1, lease.ttl_ms), 10)
         colour = "$awake" if left > lease.ttl_ms / 4 else "$needs-you"
-        return [("▕", "$muted"), (filled, colour), (empty, ""), ("▏", "$muted"), (f"{left / 1000:.1f}s", "")]
+        return [
+            ("▕", "$muted"),
+            (filled, colour),
+            (empty, "on $faint"),
+            ("▏", "$muted"),
+            (f"{left / 1000:.1f}s", ""),
+        ]
 
 
 class Tabs(Framed):
     """The screens and their keys, the one in view marked; a click goes there."""
 
+    def __init__(self, *, classes: str | None = None) -> None:
+        super().__init__(classes=classes)
+        self._ends: list[tuple[int, str]] = []
+
     def build(self, width: int) -> Iterable[Line]:
         current = self.instar.current_mode
-        line: Line = [(" ", "")]
+        line: Line = []
+        self._ends = []
         for place in PLACES:
             here = place.name == current
             if not place.tab and not here:
                 continue
-            line.append((f" {place.key} ", "bold $on-awake on $awake" if here else "$muted"))
-            line.append((f"{place.title} ", "bold $awake" if here else ""))
-            line.append((" ", ""))
+            if here:
+                line.append((f" {place.key} {place.title} ", "bold reverse $awake"))
+            else:
+                line += [(f" {place.key}", "$muted"), (f" {place.title}", "")]
+            if width >= 90:
+                line.append(("  ", ""))
+            self._ends.append((length(line), place.name))
         return [line]
 
     def on_click(self, event: events.Click) -> None:
-        x = 1
-        for place in PLACES:
-            if not place.tab and place.name != self.instar.current_mode:
-                continue
-            cells = len(place.key) + 2 + len(place.title) + 2
-            if x <= event.x < x + cells:
-                self.instar.action_go(place.name)
-                return
-            x += cells
+        name = next((name for end, name in self._ends if event.x < end), None)
+        if name is not None:
+            self.instar.action_go(name)
 
 
 class AlertBand(Framed):
@@ -138,7 +147,9 @@ class AlertBand(Framed):
             hint = mesh.hint or "trying again by itself; what you see is the last picture"
             yield [(fit(f"   {shown(hint)}", width), "$danger")]
         elif status is not None and status.health.split_brain is not None:
-            yield _band(" ‼ SPLIT BRAIN: two machines held one epoch. Everybody has stopped.", width, "danger")
+            yield _band(
+                " ‼ SPLIT BRAIN: two machines held one epoch. Everybody has stopped.", width, "danger"
+            )
             yield [(fit("   Decide which line survives, then: instar lease heal", width), "$danger")]
         elif status is not None and status.health.status == "alarm" and status.health.alerts:
             alert = status.health.alerts[0]
@@ -148,7 +159,7 @@ class AlertBand(Framed):
 
 
 def _band(text: str, width: int, token: str) -> Line:
-    return [(fit(text, width), f"bold $on-{token} on ${token}")]
+    return [(fit(text, width), f"bold reverse ${token}")]
 
 
 class OperationStrip(Framed):
@@ -168,16 +179,24 @@ class OperationStrip(Framed):
         line: Line = [(f" {glyph} ", style), (shown(operation.title), "bold"), ("  ", "")]
         previous = 0.0
         for name, at_ms in operation.steps:
-            line += [("✔ ", "$awake"), (f"{shown(name)} ", ""), (f"{span(max(0.0, at_ms - previous))}  ", "$muted")]
+            line += [
+                ("✔ ", "$awake"),
+                (f"{shown(name)} ", ""),
+                (f"{span(max(0.0, at_ms - previous))}  ", "$muted"),
+            ]
             previous = at_ms
         if operation.outcome == "running":
             return [*line, (f"… {span(spent)}", "$muted")]
-        result: Line = [(shown(operation.result), style)]
+        result: Line = [(f"{shown(operation.result)} ", style)] if operation.result else []
         if operation.took_ms:
-            result.append((f" in {span(operation.took_ms)}", "$muted"))
+            result.append((f"in {span(operation.took_ms)}", "$muted"))
         if length(line) + length(result) > width:
             line = line[:3]
-        undo: Line = [("z takes it back ", "$muted")] if operation.kind == "transfer" and operation.outcome == "done" else []
+        undo: Line = (
+            [("z takes it back ", "$muted")]
+            if operation.kind == "transfer" and operation.outcome == "done"
+            else []
+        )
         return spread([*line, *result], undo, width)
 
 
@@ -188,11 +207,18 @@ class KeyLine(Framed):
         super().__init__()
         self._scope = scope
         self._extra = tuple(extra)
+        self._ends: list[tuple[int, str]] = []
 
     def build(self, width: int) -> Iterable[Line]:
-        right: Line = [(" ? ", "bold $awake"), ("keys ", "$muted"), (" ^p ", "bold $awake"), ("palette ", "$muted")]
+        right: Line = [
+            (" ? ", "bold $awake"),
+            ("keys ", "$muted"),
+            (" ^p ", "bold $awake"),
+            ("palette ", "$muted"),
+        ]
         room = width - length(right)
         line: Line = [(" ", "")]
+        self._ends = []
         for action in self._actions():
             cost = len(self._key(action)) + len(action.title) + 4
             if length(line) + cost > room:
@@ -200,6 +226,8 @@ class KeyLine(Framed):
             off = not self.instar.allows(action)
             line.append((f" {self._key(action)} ", "$faint" if off else "bold $awake"))
             line.append((f"{action.title} ", "$faint" if off else "$foreground"))
+            self._ends.append((length(line), action.id))
+        self._ends += [(room, ""), (room + 8, "help"), (width, "palette")]
         return [spread(line, right, width)]
 
     def _key(self, action: Action) -> str:
@@ -209,20 +237,11 @@ class KeyLine(Framed):
         return footer_actions(self._scope, self._extra)
 
     def on_click(self, event: events.Click) -> None:
-        x = 1
-        for action in self._actions():
-            cells = len(self._key(action)) + len(action.title) + 3
-            if x <= event.x < x + cells and self.instar.allows(action):
-                self.instar.run_by_id(action.id)
-                return
-            x += cells
-        if event.x >= self.size.width - 12:
-            self.instar.run_by_id("palette")
-        elif event.x >= self.size.width - 20:
-            self.instar.run_by_id("help")
+        name = next((name for end, name in self._ends if event.x < end), "")
+        if name:
+            self.instar.run_by_id(name)
 
 
 def fit_name(name: str, width: int) -> str:
     """A nickname, safe to show, cut to a width but not padded."""
     return fit(shown(name), width).rstrip()
-

@@ -61,7 +61,7 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
     ]
 
     class Chosen(Message):
-        """Enter was pressed, or a row clicked, on the row with this key."""
+        """A row was clicked twice."""
 
         def __init__(self, grid: Grid[Any], key: str) -> None:
             super().__init__()
@@ -127,7 +127,7 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
         self._cursor = found if found is not None else max(0, min(self._cursor, len(rows) - 1))
         if rows:
             self._cursor_key = self._key(rows[self._cursor])
-        self.virtual_size = Size(self.size.width, len(rows) + 1)
+        self.virtual_size = Size(0, len(rows) + 1)
         self.refresh()
 
     def _passes(self, row: Row) -> bool:
@@ -169,10 +169,6 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
 
     async def _on_key(self, event: events.Key) -> None:
         if not self._typing:
-            if event.key == "enter" and self._rows:
-                event.stop()
-                event.prevent_default()
-                self.post_message(self.Chosen(self, self._key(self._rows[self._cursor])))
             return
         if event.key == "escape":
             self.clear_filter()
@@ -223,9 +219,6 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
 
     # -- drawing ------------------------------------------------------------------------------------------
 
-    def on_resize(self) -> None:
-        self.virtual_size = Size(self.size.width, len(self._rows) + 1)
-
     def _layout(self, width: int) -> list[tuple[Column[Row], int]]:
         shown = [column for column in self._columns if width >= column.wide]
         spare = width - 2 - sum(column.width + 2 for column in shown)
@@ -237,7 +230,7 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
         return laid
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self.scrollable_content_region.width
         base = self.rich_style
         if y == 0:
             return self._header(width, base)

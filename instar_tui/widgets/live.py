@@ -36,7 +36,7 @@ class Live(Widget):
     def sync(self) -> None:
         """Build again; repaint if anything changed."""
         width = self.size.width or self.app.size.width
-        lines = [line for line in self.build(width)]
+        lines = list(self.build(width))
         if lines == self._lines:
             return
         resized = len(lines) != len(self._lines)

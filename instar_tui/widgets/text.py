@@ -53,13 +53,13 @@ def fit_right(text: str, width: int) -> str:
     return " " * (width - length) + text if length < width else fit(text, width)
 
 
-def plural(count: int, word: str) -> str:
+def plural(count: int, word: str, many: str = "") -> str:
     """``1 topic``, ``2 topics``."""
-    return f"{count:,} {word}" if count == 1 else f"{count:,} {word}s"
+    return f"{count:,} {word}" if count == 1 else f"{count:,} {many or word + 's'}"
 
 
 def span(ms: float | None) -> str:
-    """A duration in the words people use: ``12ms``, ``0.4s``, ``41s``, ``3h 12m``, ``2d 4h``; ``–`` if unknown."""
+    """A duration in the words people use: ``12ms``, ``0.4s``, ``41s``, ``3h 12m``; ``–`` if unknown."""
     if ms is None:
         return "–"
     if ms < 100:

@@ -76,18 +76,18 @@ class Transcript(ScrollView, can_focus=True):
 
     def _wrap(self) -> None:
         at_end = self.scroll_offset.y >= self.max_scroll_y - 1
-        width = self.size.width
+        width = self.scrollable_content_region.width
         self._lines = [line for m in self._messages for line in message_lines(m, width, self._here)]
-        self.virtual_size = Size(width, len(self._lines))
+        self.virtual_size = Size(0, len(self._lines))
         if at_end:
-            self.scroll_end(animate=False, immediate=True, x_axis=False)
+            self.call_after_refresh(self.scroll_end, animate=False, immediate=True, x_axis=False)
         self.refresh()
 
     def on_resize(self) -> None:
         self._wrap()
 
     def render_line(self, y: int) -> Strip:
-        width = self.size.width
+        width = self.scrollable_content_region.width
         index = y + int(self.scroll_offset.y)
         base = self.rich_style
         parse = self.app.stylesheet.parse_style

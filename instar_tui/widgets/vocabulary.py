@@ -26,7 +26,7 @@ UNKNOWN = Mark("◌", "starting", "$muted")
 
 STATUSES = {
     "offline": Mark("○", "offline", "$muted"),
-    "benched": Mark("◍", "benched", "$needs-you"),
+    "benched": Mark("◇", "benched", "$needs-you"),
     "catching-up": Mark("◐", "catching up", "$needs-you"),
     "held-back": Mark("◑", "held back", "$needs-you"),
     "joining": Mark("◌", "joining", "$needs-you"),
@@ -46,7 +46,7 @@ LEASES = {
 DELIVERY = {
     "received": Mark("○", "received", "$muted"),
     "processing": Mark("◐", "answering", "$standby"),
-    "waiting": Mark("◇", "waiting for you", "bold $needs-you"),
+    "waiting": Mark("▸", "waiting for you", "bold $needs-you"),
     "reserved": Mark("◑", "sending", "$standby"),
     "committed": Mark("✔", "answered", "$awake"),
     "cursor_advanced": Mark("✔", "answered", "$awake"),

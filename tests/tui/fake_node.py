@@ -25,7 +25,6 @@ PRINTS = {
 }
 
 
-
 def machine(machine_id: str, **changes: Any) -> t.Machine:
     """A healthy standby; ``changes`` replace fields."""
     fields: dict[str, Any] = {
@@ -90,12 +89,22 @@ class FakeNode:
         self.confirm = False
         self.gate: asyncio.Event | None = None
         self.epoch = 7
+        self.opened = 0
         self.alerts: list[t.Alert] = []
         self.split_brain: dict[str, Any] | None = None
         self.undecided: list[t.OutboxItem] = []
         self.session = self._no_session()
         everyone = [
-            machine(DESK, role="awake", status_text="awake", is_self=True, lag=None, topics=4, running=1, rtt_ms=None),
+            machine(
+                DESK,
+                role="awake",
+                status_text="awake",
+                is_self=True,
+                lag=None,
+                topics=4,
+                running=1,
+                rtt_ms=None,
+            ),
             machine(MINI),
             machine(ATTIC, rtt_ms=21.4, lag=t.Lag(entries=2, bytes=840, ms=40), topics=0),
             machine(
@@ -115,8 +124,24 @@ class FakeNode:
             topic("42", DESK, "placed", "can you check the build on the mini", 2_000, queued=1, running=True),
             topic("release", MINI, "pinned", "done, tagged v2.3", 240_000, last_role="agent"),
             topic("kitchen", DESK, "placed", "the light timer is set for 7", 1_080_000, last_role="agent"),
-            topic("17", None, "pinned", "are the photos sorted", 7_200_000, queued=3, pinned_to=LAPTOP, pending_reason="laptop is asleep; moves when it is back"),
-            topic("garden", DESK, "placed", "\x1b[31mwater\x07 the [bold]tomatoes[/bold] 🍅 日本語", 9_000_000, unread=2),
+            topic(
+                "17",
+                None,
+                "pinned",
+                "are the photos sorted",
+                7_200_000,
+                queued=3,
+                pinned_to=LAPTOP,
+                pending_reason="laptop is asleep; moves when it is back",
+            ),
+            topic(
+                "garden",
+                DESK,
+                "placed",
+                "\x1b[31mwater\x07 the [bold]tomatoes[/bold] 🍅 日本語",
+                9_000_000,
+                unread=2,
+            ),
             topic("taxes", MINI, "pinned", "which receipts are missing?", 90_000_000),
         ]
         self.messages_: dict[str, list[t.Message]] = {"42": self._conversation()}
@@ -135,19 +160,56 @@ class FakeNode:
         say("message", "42: can you check the build on the mini", topic="42")
 
     def _conversation(self) -> list[t.Message]:
-        def said(seq: int, role: str, text: str, where: str, epoch: int, state: str | None, reply_to: str | None) -> t.Message:
+        def said(
+            seq: int, role: str, text: str, where: str, epoch: int, state: str | None, reply_to: str | None
+        ) -> t.Message:
             return t.Message(
-                seq=seq, role="agent" if role == "agent" else "user", text=text, at=f"2026-11-23T16:{40 + seq}:03.000Z",
-                key=f"local:42:{seq}", reply_to=reply_to, epoch=epoch, machine_id=where, machine=NAMES[where], state=state,
+                seq=seq,
+                role="agent" if role == "agent" else "user",
+                text=text,
+                at=f"2026-11-23T16:{40 + seq}:03.000Z",
+                key=f"local:42:{seq}",
+                reply_to=reply_to,
+                epoch=epoch,
+                machine_id=where,
+                machine=NAMES[where],
+                state=state,
             )
 
         return [
             said(1, "user", "is the nightly build green?", MINI, 6, "committed", None),
-            said(2, "agent", "It is: 412 tests passed on the mini, the slowest took 14 s.\nI left the log in state/builds/nightly.log.", MINI, 6, None, "local:42:1"),
-            said(3, "user", "good. and on the desk? I moved there a minute ago, so take the working copy from here and not the one on the mini, please", DESK, 7, "cursor_advanced", None),
-            said(4, "agent", "Green as well. The working copy here is two commits ahead; I ran those too.", DESK, 7, None, "local:42:3"),
+            said(
+                2,
+                "agent",
+                "It is: 412 tests passed here, the slowest 14 s.\nI left the log in state/builds/nightly.log.",
+                MINI,
+                6,
+                None,
+                "local:42:1",
+            ),
+            said(
+                3,
+                "user",
+                "good. and on the desk? I moved there a minute ago, so take the working copy "
+                "from here and not the one on the mini, please",
+                DESK,
+                7,
+                "cursor_advanced",
+                None,
+            ),
+            said(
+                4,
+                "agent",
+                "Green as well. The working copy here is two commits ahead; I ran those too.",
+                DESK,
+                7,
+                None,
+                "local:42:3",
+            ),
             said(5, "user", "can you check the build on the mini", DESK, 7, "processing", None),
-            said(6, "user", "\x1b]0;owned\x07 and what is [red]this[/red] 日本語 🍅", DESK, 7, "waiting", None),
+            said(
+                6, "user", "\x1b]0;owned\x07 and what is [red]this[/red] 日本語 🍅", DESK, 7, "waiting", None
+            ),
         ]
 
     # -- helpers of tests ---------------------------------------------------------------------------------
@@ -162,18 +224,29 @@ class FakeNode:
         if self.session.attempts_left == 0:
             self.session.state = "locked"
         left = self.session.attempts_left
-        self.hub.publish("pair", f"wrong guess from 192.168.1.77, {left} attempts left", attempts_left=left)
+        self.hub.publish("pair", f"wrong guess from 192.168.1.77, {left} left", attempts_left=left)
 
     def joined(self) -> None:
         """The other machine used the code."""
         self.session.state = "joined"
         self.session.joiner = {"machine_id": LAPTOP, "nickname": "laptop", "fingerprint": PRINTS[LAPTOP]}
-        self.session.sas = t.Sas(digits="407193", emoji=["🦊", "⚓", "🌵", "🎺"], names=["fox", "anchor", "cactus", "trumpet"])
+        self.session.sas = t.Sas(
+            digits="407193", emoji=["🦊", "⚓", "🌵", "🎺"], names=["fox", "anchor", "cactus", "trumpet"]
+        )
         self.hub.publish("pair", "laptop joined as a standby", machine_id=LAPTOP)
 
     @staticmethod
     def _no_session() -> t.PairView:
-        return t.PairView(state="none", code=None, url=None, join_command=None, expires_in_ms=0, lifetime_ms=120_000, attempts_left=3, attempts_max=3)
+        return t.PairView(
+            state="none",
+            code=None,
+            url=None,
+            join_command=None,
+            expires_in_ms=0,
+            lifetime_ms=120_000,
+            attempts_left=3,
+            attempts_max=3,
+        )
 
     def _enter(self, name: str, argument: Any = None) -> None:
         if self.failing is not None:
@@ -191,7 +264,9 @@ class FakeNode:
     def _find(self, name: str) -> t.Machine:
         found = next((m for m in self.machines_ if name in (m.machine_id, m.nickname)), None)
         if found is None:
-            raise InstarError("unknown-machine", f"no machine is called {name}", status=404, extra={"known": []})
+            raise InstarError(
+                "unknown-machine", f"no machine is called {name}", status=404, extra={"known": []}
+            )
         return found
 
     # -- NodeApi ------------------------------------------------------------------------------------------
@@ -222,15 +297,26 @@ class FakeNode:
             epoch=self.epoch,
             split_brain=self.split_brain,
             sync={"pushed_ms_ago": 20_000, "queued_changes": 0, "refused_commits": 0, "head": "9f31c2a"},
-            gates={"handoff": {"open": True, "verified": True}, "livetail": {"open": True, "verified": False}},
+            gates={
+                "handoff": {"open": True, "verified": True},
+                "livetail": {"open": True, "verified": False},
+            },
             alerts=self.alerts,
             counters={"messages": 18_412, "replies": 18_401, "stale_refused": 3, "tunnel_reconnects": 2},
         )
 
     async def whoami(self) -> t.WhoAmI:
         return t.WhoAmI(
-            machine_id=DESK, nickname="desk", fingerprint=PRINTS[DESK], signing_public_key="…", encryption_public_key="…",
-            version="0.1.0", role="awake", mesh_id="mesh_1", mesh_name="quiet-river", urls=["http://192.168.1.20:7707"],
+            machine_id=DESK,
+            nickname="desk",
+            fingerprint=PRINTS[DESK],
+            signing_public_key="…",
+            encryption_public_key="…",
+            version="0.1.0",
+            role="awake",
+            mesh_id="mesh_1",
+            mesh_name="quiet-river",
+            urls=["http://192.168.1.20:7707"],
             hub="git@host:me/agent.git",
         )
 
@@ -263,7 +349,10 @@ class FakeNode:
             renewed_ms_ago=since % 2_000 if self.expires else None,
             round_took_ms=3.4,
             hub=t.HubView(
-                kind="remote" if self.expires else "embedded", url="git@host:me/agent.git", reachable=True, latency_ms=41.0,
+                kind="remote" if self.expires else "embedded",
+                url="git@host:me/agent.git",
+                reachable=True,
+                latency_ms=41.0,
                 last_write_ms_ago=11_520_000,
             ),
             history=[
@@ -273,12 +362,26 @@ class FakeNode:
                 t.EpochRow(1, "1", DESK, "desk", "founded", "2026-11-22T18:44:00Z", 12_360_000, None),
             ],
             evidence=[
-                t.Evidence(m.machine_id, m.nickname, m.electorate, m.status == "benched", since % 2_000 if m.online else None, 11_520_000, 5_800 if m.online else None)
+                t.Evidence(
+                    m.machine_id,
+                    m.nickname,
+                    m.electorate,
+                    m.status == "benched",
+                    since % 2_000 if m.online else None,
+                    11_520_000,
+                    5_800 if m.online else None,
+                )
                 for m in others
             ],
             if_lost=t.IfLost(standby.machine_id, standby.nickname, 6_200, None)
             if standby and self.expires
-            else t.IfLost(None, None, None, "there is no second machine" if not others else "the lease lies on this machine", "" if not others else "instar hub URL gives automatic failover"),
+            else t.IfLost(
+                None,
+                None,
+                None,
+                "there is no second machine" if not others else "the lease lies on this machine",
+                "" if not others else "instar hub URL gives automatic failover",
+            ),
             counters={"rounds": 5_760, "swaps": 7},
         )
 
@@ -292,16 +395,24 @@ class FakeNode:
 
     async def pair(self, body: t.PairRequest) -> t.PairView:
         self._enter("pair", body)
+        self.opened = self.clock.now()
         self.session = t.PairView(
-            state="open", code="RIVER-STONE-4071", url="http://192.168.1.20:7707",
+            state="open",
+            code="RIVER-STONE-4071",
+            url="http://192.168.1.20:7707",
             join_command="instar join http://192.168.1.20:7707 --code RIVER-STONE-4071",
-            expires_in_ms=120_000, lifetime_ms=120_000, attempts_left=3, attempts_max=3,
+            expires_in_ms=120_000,
+            lifetime_ms=120_000,
+            attempts_left=3,
+            attempts_max=3,
         )
         self.hub.publish("pair", "a code is open for two minutes", state="open")
         return self.session
 
     async def pair_view(self) -> t.PairView:
         self._enter("pair_view")
+        if self.session.state == "open":
+            self.session.expires_in_ms = max(0, 120_000 - (self.clock.now() - self.opened) // 1_000)
         return self.session
 
     async def pair_cancel(self) -> t.PairView:
@@ -316,7 +427,9 @@ class FakeNode:
 
     async def join(self, body: t.JoinRequest) -> t.JoinResult:
         self._enter("join", body)
-        raise InstarError("already-member", "this home already belongs to mesh quiet-river", "use a fresh home")
+        raise InstarError(
+            "already-member", "this home already belongs to mesh quiet-river", "use a fresh home"
+        )
 
     async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         self._enter("wakeup", body)
@@ -333,9 +446,17 @@ class FakeNode:
         if old is not None:
             old.role, old.lag = "standby", t.Lag(0, 0, 3)
         target.role, self.epoch = "awake", self.epoch + 1
-        steps = [t.Step("prepare", 2), t.Step("tail synced", 9), t.Step("fenced", 11), t.Step("drained", 30), t.Step("committed", 52)]
+        steps = [
+            t.Step("prepare", 2),
+            t.Step("tail synced", 9),
+            t.Step("fenced", 11),
+            t.Step("drained", 30),
+            t.Step("committed", 52),
+        ]
         self.hub.publish("handoff", f"{target.nickname} is awake, epoch {self.epoch}", step="committed")
-        return t.HandoffResult("awake", target.machine_id, target.nickname, self.epoch, 52, steps, kind="handoff")
+        return t.HandoffResult(
+            "awake", target.machine_id, target.nickname, self.epoch, 52, steps, kind="handoff"
+        )
 
     async def handoff_view(self) -> t.HandoffResult:
         holder = self._holder()
@@ -350,7 +471,20 @@ class FakeNode:
         self._enter("send", body)
         said = self.messages_.setdefault(body.topic, [])
         seq = len(said) + 1
-        said.append(t.Message(seq, "user", body.text, "2026-11-23T16:59:00Z", f"k{seq}", None, self.epoch, DESK, "desk", "received"))
+        said.append(
+            t.Message(
+                seq,
+                "user",
+                body.text,
+                "2026-11-23T16:59:00Z",
+                f"k{seq}",
+                None,
+                self.epoch,
+                DESK,
+                "desk",
+                "received",
+            )
+        )
         self.hub.publish("message", f"{body.topic}: {body.text}", topic=body.topic)
         return t.SendResult(f"k{seq}", "received", seq, body.topic, DESK)
 
@@ -364,7 +498,19 @@ class FakeNode:
         for message in said:
             if message.key == body.reply_to:
                 message.state = "committed"
-        said.append(t.Message(len(said) + 1, "agent", body.text, "2026-11-23T16:59:01Z", "r1", body.reply_to, self.epoch, DESK, "desk"))
+        said.append(
+            t.Message(
+                len(said) + 1,
+                "agent",
+                body.text,
+                "2026-11-23T16:59:01Z",
+                "r1",
+                body.reply_to,
+                self.epoch,
+                DESK,
+                "desk",
+            )
+        )
         return t.SendResult(body.reply_to, "committed", len(said), topic, DESK)
 
     async def outbox(self) -> t.Outbox:
@@ -388,21 +534,36 @@ class FakeNode:
             await self.gate.wait()
         if self.confirm and body.confirm is None:
             raise InstarError(
-                "needs-confirmation", "topic 42 has running work", "",
-                extra={"prompt": "42 is being answered on desk. Moving it to mini starts that answer again there.", "conditions": ["running"], "confirm": "token-1"},
+                "needs-confirmation",
+                "topic 42 has running work",
+                "",
+                extra={
+                    "prompt": "42 is being answered on desk; moving it to mini starts that answer again.",
+                    "conditions": ["running"],
+                    "confirm": "token-1",
+                },
             )
         row = next(r for r in self.topics_ if r.topic == body.topic)
         target = self._find(DESK if body.undo else body.to)
-        source, row.owner, row.owner_nickname, row.reason = row.owner, target.machine_id, target.nickname, "pinned"
+        source, row.owner, row.owner_nickname, row.reason = (
+            row.owner,
+            target.machine_id,
+            target.nickname,
+            "pinned",
+        )
         steps = [t.Step("drained", 4), t.Step("tail", 13), t.Step("owner", 38)]
         self.hub.publish("transfer", f"topic {body.topic} → {target.nickname}, 38 ms", topic=body.topic)
-        return t.TransferResult("moved", body.topic, target.machine_id, target.nickname, source, (7, 2), 38, steps)
+        return t.TransferResult(
+            "moved", body.topic, target.machine_id, target.nickname, source, (7, 2), 38, steps
+        )
 
     async def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
         self._enter("unpin", body)
         row = next(r for r in self.topics_ if r.topic == body.topic)
         row.reason, row.pinned_to = "placed", None
-        return t.PlacementView(body.topic, row.owner, row.owner_nickname, "placed", None, DESK, "desk", "none", True, "local")
+        return t.PlacementView(
+            body.topic, row.owner, row.owner_nickname, "placed", None, DESK, "desk", "none", True, "local"
+        )
 
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         if self.failing is not None:
