@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from instar_node.clock import MICROS_PER_SECOND
 from instar_node.contracts import Lane
+from instar_node.mesh.addresses import dial_urls, http_host, offered_urls, tunnel_url
 from instar_node.mesh.channel import Channel, Pairing, RekeyPolicy
 from instar_node.mesh.frames import (
     MAX_FRAME,
@@ -37,16 +38,7 @@ from instar_node.mesh.limits import (
     CallerLimits,
 )
 from instar_node.mesh.noise import NoiseError
-from instar_node.mesh.peers import (
-    QUIET_US,
-    RECENT_US,
-    Announcer,
-    dial_delay,
-    dial_urls,
-    offered_urls,
-    overlap,
-    tunnel_url,
-)
+from instar_node.mesh.peers import QUIET_US, RECENT_US, Announcer, dial_delay, overlap
 
 # -- lanes ------------------------------------------------------------------------------------------------
 
@@ -334,8 +326,16 @@ def test_dialling_backs_off_sooner_for_a_machine_not_heard_lately() -> None:
 
 
 def test_the_address_that_worked_is_tried_first_and_each_only_once() -> None:
-    urls = dial_urls("http://b:1", ["http://a:1", "http://b:1"], ["http://c:1", "ftp://d"])
+    urls = dial_urls("http://b:1", ["http://a:1", "http://b:1"], ["http://c:1", "ftp://d", "http://[::1"])
     assert urls == ["http://b:1", "http://a:1", "http://c:1"]
+
+
+@pytest.mark.parametrize(
+    "url", ["", "h:1", "ftp://h", "http://", "http://[::1", "http://h:port", "http://h:99999"]
+)
+def test_what_is_no_address_has_no_host(url: str) -> None:
+    assert http_host(url) is None
+    assert offered_urls([url], same_host=True) == ()
 
 
 def test_addresses_become_tunnel_addresses() -> None:

@@ -6,24 +6,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.contracts import Member, Members
+from instar_node.mesh.addresses import dial_urls, http_host, is_loopback, offered_urls, tunnel_url
 from instar_node.mesh.channel import Channel, TunnelIdentity
 from instar_node.mesh.frames import MAX_MESSAGE, Hello
 from instar_node.mesh.opening import HandshakeError, Socket, answer, call, send_hello
-from instar_node.mesh.peers import (
-    FIRST_DELAY,
-    Peer,
-    dial_delay,
-    dial_urls,
-    is_loopback,
-    offered_urls,
-    tunnel_url,
-)
+from instar_node.mesh.peers import FIRST_DELAY, Peer, dial_delay
 from instar_node.mesh.switchboard import Switchboard
 from instar_node.mesh.tunnel import CLOSE_WITHIN, Tunnel, TunnelSettings
 
@@ -127,7 +119,7 @@ class Dialler:
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WITHIN),
                     max_msg_size=MAX_MESSAGE,
                 )
-                hello = my.hello(same_host=is_loopback(urlsplit(url).hostname))
+                hello = my.hello(same_host=is_loopback(http_host(url) or ""))
                 channel, theirs = await call(
                     socket, my.identity, my.members.mesh_id, member, hello, my.clock, my.settings.rekey
                 )

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import Meta, Raw
 
 from instar_node.contracts import Lane
+from instar_node.mesh.addresses import MAX_OFFERED
 
 TUNNEL_VERSION = 1
 """Version of the tunnel itself (handshake, framing). Bound into the handshake: a mismatch is a failure."""
@@ -68,7 +69,7 @@ class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
     """Lowest and highest protocol this node speaks."""
     incarnation: Annotated[str, Meta(max_length=64)]
     """Random per process start."""
-    urls: Annotated[tuple[Url, ...], Meta(max_length=16)]
+    urls: Annotated[tuple[Url, ...], Meta(max_length=MAX_OFFERED)]
     """Where it can be reached, as it believes."""
 
 

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from instar_node.errors import InstarError, bad_input
+from instar_node.mesh.addresses import http_host
 
 MAX_ANSWER = 64 * 1024
 """Bytes of an answer; more is not an answer of ours."""
@@ -22,8 +23,7 @@ async def post_bytes(url: str, body: bytes, timeout: float) -> tuple[int, bytes]
     Raises:
         InstarError: ``bad-input`` for a URL that is none; ``unreachable`` with a hint that fits the cause.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    if http_host(url) is None:
         raise bad_input("url", f"{url!r} is not an http(s) address", "it looks like http://192.168.1.20:7707")
     try:
         limits = aiohttp.ClientTimeout(total=timeout)

@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
-from aiohttp.web_protocol import RequestHandler
 
 from instar_node.errors import InstarError
 
@@ -58,8 +57,6 @@ class PeerListener:
         self._port_is_default = port_is_default
         self._server: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
-        self._silent: set[object] = set()
-        """Connections that have not yet made a request."""
 
     async def start(self) -> int:
         """Listen; returns the port.
@@ -67,7 +64,7 @@ class PeerListener:
         Raises:
             InstarError: ``port-in-use``, or ``cannot-listen`` for any other reason.
         """
-        app = web.Application(client_max_size=MAX_BODY, middlewares=[self._note_first_request])
+        app = web.Application(client_max_size=MAX_BODY)
         app.router.add_post("/api/pair", self._pair)
         app.router.add_get("/mesh/tunnel", self._routes.tunnel)
         app.router.add_get("/health", _health)
@@ -108,29 +105,12 @@ class PeerListener:
             extra={"port": self._port},
         )
 
-    def _connection(self) -> RequestHandler:
-        """A new connection: refused when there are too many, closed if it does not speak in time."""
+    def _connection(self) -> asyncio.Protocol:
+        """A new connection, hung up at once when there are too many."""
         assert self._runner is not None
         assert self._runner.server is not None
-        handler = self._runner.server()
-        loop = asyncio.get_running_loop()
-        if len(self._runner.server.connections) >= MAX_CONNECTIONS:
-            loop.call_soon(handler.force_close)
-        self._silent.add(handler)
-        loop.call_later(SPEAK_WITHIN, self._close_if_silent, handler)
-        return handler
-
-    def _close_if_silent(self, handler: RequestHandler) -> None:
-        if handler in self._silent:
-            self._silent.discard(handler)
-            handler.force_close()
-
-    @web.middleware
-    async def _note_first_request(
-        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        self._silent.discard(request.protocol)
-        return await handler(request)
+        crowded = len(self._runner.server.connections) >= MAX_CONNECTIONS
+        return _HangUp() if crowded else self._runner.server()
 
     async def _pair(self, request: web.Request) -> web.Response:
         try:
@@ -140,6 +120,12 @@ class PeerListener:
             return web.Response(status=408)
         status, answer = await self._routes.pair(body, request.remote or "")
         return web.Response(status=status, body=answer, content_type="application/octet-stream")
+
+
+class _HangUp(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
 
 
 async def _health(_request: web.Request) -> web.Response:

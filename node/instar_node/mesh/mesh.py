@@ -14,12 +14,13 @@ from aiohttp import web
 from instar_node.clock import Clock
 from instar_node.contracts import Lane, Members, PeerError, PeerInfo, Rep, Req
 from instar_node.events import EventHub
+from instar_node.mesh.addresses import is_loopback
 from instar_node.mesh.channel import Channel, TunnelIdentity
 from instar_node.mesh.dialler import Dialler, Myself, client_session
 from instar_node.mesh.frames import MALFORMED, MAX_MESSAGE, Failure, Hello, Notice
 from instar_node.mesh.limits import CallerLimits
 from instar_node.mesh.opening import HandshakeError, Socket
-from instar_node.mesh.peers import Peer, is_loopback
+from instar_node.mesh.peers import Peer
 from instar_node.mesh.router import OVERLOADED, Router, tag_of
 from instar_node.mesh.switchboard import Switchboard
 from instar_node.mesh.tunnel import CLOSE_WITHIN, Tunnel, TunnelSettings

@@ -4,9 +4,6 @@ wake its dialling task."""
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from instar_node.clock import MICROS_PER_SECOND
 from instar_node.contracts import PeerInfo
@@ -131,29 +128,3 @@ def supersedes(new: Tunnel, old: Tunnel) -> bool:
     if not old.fresh or new.hello.incarnation != old.hello.incarnation or new.dialler == old.dialler:
         return True
     return new.dialler < old.dialler
-
-
-def dial_urls(good: str | None, announced: Iterable[str], registered: Iterable[str]) -> list[str]:
-    """Addresses to try, best first: what worked, what the machine says itself, what the registry says."""
-    candidates = [*([good] if good else []), *announced, *registered]
-    return [url for url in dict.fromkeys(candidates) if urlsplit(url).scheme in ("http", "https")]
-
-
-def tunnel_url(url: str) -> str:
-    """``http(s)://host:port[/prefix]`` as the WebSocket address of its tunnel."""
-    return "ws" + url.removeprefix("http").rstrip("/") + "/mesh/tunnel"
-
-
-def offered_urls(urls: Iterable[str], *, same_host: bool) -> tuple[str, ...]:
-    """The own addresses to tell a peer: a loopback address means nothing on another host."""
-    return tuple(url for url in urls if same_host or not is_loopback(urlsplit(url).hostname))[:16]
-
-
-def is_loopback(host: str | None) -> bool:
-    """Whether ``host`` (name or address) is this very host."""
-    if host is None or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
