@@ -6,7 +6,7 @@ import os
 
 import click
 
-from instar_node.config import NodeOptions, is_address, load_config
+from instar_node.config import Config, NodeOptions, is_address, load_config
 from instar_node.config_file import write_default_config
 from instar_node.storage.home import Home
 
@@ -36,10 +36,15 @@ def launch(
         from instar_tui.daemon import run_daemon
 
         return run_daemon(home, config, options)
+    return show(home, config, options, read_only=read_only, mouse=not no_mouse)
+
+
+def show(home: Home, config: Config, options: NodeOptions, *, read_only: bool, mouse: bool) -> int:
+    """The screens on a home; plain text on a terminal that cannot draw (``TERM=dumb``)."""
     if os.environ.get("TERM") == "dumb":
         from instar_tui.plain import run_plain
 
         return run_plain(home, config, options)
     from instar_tui.app import run_tui
 
-    return run_tui(home, config, options, read_only=read_only, mouse=not no_mouse)
+    return run_tui(home, config, options, read_only=read_only, mouse=mouse)

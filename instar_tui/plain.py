@@ -12,6 +12,7 @@ from instar_tui.commands.output import Output
 from instar_tui.commands.overview import watch
 from instar_tui.embedding import NodeThread
 from instar_tui.exit_codes import ExitCode
+from instar_tui.signals import ending_in_order
 
 
 def run_plain(home: Home, config: Config, options: NodeOptions) -> int:
@@ -21,7 +22,7 @@ def run_plain(home: Home, config: Config, options: NodeOptions) -> int:
     if thread is not None:
         thread.start()
     try:
-        with suppress(KeyboardInterrupt):
+        with suppress(KeyboardInterrupt), ending_in_order():
             watch(api, Output(as_json=False))
     finally:
         if thread is not None:

@@ -14,7 +14,7 @@ from instar_node.api import types as t
 from instar_node.api.blocking_client import BlockingNodeApi
 from instar_node.errors import InstarError
 from instar_tui.commands.base import Invocation, command, group, pass_invocation
-from instar_tui.commands.output import Output
+from instar_tui.commands.output import Output, note
 from instar_tui.widgets.text import clock, shown_lines
 
 PAGE = 1_000
@@ -131,7 +131,7 @@ def log(invocation: Invocation, topic: str, follow: bool, tail: int | None) -> N
     for row in shown_rows:
         _write(out, row)
     if not follow:
-        return None
+        return None if rows else note(f"nothing has been said in {topic} yet")
     for _ in api.events(tick=1.0):
         for row in _rows(api, topic, last):
             last = row.seq

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from time import sleep
 
 import click
 
@@ -77,18 +76,11 @@ def _welcome(out: Output, view: t.PairView) -> None:
 class _Wait:
     """Watches one code until it comes to something."""
 
-    def __init__(
-        self,
-        api: BlockingNodeApi,
-        out: Output,
-        view: t.PairView,
-        sleep: Callable[[float], None] = time.sleep,
-    ) -> None:
+    def __init__(self, api: BlockingNodeApi, out: Output, view: t.PairView) -> None:
         self._api = api
         self._out = out
         self._code = view.code
         self._attempts = view.attempts_left
-        self._sleep = sleep
 
     def until_joined(self) -> t.PairView:
         """The view of the joined machine. Raises why there is none."""
@@ -108,7 +100,7 @@ class _Wait:
             self._countdown(
                 f"{left // 60}:{left % 60:02d} left  {dots(view.attempts_left, view.attempts_max)}"
             )
-            self._sleep(LOOK_EVERY_S)
+            sleep(LOOK_EVERY_S)
 
     def _tell_guesses(self, view: t.PairView) -> None:
         if view.attempts_left < self._attempts and view.state in ("open", "locked"):

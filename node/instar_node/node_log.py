@@ -23,12 +23,12 @@ KEPT_FILES = 4
 BLANK = "▇▇▇"
 
 _PATTERNS = (
-    re.compile(r"(?<=Bearer )[\w.~+/=-]+"),
-    re.compile(r"\b[A-Za-z]{3,8}-[A-Za-z]{3,8}-\d{4}\b"),  # a pairing code
-    re.compile(r"(?<=://)[^/@\s:]+:[^/@\s]+(?=@)"),  # user:password in a URL
-    re.compile(r"(?i)(?<=[?&](?:token|secret|api_key)=)[^&\s]+"),
-    re.compile(r"(?i)(?<=[?&]key=)[^&\s]+"),
+    re.compile(r"(Bearer )[\w.~+/=-]+"),
+    re.compile(r"()\b[A-Za-z]{3,8}-[A-Za-z]{3,8}-\d{4}\b"),  # a pairing code
+    re.compile(r"(://)[^/@\s:]+:[^/@\s]+(?=@)"),  # user:password in a URL
+    re.compile(r"(?i)([?&](?:token|secret|key|api_key)=)[^&\s]+"),
 )
+"""What follows group 1 is secret."""
 
 
 @contextmanager
@@ -90,5 +90,5 @@ class JsonLines(logging.Formatter):
         for secret in self._secrets:
             text = text.replace(secret, BLANK)
         for pattern in _PATTERNS:
-            text = pattern.sub(BLANK, text)
+            text = pattern.sub(rf"\g<1>{BLANK}", text)
         return text

@@ -225,7 +225,7 @@ class FakeNodeApi:
         """Stored at once; the echo comes a moment later, as an event and a row."""
         self._called("send", body)
         key = body.key or f"k{len(self.rows)}"
-        row = self._row("user", body.text, key, None)
+        row = self.say("user", body.text, key, None)
         if self.answers:
             task = asyncio.create_task(self._answer(body.topic, body.text, key))
             task.add_done_callback(lambda done: done.result())
@@ -233,10 +233,11 @@ class FakeNodeApi:
 
     async def _answer(self, topic: str, text: str, key: str) -> None:
         await asyncio.sleep(self.slow)
-        self._row("agent", f"echo: {text}", f"r{key}", key)
+        self.say("agent", f"echo: {text}", f"r{key}", key)
         self.hub.publish("message", "answered", topic=topic)
 
-    def _row(self, role: Any, text: str, key: str, reply_to: str | None) -> t.Message:
+    def say(self, role: Any, text: str, key: str, reply_to: str | None = None) -> t.Message:
+        """Add a row to the conversation."""
         state = "received" if role == "user" else None
         row = t.Message(len(self.rows) + 1, role, text, AT, key, reply_to, 7, ME, "desk", state)
         self.rows.append(row)

@@ -1,0 +1,206 @@
+"""Each command asks the node for the right thing and tells its answer, for people and in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from instar_node.api import types as t
+from instar_node.storage.home import Home
+from tests.unit.fake_api import ME, MINI, FakeNodeApi, a_handoff
+from tests.unit.served import Cli, home_at, serving
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return home_at(tmp_path)
+
+
+@pytest.fixture
+def cli(home: Home, capsys: pytest.CaptureFixture[str]) -> Cli:
+    return Cli(home, capsys)
+
+
+@pytest.fixture
+def api(home: Home) -> Iterator[FakeNodeApi]:
+    api = FakeNodeApi()
+    with serving(api, home):
+        yield api
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "call"),
+    [
+        ("whoami", t.WhoAmI, ("whoami", ())),
+        ("machines", t.Machines, ("machines", ())),
+        ("machines remove mini", t.Ok, ("remove_machine", ("mini",))),
+        ("leave", t.Ok, ("leave", ())),
+        ("status", t.Status, ("status", ())),
+        ("lease", t.LeaseView, ("lease", ())),
+        ("pair --no-wait --sas", t.PairView, ("pair", (t.PairRequest(sas=True),))),
+        (
+            "join http://a --code A-B-1 --nickname n",
+            t.JoinResult,
+            ("join", (t.JoinRequest("http://a", "A-B-1", "n"),)),
+        ),
+        ("wakeup", t.HandoffResult, ("wakeup", (t.WakeupRequest(),))),
+        ("handoff mini", t.HandoffResult, ("handoff", (t.HandoffRequest("mini"),))),
+        (
+            "send work hi --key k --sender me",
+            t.SendResult,
+            ("send", (t.SendRequest("work", "hi", "k", "me"),)),
+        ),
+        ("log work", t.Messages, ("messages", ("work", 0, 1000))),
+        ("outbox", t.Outbox, ("outbox", ())),
+        ("outbox resolve o1 drop", t.Ok, ("outbox_resolve", ("o1", t.OutboxAction("drop")))),
+        ("placement work", t.PlacementView, ("placement", ("work",))),
+        ("transfer work mini", t.TransferResult, ("transfer", (t.TransferRequest("work", "mini"),))),
+        ("transfer work --undo", t.TransferResult, ("transfer", (t.TransferRequest("work", undo=True),))),
+        ("unpin work", t.PlacementView, ("unpin", (t.UnpinRequest("work"),))),
+        ("nickname attic", t.Machine, ("rename", (ME, t.RenameRequest("attic")))),
+        ("nickname attic --machine mini", t.Machine, ("rename", ("mini", t.RenameRequest("attic")))),
+    ],
+)
+def test_the_node_is_asked_and_its_answer_is_the_json(
+    line: str, kind: Any, call: tuple[str, tuple[Any, ...]], cli: Cli, api: FakeNodeApi
+) -> None:
+    api.say("user", "hello", "k0")
+    ran = cli(*line.split(), "--json")
+    assert (ran.code, ran.err) == (0, "")
+    assert call in api.calls
+    msgspec.convert(ran.json, kind)
+    api.calls.clear()
+    plain = cli(*line.split())
+    assert plain.code == 0
+    assert call in api.calls
+    assert plain.out
+    assert not plain.out.startswith("{")
+    assert "\x1b" not in plain.out
+
+
+def test_whoami_shows_what_people_compare(cli: Cli, api: FakeNodeApi) -> None:
+    lines = dict(line.split(None, 1) for line in cli("whoami").out.splitlines())
+    assert lines["nickname"] == "desk"
+    assert lines["machine"] == ME
+    assert lines["fingerprint"] == "able baker charlie dog easy"
+    assert lines["mesh"] == "quiet-river  (mesh_1)"
+
+
+def test_machines_are_an_aligned_table(cli: Cli, api: FakeNodeApi) -> None:
+    head, desk, mini = cli("machines").out.splitlines()
+    at = head.index("ROLE")
+    assert (desk[at : at + 5], mini[at : at + 7]) == ("awake", "standby")
+    assert desk.startswith("desk (this one) ")
+    assert "12ms" in mini
+    assert mini.index(MINI) == head.index("MACHINE")
+
+
+def test_status_answers_the_one_question(cli: Cli, api: FakeNodeApi) -> None:
+    out = cli("status").out
+    assert "desk (this machine) is awake, epoch 7, valid for 5.8s" in out
+    assert "mini would take over after 6.1s" in out
+    assert "! there is no automatic failover — instar hub URL" in out
+    assert "mini 12ms behind (entries: 2)" in out
+
+
+def test_the_lease_shows_evidence_and_history(cli: Cli, api: FakeNodeApi) -> None:
+    out = cli("lease").out
+    assert "path /srv/hub.git, answers in 2ms" in out
+    assert "EPOCH" in out
+    assert "PROMISED" in out
+
+
+def test_an_aborted_handoff_is_told_and_exits_1(cli: Cli, api: FakeNodeApi) -> None:
+    api.handoff_outcome = a_handoff("aborted", "mini went away")
+    ran = cli("handoff", "mini")
+    assert ran.code == 1
+    assert "aborted: mini went away" in ran.err
+    assert "closed" in ran.out
+    assert cli("handoff", "mini", "--json").json["outcome"] == "aborted"
+
+
+def test_the_steps_of_a_handoff_are_shown(cli: Cli, api: FakeNodeApi) -> None:
+    assert cli("wakeup").out.splitlines() == [
+        "     0ms  asked",
+        "    12ms  closed",
+        "    42ms  awake",
+        "mini is awake, epoch 8 (42ms)",
+    ]
+
+
+def test_force_needs_the_word_of_a_person(cli: Cli, api: FakeNodeApi) -> None:
+    refused = cli("wakeup", "--force", "--json")
+    assert refused.code == 4
+    assert refused.json["error"]["vouch"] == [MINI]
+    assert cli("wakeup", "--force", "--yes").code == 0
+    assert api.calls[-1] == ("wakeup", (t.WakeupRequest(force=True, vouch=[MINI]),))
+
+
+def test_a_transfer_that_needs_confirmation_sends_the_token_back_only_with_yes(
+    cli: Cli, api: FakeNodeApi
+) -> None:
+    api.transfer_outcome = "ask"
+    refused = cli("transfer", "work", "mini", "--json")
+    assert refused.code == 4
+    assert refused.json["error"]["prompt"] == "Move work to mini, which is offline?"
+    assert [call for call, _ in api.calls] == ["transfer"]
+    assert cli("transfer", "work", "mini", "--yes").code == 0
+    assert api.calls[-1] == ("transfer", (t.TransferRequest("work", "mini", "token-1"),))
+
+
+def test_an_unknown_machine_is_refused(cli: Cli, api: FakeNodeApi) -> None:
+    ran = cli("machines", "remove", "attic", "--json")
+    assert (ran.code, ran.json["error"]["known"]) == (1, ["mini"])
+
+
+def test_what_a_person_should_do_after_a_removal_is_said(cli: Cli, api: FakeNodeApi) -> None:
+    assert cli("machines", "remove", "mini").out.splitlines()[-1] == "revoke its git credentials"
+
+
+class Answers:
+    """A person at a terminal, in short: ``yes`` or ``no`` to every question."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, yes: bool) -> None:
+        self.questions: list[str] = []
+        monkeypatch.setattr("instar_tui.commands.base.sys.stdin.isatty", lambda: True, raising=False)
+        monkeypatch.setattr("click.confirm", lambda text, **_: self.questions.append(text) or yes)
+
+
+@pytest.mark.parametrize("line", ["leave", "machines remove mini"])
+def test_a_person_is_asked_before_what_cannot_be_undone(
+    line: str, cli: Cli, api: FakeNodeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Answers(monkeypatch, yes=False)
+    assert cli(*line.split()).code == 4
+    assert "for good?" in answers.questions[0]
+    assert not api.calls
+    assert cli(*line.split(), "--yes").code == 0
+    assert len(answers.questions) == 1
+
+
+def test_a_person_is_asked_the_prompt_of_the_node(
+    cli: Cli, api: FakeNodeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = Answers(monkeypatch, yes=True)
+    api.transfer_outcome = "ask"
+    assert cli("transfer", "work", "mini").code == 0
+    assert answers.questions == ["Move work to mini, which is offline?"]
+
+
+def test_a_terminal_gets_a_drawn_table_and_no_color_gets_none(
+    cli: Cli, api: FakeNodeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instar_tui.commands.output.sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "\x1b[" in cli("machines").out
+    monkeypatch.setenv("NO_COLOR", "1")
+    plain = cli("machines").out
+    assert "\x1b" not in plain
+    assert plain.startswith("NICKNAME")
