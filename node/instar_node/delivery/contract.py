@@ -15,8 +15,9 @@ import msgspec
 class OutgoingReply(msgspec.Struct, frozen=True):
     """One part of an answer on its way out.
 
-    ``reply_id`` is the idempotency key: the same for the same part on every machine, ever. ``reply_to`` is the
-    key of the answered message, ``index`` the place of this part (from 0) and ``epoch`` the fencing token.
+    ``reply_id`` is the idempotency key: the same for the same part on every machine, ever. ``reply_to`` is
+    the public key of the answered message, ``index`` the place of this part (from 0), ``epoch`` the fencing
+    token.
     """
 
     reply_id: str
@@ -33,7 +34,7 @@ class Sent(msgspec.Struct, frozen=True, tag="sent"):
 
 
 class Fenced(msgspec.Struct, frozen=True, tag="fenced"):
-    """The receiver knows a higher epoch: this machine may no longer be the holder. Not retried in this epoch."""
+    """The receiver knows a higher epoch: we may no longer be the holder. Not retried in this epoch."""
 
     reason: str
 
@@ -50,8 +51,8 @@ class Retry(msgspec.Struct, frozen=True, tag="retry"):
     after_s: float
     reason: str
     maybe_sent: bool = True
-    """Whether the receiver may have taken it nevertheless (a lost answer). ``False`` only if it surely did not
-    (no connection was made, or it said so)."""
+    """Whether the receiver may have taken it nevertheless (a lost answer). ``False`` only if it surely did
+    not (no connection was made, or it said so)."""
 
 
 SendOutcome = Sent | Fenced | Refused | Retry
@@ -78,7 +79,7 @@ class Channel(Protocol):
 
     @property
     def deduplicates(self) -> bool:
-        """Whether repeating a send with the same ``reply_id`` is harmless (idempotency key or fencing token)."""
+        """Whether repeating a send with the same ``reply_id`` is harmless (the receiver drops repeats)."""
 
     @property
     def undecided(self) -> Literal["hold", "resend"]:
@@ -124,7 +125,7 @@ class ConversationSink(Protocol):
         machine_id: str,
         seq: int,
     ) -> None:
-        """One line that is durable: a user's message once recorded, a reply once committed. Must not block."""
+        """One durable line: a user's message once recorded, a reply once committed. Must not block."""
 
 
 Publish = Callable[..., Any]
