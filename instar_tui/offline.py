@@ -50,12 +50,12 @@ def stored_registry(home: Home) -> Folded | None:
 
     Raises ``file-damaged`` or ``registry-refused``.
     """
-    from instar_node.identity.chain import fold
-    from instar_node.identity.registry import FILE_NAME, RegistryFile
+    from instar_node.identity.chain import RegistryRecord, fold
     from instar_node.storage.atomic import read_json
 
-    path = home.machine / FILE_NAME
-    return fold(read_json(path, RegistryFile).records) if path.exists() else None
+    # the file as identity.registry writes it; that module itself would load asyncio, which takes too long here
+    path = home.machine / "registry.json"
+    return fold(read_json(path, dict[str, list[RegistryRecord]])["records"]) if path.exists() else None
 
 
 def _machine(member: Member, is_self: bool) -> t.Machine:

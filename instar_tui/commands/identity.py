@@ -3,36 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import TypeVar
 
 import click
 
 from instar_node.api import types as t
 from instar_node.errors import InstarError
-from instar_node.storage.home import Home
 from instar_tui.commands.base import Invocation, command, group, pass_invocation
 from instar_tui.exit_codes import ExitCode
 
 T = TypeVar("T")
 
 
-def _live_or_stored(invocation: Invocation, live: Callable[[], T], stored: Callable[[Home], T]) -> T:
-    """The node's answer, or what the files of the home say while none runs."""
-    try:
-        return live()
-    except InstarError as error:
-        if error.code != "node-not-running":
-            raise
-        return stored(invocation.home)
+def _live_or_stored(invocation: Invocation, live: Callable[[], T], stored: str) -> T:
+    """The node's answer, or what the files of the home say while none runs (a function of ``offline``).
+
+    Each way imports only what it needs; these commands are the ones that scripts and prompts run most.
+    """
+    if invocation.home.api_json.exists():
+        try:
+            return live()
+        except InstarError as error:
+            if error.code != "node-not-running":
+                raise
+    answer: T = getattr(import_module("instar_tui.offline"), stored)(invocation.home)
+    return answer
 
 
 @command("whoami", "instar whoami", "instar whoami --json")
 @pass_invocation
 def whoami(invocation: Invocation) -> None:
     """Show this machine: id, nickname, fingerprint, role. Works without a running node."""
-    from instar_tui.offline import stored_whoami
-
-    me = _whoami(invocation, stored_whoami)
+    me = _live_or_stored(invocation, lambda: invocation.api.whoami(), "stored_whoami")
     out = invocation.out
     if invocation.json:
         return out.json(me)
@@ -51,12 +54,6 @@ def whoami(invocation: Invocation) -> None:
     )
 
 
-def _whoami(invocation: Invocation, stored: Callable[[Home], t.WhoAmI]) -> t.WhoAmI:
-    if not invocation.home.api_json.exists():  # the common case spares the import of the HTTP client
-        return stored(invocation.home)
-    return _live_or_stored(invocation, invocation.api.whoami, stored)
-
-
 @group("machines", "instar machines", "instar machines --json", "instar machines remove mini")
 @pass_invocation
 @click.pass_context
@@ -65,9 +62,8 @@ def machines(ctx: click.Context, invocation: Invocation) -> None:
     if ctx.invoked_subcommand is not None:
         return
     from instar_tui.commands.words import machine_rows
-    from instar_tui.offline import stored_machines
 
-    answer = _live_or_stored(invocation, invocation.api.machines, stored_machines)
+    answer = _live_or_stored(invocation, lambda: invocation.api.machines(), "stored_machines")
     out = invocation.out
     if invocation.json:
         out.json(answer)

@@ -8,7 +8,7 @@ import queue
 import socket
 import threading
 from collections.abc import Generator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,9 +17,10 @@ from instar_node.api import routes
 from instar_node.api import types as t
 from instar_node.api.endpoint import Endpoint, find_endpoint, no_answer, not_running, read_answer
 from instar_node.api.routes import Route
-from instar_node.api.sse import KEEP_ALIVE_S, EventParser
-from instar_node.events import Event
 from instar_node.storage.home import Home
+
+if TYPE_CHECKING:
+    from instar_node.events import Event
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -184,6 +185,11 @@ class _EventReader:
             self._arrived.put(error)
 
     def _read_once(self) -> None:
+        from instar_node.api.sse import (
+            KEEP_ALIVE_S,
+            EventParser,
+        )  # loads asyncio: only for who follows events
+
         endpoint = find_endpoint(self._home)
         connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=3 * KEEP_ALIVE_S)
         self._connection = connection

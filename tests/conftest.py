@@ -1,0 +1,23 @@
+"""What holds for all tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+CLUSTER = Path(__file__).parent / "cluster"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests in ``cluster/`` start real nodes and look at clocks: one at a time, whatever else runs beside."""
+    for item in items:
+        if CLUSTER in item.path.parents:
+            item.add_marker(pytest.mark.cluster)
+            item.add_marker(pytest.mark.xdist_group("cluster"))
+
+
+@pytest.fixture(autouse=True)
+def _no_home_of_the_person(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No test may ever touch the home of the person who runs the tests."""
+    monkeypatch.setenv("INSTAR_HOME", str(tmp_path_factory.getbasetemp() / "no-home-given"))
