@@ -1,0 +1,193 @@
+"""The live tail in SQLite. Every function is one step of a job on the database's writer or reader thread.
+
+The tables are described in ``storage/migrations/002_livetail.sql``.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from instar_node.contracts import LogPosition
+from instar_node.livetail.entry import (
+    EMPTY_DIGEST,
+    START,
+    Line,
+    TailEntry,
+    add_digest,
+    line_digest,
+    remove_digest,
+)
+
+PREVIEW = 200
+"""Characters of a topic's last line kept for lists of topics."""
+LINEAGE_KEPT = 256
+"""Epochs remembered; a copy that shares none of them starts from the beginning."""
+
+_LINE = "topic, topic_seq, role, text, at, key, reply_to, machine_id, said_in"
+
+
+class TopicState(msgspec.Struct, frozen=True):
+    """What is held of one topic. ``first`` and ``last`` are the lowest and highest ``topic_seq`` held,
+    ``floor`` the highest that was dropped for space, ``size`` the bytes of text."""
+
+    topic: str
+    floor: int = 0
+    first: int = 0
+    last: int = 0
+    count: int = 0
+    size: int = 0
+    digest: bytes = EMPTY_DIGEST
+    last_at: str = ""
+    last_role: str = ""
+    last_text: str = ""
+
+
+def lineage(db: sqlite3.Connection) -> dict[int, int]:
+    """Epoch -> last seq in it."""
+    return dict(db.execute("SELECT epoch, last_seq FROM tail_lineage").fetchall())
+
+
+def head(db: sqlite3.Connection) -> LogPosition:
+    """The end of the log."""
+    row = db.execute("SELECT epoch, last_seq FROM tail_lineage ORDER BY epoch DESC LIMIT 1").fetchone()
+    return LogPosition(*row) if row else START
+
+
+def move_head(db: sqlite3.Connection, through: Iterable[LogPosition]) -> None:
+    """Note the positions the log went through, in order; it now ends at the last."""
+    ends = {position.epoch: position.seq for position in through}
+    db.executemany("INSERT OR REPLACE INTO tail_lineage VALUES (?, ?)", ends.items())
+    db.execute(
+        "DELETE FROM tail_lineage WHERE epoch NOT IN"
+        " (SELECT epoch FROM tail_lineage ORDER BY epoch DESC LIMIT ?)",
+        (LINEAGE_KEPT,),
+    )
+
+
+def topic_states(db: sqlite3.Connection) -> list[TopicState]:
+    """Every topic ever held."""
+    return [TopicState(*row) for row in db.execute("SELECT * FROM tail_topics")]
+
+
+def topic_state(db: sqlite3.Connection, topic: str) -> TopicState:
+    """One topic; an empty state if it was never held."""
+    row = db.execute("SELECT * FROM tail_topics WHERE topic = ?", (topic,)).fetchone()
+    return TopicState(*row) if row else TopicState(topic)
+
+
+def insert(db: sqlite3.Connection, entry: TailEntry, size: int) -> bool:
+    """Add an entry; ``False`` when the line is held already or was dropped for space earlier."""
+    line = entry.line
+    row = db.execute("SELECT floor FROM tail_topics WHERE topic = ?", (line.topic,)).fetchone()
+    if row is not None and line.topic_seq <= row[0]:
+        return False
+    place = (entry.position.seq, entry.position.epoch)
+    done = db.execute(
+        f"INSERT INTO tail_entries (seq, epoch, {_LINE}, bytes, digest)"  # noqa: S608 - constant names
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, role, key) DO NOTHING",
+        (*place, *msgspec.structs.astuple(line), size, line_digest(line)),
+    )
+    return done.rowcount == 1
+
+
+def settle_topic(db: sqlite3.Connection, state: TopicState, added: Sequence[Line], cap: int) -> TopicState:
+    """Account for lines just inserted into a topic and drop its oldest while it exceeds ``cap`` bytes.
+
+    The newest line always stays, however long it is.
+    """
+    digest = state.digest
+    for line in added:
+        digest = add_digest(digest, line_digest(line))
+    total = state.size + sum(line_size(line) for line in added)
+    floor, count = state.floor, state.count + len(added)
+    while total > cap and count > 1:
+        seq, floor, size, dropped = db.execute(
+            "SELECT seq, topic_seq, bytes, digest FROM tail_entries WHERE topic = ?"
+            " ORDER BY topic_seq, seq LIMIT 1",
+            (state.topic,),
+        ).fetchone()
+        db.execute("DELETE FROM tail_entries WHERE seq = ?", (seq,))
+        total, count, digest = total - size, count - 1, remove_digest(digest, dropped)
+    return _save(db, TopicState(state.topic, floor=floor, count=count, size=total, digest=digest))
+
+
+def truncate(db: sqlite3.Connection, position: LogPosition) -> list[TopicState]:
+    """Forget every entry after ``position``; the new states of the topics concerned."""
+    rows = db.execute("SELECT DISTINCT topic FROM tail_entries WHERE seq > ?", (position.seq,)).fetchall()
+    db.execute("DELETE FROM tail_entries WHERE seq > ?", (position.seq,))
+    db.execute("DELETE FROM tail_lineage WHERE epoch > ?", (position.epoch,))
+    if position == START:
+        # What was dropped for space may now come again, from the copy this one is to equal.
+        db.execute("UPDATE tail_topics SET floor = 0")
+    else:
+        move_head(db, [position])
+    return [_recount(db, topic) for (topic,) in rows]
+
+
+def _recount(db: sqlite3.Connection, topic: str) -> TopicState:
+    digest, total, count = EMPTY_DIGEST, 0, 0
+    for size, one in db.execute("SELECT bytes, digest FROM tail_entries WHERE topic = ?", (topic,)):
+        digest, total, count = add_digest(digest, one), total + size, count + 1
+    floor: int = db.execute("SELECT floor FROM tail_topics WHERE topic = ?", (topic,)).fetchone()[0]
+    return _save(db, TopicState(topic, floor=floor, count=count, size=total, digest=digest))
+
+
+def _save(db: sqlite3.Connection, counted: TopicState) -> TopicState:
+    """Fill in first and last line from the entries, and store."""
+    topic = (counted.topic,)
+    first = db.execute("SELECT min(topic_seq) FROM tail_entries WHERE topic = ?", topic).fetchone()[0]
+    last = db.execute(
+        "SELECT topic_seq, at, role, substr(text, 1, ?) FROM tail_entries WHERE topic = ?"
+        " ORDER BY topic_seq DESC, seq DESC LIMIT 1",
+        (PREVIEW, *topic),
+    ).fetchone() or (0, "", "", "")
+    state = msgspec.structs.replace(
+        counted, first=first or 0, last=last[0], last_at=last[1], last_role=last[2], last_text=last[3]
+    )
+    db.execute(
+        "INSERT OR REPLACE INTO tail_topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        msgspec.structs.astuple(state),
+    )
+    return state
+
+
+def line_size(line: Line) -> int:
+    """Bytes of a line, as the cap and the lag count them."""
+    return len(line.text.encode("utf-8", "surrogatepass"))
+
+
+def lines(db: sqlite3.Connection, where: str, arguments: Iterable[object]) -> list[Line]:
+    """Lines by a condition of this package (never of a caller outside it)."""
+    found = db.execute(f"SELECT {_LINE} FROM tail_entries {where}", tuple(arguments))  # noqa: S608
+    return [Line(*row) for row in found]
+
+
+def entries_after(db: sqlite3.Connection, seq: int, limit: int) -> list[TailEntry]:
+    """Up to ``limit`` entries after ``seq``, in order."""
+    found = db.execute(
+        f"SELECT epoch, seq, {_LINE} FROM tail_entries WHERE seq > ? ORDER BY seq LIMIT ?",  # noqa: S608
+        (seq, limit),
+    )
+    return [TailEntry(LogPosition(row[0], row[1]), Line(*row[2:])) for row in found]
+
+
+def behind(db: sqlite3.Connection, seq: int) -> tuple[int, int, str | None]:
+    """Entries held after ``seq``, their bytes, and when the oldest of them was said."""
+    count, total = db.execute(
+        "SELECT count(*), coalesce(sum(bytes), 0) FROM tail_entries WHERE seq > ?", (seq,)
+    ).fetchone()
+    oldest = db.execute("SELECT at FROM tail_entries WHERE seq > ? ORDER BY seq LIMIT 1", (seq,)).fetchone()
+    return count, total, oldest[0] if oldest else None
+
+
+def digest_from(db: sqlite3.Connection, topic: str, first: int) -> tuple[int, bytes]:
+    """Count and digest of a topic's lines from ``topic_seq`` ``first`` on."""
+    digest, count = EMPTY_DIGEST, 0
+    for (one,) in db.execute(
+        "SELECT digest FROM tail_entries WHERE topic = ? AND topic_seq >= ?", (topic, first)
+    ):
+        digest, count = add_digest(digest, one), count + 1
+    return count, digest

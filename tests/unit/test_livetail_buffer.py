@@ -1,0 +1,301 @@
+"""The durable copy of the conversation: order, repetition, space, comparison, restart."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from instar_node.clock import SystemClock
+from instar_node.contracts import HistoryItem, LogPosition
+from instar_node.errors import InstarError
+from instar_node.livetail.buffer import Batch, LiveTailBuffer
+from instar_node.livetail.entry import START, Line, TailEntry, common_point
+from instar_node.storage.database import SqliteDatabase
+
+P = LogPosition
+
+
+def line(n: int, topic: str = "42", text: str = "", epoch: int = 1) -> Line:
+    role: Literal["user", "agent"] = "user" if n % 2 else "agent"
+    return Line(
+        topic, n, role, text or f"line {n}", f"2026-01-01T00:00:{n % 60:02}Z", f"k{n}", None, "m1", epoch
+    )
+
+
+async def opened(path: Path, cap: int = 10_000) -> LiveTailBuffer:
+    return await LiveTailBuffer.open(SqliteDatabase.open(path), SystemClock(), cap)
+
+
+@pytest.fixture
+async def holder(tmp_path: Path) -> AsyncIterator[LiveTailBuffer]:
+    buffer = await opened(tmp_path / "holder.db")
+    yield buffer
+    await buffer._database.close()  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+async def standby(tmp_path: Path) -> AsyncIterator[LiveTailBuffer]:
+    buffer = await opened(tmp_path / "standby.db")
+    yield buffer
+    await buffer._database.close()  # type: ignore[attr-defined]
+
+
+async def say(buffer: LiveTailBuffer, *numbers: int, epoch: int = 1, topic: str = "42") -> None:
+    for n in numbers:
+        buffer.stage(epoch, line(n, topic, epoch=epoch))
+    await buffer.settled()
+
+
+async def copy(source: LiveTailBuffer, target: LiveTailBuffer) -> None:
+    """Feed all that follows the target's end."""
+    while target.head < source.head:
+        assert await target.apply(await source.batch(target.head, 200)) == "applied"
+
+
+async def numbers(buffer: LiveTailBuffer, topic: str = "42") -> list[int]:
+    return [found.topic_seq for found in await buffer.messages(topic, 0, 1_000)]
+
+
+async def test_lines_get_places_in_the_order_they_were_said(holder: LiveTailBuffer) -> None:
+    seen: list[LogPosition] = []
+    holder.on_growth(lambda entries: seen.extend(entry.position for entry in entries))
+    await say(holder, 1, 2)
+    await say(holder, 3, epoch=2)
+    assert seen == [P(1, 1), P(1, 2), P(2, 3)]
+    assert holder.head == P(2, 3)
+    assert holder.lineage == {1: 2, 2: 3}
+
+
+async def test_a_line_said_twice_is_held_once(holder: LiveTailBuffer) -> None:
+    await say(holder, 1, 1)
+    await say(holder, 1, epoch=2)
+    assert await numbers(holder) == [1]
+    assert holder.head == P(1, 1)
+
+
+async def test_what_was_just_said_is_read_back_at_once(holder: LiveTailBuffer) -> None:
+    holder.stage(1, line(1))
+    holder.stage(1, line(2))
+    assert [found.text for found in await holder.messages("42", 1, 10)] == ["line 2"]
+    assert [item.text for item in await holder.history("42", None, 10)] == ["line 1", "line 2"]
+    assert holder.head == START
+    await holder.settled()
+    assert holder.head == P(1, 2)
+
+
+async def test_history_is_the_last_lines_before_a_number_oldest_first(holder: LiveTailBuffer) -> None:
+    await say(holder, 1, 2, 3, 4, 5)
+    assert [item.text for item in await holder.history("42", 5, 2)] == ["line 3", "line 4"]
+    assert (await holder.history("42", 2, 9)) == (HistoryItem("user", "line 1", "2026-01-01T00:00:01Z"),)
+    assert await holder.history("42", None, 0) == ()
+    assert await holder.history("unseen", None, 9) == ()
+
+
+async def test_messages_pages_through_a_topic(holder: LiveTailBuffer) -> None:
+    await say(holder, 1, 2, 3, 4, 5)
+    page = await holder.messages("42", 2, 2)
+    assert [found.topic_seq for found in page] == [3, 4]
+    assert page[0] == line(3)
+
+
+async def test_a_copy_follows_and_repetition_changes_nothing(
+    holder: LiveTailBuffer, standby: LiveTailBuffer
+) -> None:
+    await say(holder, 1, 2, 3)
+    batch = await holder.batch(START, 10_000)
+    assert await standby.apply(batch) == "applied"
+    assert await standby.apply(batch) == "duplicate"
+    assert standby.head == holder.head
+    assert await numbers(standby) == [1, 2, 3]
+
+
+async def test_a_batch_that_overlaps_adds_only_what_is_new(
+    holder: LiveTailBuffer, standby: LiveTailBuffer
+) -> None:
+    await say(holder, 1, 2)
+    await copy(holder, standby)
+    await say(holder, 3)
+    assert await standby.apply(await holder.batch(START, 10_000)) == "applied"
+    assert await numbers(standby) == [1, 2, 3]
+
+
+async def test_a_gap_is_refused_and_changes_nothing(holder: LiveTailBuffer, standby: LiveTailBuffer) -> None:
+    await say(holder, 1, 2, 3)
+    assert await standby.apply(await holder.batch(P(1, 2), 10_000)) == "gap"
+    assert standby.head == START
+    assert await numbers(standby) == []
+
+
+async def test_a_log_that_went_on_differently_is_a_gap(
+    holder: LiveTailBuffer, standby: LiveTailBuffer
+) -> None:
+    await say(holder, 1)
+    await copy(holder, standby)
+    await say(standby, 2)  # said under epoch 1 and never heard by the next holder
+    await say(holder, 3, epoch=2)
+    assert await standby.apply(await holder.batch(P(1, 1), 10_000)) == "gap"
+    await standby.truncate(P(1, 1))
+    assert await numbers(standby) == [1]
+    await copy(holder, standby)
+    assert await numbers(standby) == [1, 3]
+    assert standby.lineage == {1: 1, 2: 2}
+
+
+async def test_a_line_of_a_past_epoch_is_left_to_the_present_holder(holder: LiveTailBuffer) -> None:
+    await say(holder, 1, epoch=3)
+    await say(holder, 2, epoch=2)
+    assert holder.head == P(3, 1)
+
+
+async def test_the_oldest_lines_of_a_topic_make_room(tmp_path: Path) -> None:
+    buffer = await opened(tmp_path / "small.db", cap=30)
+    for n in range(1, 8):
+        buffer.stage(1, line(n, text="x" * 10))
+    buffer.stage(1, line(1, topic="other"))
+    await buffer.settled()
+    assert await numbers(buffer) == [5, 6, 7]
+    assert await numbers(buffer, "other") == [1]
+    assert (buffer.topic("42").size, buffer.topic("42").count, buffer.topic("42").first) == (30, 3, 5)
+    await say(buffer, 2)
+    assert await numbers(buffer) == [5, 6, 7], "a line dropped for space does not come back"
+    buffer.stage(1, line(8, text="y" * 99))
+    await buffer.settled()
+    assert await numbers(buffer) == [8], "the newest line stays, however long"
+
+
+async def test_everything_survives_a_restart(tmp_path: Path) -> None:
+    database = SqliteDatabase.open(tmp_path / "mesh.db")
+    first = await LiveTailBuffer.open(database, SystemClock(), 10_000)
+    await say(first, 1, 2)
+    await say(first, 3, topic="other", epoch=4)
+    manifest = await first.manifest()
+    await database.close()
+    again = await opened(tmp_path / "mesh.db")
+    assert again.head == P(4, 3)
+    assert again.lineage == {1: 2, 4: 3}
+    assert await again.manifest() == manifest
+    assert sorted(state.topic for state in again.topics()) == ["42", "other"]
+    assert again.topic("42").last_text == "line 2"
+    assert [entry.line.topic_seq for entry in (await again.batch(START, 9_999)).entries] == [1, 2, 3]
+
+
+async def test_equal_copies_have_equal_digests_and_one_changed_letter_shows(
+    holder: LiveTailBuffer, standby: LiveTailBuffer
+) -> None:
+    await say(holder, 1, 2)
+    await say(holder, 3, topic="other")
+    await copy(holder, standby)
+    assert await standby.differing(await holder.manifest()) == []
+    await standby.truncate(P(1, 1))
+    forged = msgspec.structs.replace(line(2), text="line 2!")
+    await standby.apply(Batch(P(1, 1), (TailEntry(P(1, 2), forged),), P(1, 2)))
+    assert await standby.differing(await holder.manifest()) == ["42", "other"]
+
+
+async def test_a_copy_that_keeps_more_is_compared_where_the_other_begins(
+    tmp_path: Path, standby: LiveTailBuffer
+) -> None:
+    small = await opened(tmp_path / "small.db", cap=20)
+    for n in range(1, 6):
+        await say(small, n)
+        await copy(small, standby)
+    assert await numbers(small) == [3, 4, 5]
+    assert await numbers(standby) == [1, 2, 3, 4, 5]
+    assert await standby.differing(await small.manifest()) == []
+    assert await small.differing(await standby.manifest()) == ["42"]
+
+
+async def test_a_copy_that_was_away_while_lines_were_dropped_still_catches_up(
+    tmp_path: Path, standby: LiveTailBuffer
+) -> None:
+    small = await opened(tmp_path / "small.db", cap=20)
+    await say(small, 1)
+    await copy(small, standby)
+    await say(small, *range(2, 9))
+    small = await opened(tmp_path / "small.db", cap=20)  # nothing in memory: fed from what is still held
+    await copy(small, standby)
+    assert standby.head == small.head
+    assert await numbers(standby) == [1, 6, 7, 8]
+    assert await standby.differing(await small.manifest()) == []
+
+
+async def test_feeding_from_disk_and_from_memory_is_the_same(tmp_path: Path, holder: LiveTailBuffer) -> None:
+    await say(holder, *range(1, 40))
+    from_memory = await holder.batch(P(1, 5), 100)
+    reopened = await opened(tmp_path / "holder.db")
+    assert await reopened.batch(P(1, 5), 100) == from_memory
+    assert 1 < len(from_memory.entries) < 35
+    assert (await holder.batch(holder.head, 100)).entries == ()
+
+
+async def test_a_batch_is_never_empty_while_something_follows(holder: LiveTailBuffer) -> None:
+    holder.stage(1, line(1, text="x" * 5_000))
+    await say(holder, 2)
+    assert [entry.line.topic_seq for entry in (await holder.batch(START, 1)).entries] == [1]
+
+
+async def test_how_far_behind_counts_entries_and_bytes(holder: LiveTailBuffer) -> None:
+    await say(holder, 1, 2, 3)
+    assert await holder.behind(P(1, 1)) == (2, 12, "2026-01-01T00:00:02Z")
+    assert await holder.behind(P(1, 3)) == (0, 0, None)
+
+
+async def test_lines_the_disk_refuses_are_written_later(tmp_path: Path) -> None:
+    class Refusing:
+        def __init__(self) -> None:
+            self.inner, self.refusals = SqliteDatabase.open(tmp_path / "mesh.db"), 1
+            self.read = self.inner.read
+
+        async def write(self, job: object) -> object:
+            if self.refusals:
+                self.refusals -= 1
+                raise InstarError("disk-full", "no room")
+            return await self.inner.write(job)  # type: ignore[arg-type]
+
+    class Instant(SystemClock):
+        async def sleep(self, seconds: float) -> None:
+            await asyncio.sleep(0)
+
+    buffer = await LiveTailBuffer.open(Refusing(), Instant(), 10_000)  # type: ignore[arg-type]
+    await say(buffer, 1)
+    assert buffer.head == P(1, 1)
+
+
+def test_the_common_point_is_the_shorter_end_of_the_newest_shared_epoch() -> None:
+    assert common_point({1: 13}, {1: 15, 2: 20}) == P(1, 13)
+    assert common_point({1: 15, 2: 20}, {1: 13}) == P(1, 13)
+    assert common_point({1: 10, 2: 20}, {1: 10, 3: 12}) == P(1, 10)
+    assert common_point({2: 5}, {1: 5}) == START
+    assert common_point({}, {}) == START
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(st.integers(1, 12), st.sampled_from("ab"), st.integers(1, 60)), max_size=30),
+    st.lists(st.integers(1, 200), min_size=1, max_size=5),
+)
+def test_a_copy_fed_in_any_pieces_equals_its_source(
+    tmp_path_factory: pytest.TempPathFactory, said: list[tuple[int, str, int]], pieces: list[int]
+) -> None:
+    async def play() -> None:
+        folder = tmp_path_factory.mktemp("tail")
+        source, target = await opened(folder / "a.db", 100), await opened(folder / "b.db", 100)
+        for index, (n, topic, length) in enumerate(said):
+            source.stage(1, line(n, topic, text="x" * length))
+            if index % 3 == 0:
+                await source.settled()
+            if target.head < source.head:
+                await target.apply(await source.batch(target.head, pieces[index % len(pieces)]))
+        await source.settled()
+        await copy(source, target)
+        assert await target.differing(await source.manifest()) == []
+        assert await source.differing(await target.manifest()) == []
+
+    asyncio.run(play())

@@ -1,0 +1,110 @@
+"""What is taken out of a line, what stays, and that doing it twice changes nothing."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from instar_node.livetail.redaction import Redactor
+
+JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
+KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\nAAAA\n-----END OPENSSH PRIVATE KEY-----"
+
+
+def redact(text: str, *known: str) -> str:
+    return Redactor(lambda: known).redact(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        (f"here:\n{KEY}\nthanks", "b3BlbnNzaC1rZXk"),
+        ("cut off -----BEGIN RSA PRIVATE KEY-----\nMIIEow", "MIIEow"),
+        (f"use {JWT} please", JWT),
+        ("AKIAIOSFODNN7EXAMPLE is the id", "AKIAIOSFODNN7EXAMPLE"),
+        ("git: ghp_" + "a1" * 18, "ghp_" + "a1" * 18),
+        ("git: github_pat_" + "A1b2" * 10, "github_pat_"),
+        ("glpat-ABCDEFGHIJ0123456789", "glpat-ABCDEFGHIJ0123456789"),
+        ("slack xoxb-123456789012-abcdef", "xoxb-123456789012-abcdef"),
+        ("the key sk-ant-api03-" + "Zz9_" * 10, "sk-ant-api03"),
+        ("the key sk-" + "a1B2" * 10, "a1B2a1B2"),
+        ("stripe sk_live_abcdEFGH12345678", "sk_live_abcdEFGH12345678"),
+        ("maps AIza" + "S" * 35, "AIza" + "S" * 35),
+        ("bot 123456789:AA" + "h" * 33, "AA" + "h" * 33),
+        ("npm_" + "a" * 36, "npm_" + "a" * 36),
+        ("hf_" + "Q" * 34, "hf_" + "Q" * 34),
+        ("Authorization: Bearer abcdefghijklmnop1234", "abcdefghijklmnop1234"),
+        ("postgres://app:hunter2@db/prod", "hunter2"),
+        ("PASSWORD=hunter2", "hunter2"),
+        ("export AWS_SECRET_ACCESS_KEY='abcd/efgh'", "abcd/efgh"),
+        ('{"api_key": "value with spaces"}', "value with spaces"),
+        ("token: 9f8e7d6c5b4a", "9f8e7d6c5b4a"),
+        ("db_password = correcthorse", "correcthorse"),
+    ],
+)
+def test_secrets_go(text: str, secret: str) -> None:
+    cleaned = redact(text)
+    assert secret not in cleaned
+    assert "[redacted:" in cleaned
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The password is in the drawer, and the token economy is fine.",
+        "Secret: everybody knows",
+        "ask-me-anything-about-skiing-and-desk-lamps-tomorrow",
+        "the key: turn left at the token shop",
+        "see https://example.org/a:b@c and mailto:me@example.org",
+        "task-list sk-short",
+        "Bearer of bad news",
+        "tokens = 3",
+        "xox marks the spot; akia is a town",
+        "monkey=banana",
+        "",
+    ],
+)
+def test_ordinary_talk_stays_word_for_word(text: str) -> None:
+    assert redact(text) == text
+
+
+def test_what_surrounds_a_secret_stays() -> None:
+    assert redact("set PASSWORD=hunter2 and go") == "set PASSWORD=[redacted:assignment] and go"
+    assert redact("at postgres://app:hunter2@db/prod") == "at postgres://app:[redacted:url-password]@db/prod"
+
+
+def test_vault_values_go_wherever_they_stand() -> None:
+    assert redact("say open-sesame twice: xopen-sesamex", "open-sesame") == (
+        "say [redacted:vault] twice: x[redacted:vault]x"
+    )
+
+
+def test_the_longest_of_overlapping_vault_values_goes_whole() -> None:
+    assert redact("open-sesame", "sesame", "open-sesame") == "[redacted:vault]"
+
+
+def test_a_vault_value_too_short_to_mean_anything_is_left() -> None:
+    assert redact("yes, yes", "yes") == "yes, yes"
+
+
+def test_values_of_the_vault_are_asked_for_each_time() -> None:
+    values: list[str] = []
+    redactor = Redactor(lambda: values)
+    assert redactor.redact("open-sesame") == "open-sesame"
+    values.append("open-sesame")
+    assert redactor.redact("open-sesame") == "[redacted:vault]"
+
+
+def test_it_can_be_switched_off() -> None:
+    assert Redactor(lambda: ["open-sesame"], enabled=False).redact("open-sesame") == "open-sesame"
+
+
+SECRETS = (KEY, JWT, "PASSWORD=hunter2", "token: 9f8e7d6c5b4a", "Bearer abcdefghijklmnop1234", "a://b:c@d")
+SCRAPS = ("=", ":", "'", '"', " ", "\n", "@", "secret", "redacted", "[redacted:", "[redacted:vault]")
+
+
+@given(st.lists(st.sampled_from((*SECRETS, *SCRAPS, "open-sesame", "word")), max_size=12).map("".join))
+def test_redacting_twice_is_redacting_once(text: str) -> None:
+    once = redact(text, "open-sesame", "redacted", "dacted:vault")
+    assert redact(once, "open-sesame", "redacted", "dacted:vault") == once
