@@ -136,9 +136,14 @@ class World:
         await self.connect(one, two)
         return one, two
 
-    async def through_proxy(self, settings: TunnelSettings | None = None) -> tuple[Machine, Machine, Proxy]:
+    async def through_proxy(
+        self, settings: TunnelSettings | None = None, settings_b: TunnelSettings | None = None
+    ) -> tuple[Machine, Machine, Proxy]:
         """``m_a`` reaches ``m_b`` through a proxy only, ``m_b`` cannot reach ``m_a``."""
-        one, two = await self.add("m_a", settings=settings), await self.add("m_b", settings=settings)
+        one, two = (
+            await self.add("m_a", settings=settings),
+            await self.add("m_b", settings=settings_b or settings),
+        )
         proxy = await self.proxy(two)
         two.url = proxy.url
         self.registry.change("m_a", urls=())

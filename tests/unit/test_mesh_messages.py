@@ -298,6 +298,25 @@ async def test_a_peer_that_takes_nothing_in_fills_its_own_queue_and_blocks_nobod
         assert b.mesh.counters["frames_bad"] == 0
 
 
+async def test_a_request_given_up_before_it_left_is_never_sent() -> None:
+    async with world() as w:
+        a, b, proxy = await w.through_proxy()
+        asked: list[str] = []
+
+        async def note(peer: str, ask: Ask) -> Said:
+            asked.append(ask.text)
+            return await echo(peer, ask)
+
+        b.mesh.on_request(Ask, note)
+        proxy.forward.clear()
+        assert a.mesh.send("m_b", Load(bytes(1 << 20)))  # fills the window: what follows waits in the queue
+        with pytest.raises(PeerError):
+            await a.mesh.request("m_b", Ask("given up"), Said, within=0.1)
+        proxy.forward.set()
+        await a.mesh.request("m_b", Ask("wanted"), Said, within=5)
+        assert asked == ["wanted"]
+
+
 async def test_a_message_type_needs_a_tag_and_one_handler() -> None:
     class Bare(msgspec.Struct):
         pass

@@ -217,7 +217,6 @@ def test_a_change_of_keys_loses_no_message_in_flight() -> None:
     assert called.open(late) == b"c2"
     called.rekey_step(parse_piece(called.open(sealed_done)), 2)  # type: ignore[arg-type]
     assert called.open(after) == b"c3"
-    assert (caller.rekeys, called.rekeys) == (1, 1)
     assert not caller.rekeying
     assert not called.rekeying
 

@@ -39,6 +39,18 @@ class Got(msgspec.Struct, tag="test.got"):
     number: int
 
 
+class Fast(SystemClock):
+    """Time flies."""
+
+    SPEED = 20
+
+    def now(self) -> int:
+        return super().now() * self.SPEED
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds / self.SPEED)
+
+
 class Eager(SystemClock):
     """Skips short waits."""
 
@@ -52,6 +64,10 @@ async def answer(_peer: str, ask: Ask) -> Got:
 
 def open_tunnels(machine: Machine) -> int:
     return machine.mesh.counters["tunnels_opened"] - machine.mesh.counters["tunnels_closed"]
+
+
+def seen_times(machine: Machine, up: bool, times: int) -> bool:
+    return machine.seen.count(("m_b", up)) == times
 
 
 def knows_round_trip(machine: Machine, peer: str) -> bool:
@@ -190,12 +206,24 @@ async def test_a_member_that_was_down_is_found_at_once_on_refresh() -> None:
         w.registry.change("m_a", urls=())
         await a.mesh.start()
         await b.mesh.start()
-        await eventually(lambda: "127.0.0.1:9" in a.mesh.trouble("m_b"))
-        a.mesh._board.peers["m_b"].failures = 1_000
+        await eventually(lambda: a.mesh.counters["dials_failed"] >= 1)
+        assert "127.0.0.1:9" in a.mesh.trouble("m_b")
+        a.mesh._board.peers["m_b"].failures = 1_000  # gone for long: the next wait is above seven seconds
+        failed = a.mesh.counters["dials_failed"]
+        await eventually(lambda: a.mesh.counters["dials_failed"] > failed)
         w.registry.change("m_b", urls=real)
         a.mesh.refresh()
         await eventually(lambda: a.mesh.connected("m_b"), within=5)
         assert a.mesh.trouble("m_b") == ""
+
+
+async def test_a_machine_that_cannot_be_reached_is_dialled_less_and_less() -> None:
+    async with world() as w:
+        a = await w.add("m_a")
+        w.registry.admit(Identity("m_b"), "http://127.0.0.1:9")
+        await a.mesh.start()
+        await eventually(lambda: a.mesh._board.peers["m_b"].failures == 3)
+        assert a.mesh.counters["dials_failed"] in (3, 4)
 
 
 async def test_an_incompatible_peer_stays_connected_and_is_shown_as_such() -> None:
@@ -227,6 +255,36 @@ async def test_a_silent_or_half_cut_path_is_noticed_by_both_sides(cut: str) -> N
         proxy.forward.set()
         proxy.backward.set()
         await eventually(lambda: a.mesh.connected("m_b") and b.mesh.connected("m_a"))
+
+
+async def test_a_peer_that_talks_but_no_longer_hears_us_is_given_up() -> None:
+    patient = TunnelSettings(ping_every=0.1, silent_after=60)
+    async with world() as w:
+        a, b, proxy = await w.through_proxy(QUICK, patient)
+        proxy.forward.clear()
+
+        async def talk() -> None:
+            while b.mesh.send("m_a", Got(1)):
+                await asyncio.sleep(0.05)
+
+        talking = asyncio.create_task(talk())
+        await eventually(lambda: not a.mesh.connected("m_b"), within=5)
+        talking.cancel()
+
+
+async def test_a_flapping_peer_is_told_twice_at_most_and_then_as_it_is() -> None:
+    async with world() as w:
+        a = await w.add("m_a", clock=Fast())
+        b = Identity("m_b")
+        w.registry.admit(b)
+        await a.mesh.start()
+        for flap in range(1, 6):
+            rogue = await dial(w, b, a)
+            await eventually(partial(seen_times, a, True, flap))
+            await rogue.session.close()
+            await eventually(partial(seen_times, a, False, flap))
+        await eventually(lambda: a.told[-1] == "nick-m_b is not reachable")
+        assert len(a.told) < 6
 
 
 async def test_an_idle_tunnel_stays_up() -> None:

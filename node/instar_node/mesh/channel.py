@@ -89,8 +89,6 @@ class Channel:
         self._renewal: Handshake | None = None
         self._next: tuple[CipherState, CipherState] | None = None
         self._announced = False
-        self.rekeys = 0
-        """Completed changes of keys."""
 
     @property
     def rekeying(self) -> bool:
@@ -172,4 +170,3 @@ class Channel:
         self._next = None
         self._announced = False
         self._born = now
-        self.rekeys += 1

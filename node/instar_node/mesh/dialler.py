@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -60,9 +61,10 @@ class Dialler:
         board: Switchboard,
         make_tunnel: Callable[[Socket, Channel, str, str, Hello], Tunnel],
         session: aiohttp.ClientSession,
+        counters: Counter[str],
     ) -> None:
         self._myself, self._board, self._make_tunnel = myself, board, make_tunnel
-        self._session = session
+        self._session, self._counters = session, counters
 
     async def accept(self, socket: Socket, *, same_host: bool) -> Tunnel:
         """Answer a caller on a fresh WebSocket. Raises ``HandshakeError``."""
@@ -130,6 +132,7 @@ class Dialler:
         return self._make_tunnel(socket, channel, member.machine_id, my.identity.machine_id, theirs)
 
     def _failed(self, peer: Peer, trouble: str) -> None:
+        self._counters["dials_failed"] += 1
         if trouble != peer.trouble:
             log.warning("%s could not be reached at %s", peer.machine_id, trouble)
         peer.trouble = trouble

@@ -153,7 +153,7 @@ class TunnelMesh:
     async def start(self) -> None:
         """Begin to dial members and to accept their tunnels."""
         self._session = client_session()
-        self._dialler = Dialler(self._myself, self._board, self._make_tunnel, self._session)
+        self._dialler = Dialler(self._myself, self._board, self._make_tunnel, self._session, self.counters)
         self.refresh()
 
     async def stop(self) -> None:
@@ -178,12 +178,12 @@ class TunnelMesh:
         for machine_id in peers.keys() - active:
             self._dialling.pop(machine_id).cancel()
             self._board.drop(machine_id)
-        for machine_id in active - peers.keys():
-            peer = peers[machine_id] = Peer(machine_id)
-            self._dialling[machine_id] = asyncio.create_task(self._dialler.keep_dialling(peer))
         for peer in peers.values():
             peer.failures = 0
             peer.kick.set()
+        for machine_id in active - peers.keys():
+            peer = peers[machine_id] = Peer(machine_id)
+            self._dialling[machine_id] = asyncio.create_task(self._dialler.keep_dialling(peer))
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """The ``/mesh/tunnel`` route: answer a caller and serve its tunnel until it ends."""
