@@ -35,6 +35,8 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _STOP_WITHIN_S = 1.0
+_LONGEST_LINE = 65_536
+"""Bytes of a request line or header."""
 
 
 class ApiServer:
@@ -57,7 +59,14 @@ class ApiServer:
         app.router.add_get("/events", self._events, allow_head=False)
         app.router.add_get("/metrics", self._metrics, allow_head=False)
         app.router.add_get("/openapi.json", self._openapi, allow_head=False)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=_STOP_WITHIN_S)
+        self._runner = web.AppRunner(
+            app,
+            access_log=None,
+            logger=log,
+            shutdown_timeout=_STOP_WITHIN_S,
+            max_line_size=_LONGEST_LINE,  # too long a name is refused by its route, as JSON
+            max_field_size=_LONGEST_LINE,
+        )
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()

@@ -18,7 +18,8 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 """An id or nickname in a path."""
-Sequence = Annotated[int, Meta(ge=0)]
+Sequence = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""A number of a row or an event; no larger than the database can hold."""
 Limit = Annotated[int, Meta(ge=1, le=1_000)]
 
 MAX_BODY = 256 * 1024
