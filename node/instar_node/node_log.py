@@ -16,19 +16,12 @@ import msgspec
 
 from instar_node.clock import iso
 from instar_node.config import Config
+from instar_node.livetail.redaction import MARK, Redactor
 from instar_node.storage.home import Home
 
 MAX_BYTES = 5_000_000
 KEPT_FILES = 4
-BLANK = "▇▇▇"
-
-_PATTERNS = (
-    re.compile(r"(Bearer )[\w.~+/=-]+"),
-    re.compile(r"()\b[A-Za-z]{3,8}-[A-Za-z]{3,8}-\d{4}\b"),  # a pairing code
-    re.compile(r"(://)[^/@\s:]+:[^/@\s]+(?=@)"),  # user:password in a URL
-    re.compile(r"(?i)([?&](?:token|secret|key|api_key)=)[^&\s]+"),
-)
-"""What follows group 1 is secret."""
+_PAIRING_CODE = re.compile(r"\b[A-Za-z]{3,8}-[A-Za-z]{3,8}-\d{4}\b")
 
 
 @contextmanager
@@ -38,7 +31,7 @@ def node_log(home: Home, config: Config) -> Iterator[None]:
     file = RotatingFileHandler(
         home.logs / "node.jsonl", maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
     )
-    file.setFormatter(JsonLines(_secrets(config)))
+    file.setFormatter(JsonLines((config.channels.webhook.secret,)))
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     handler = _Handler(records)
     listener = QueueListener(records, file)
@@ -63,16 +56,12 @@ class _Handler(QueueHandler):
         return record
 
 
-def _secrets(config: Config) -> tuple[str, ...]:
-    return (config.channels.webhook.secret,) if config.channels.webhook.secret else ()
-
-
 class JsonLines(logging.Formatter):
     """A record as one line of JSON: ``at, level, part, message`` and, for a failure, ``exception``."""
 
     def __init__(self, secrets: tuple[str, ...]) -> None:
         super().__init__()
-        self._secrets = secrets
+        self._redactor = Redactor(lambda: secrets)
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; secrets are blanked out wherever they stand."""
@@ -87,8 +76,4 @@ class JsonLines(logging.Formatter):
         return msgspec.json.encode(line).decode()
 
     def _redacted(self, text: str) -> str:
-        for secret in self._secrets:
-            text = text.replace(secret, BLANK)
-        for pattern in _PATTERNS:
-            text = pattern.sub(rf"\g<1>{BLANK}", text)
-        return text
+        return _PAIRING_CODE.sub(MARK.format("pairing-code"), self._redactor.redact(text))

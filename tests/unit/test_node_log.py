@@ -38,7 +38,7 @@ def test_a_record_is_a_line_of_json(home: Home) -> None:
 def test_a_failure_is_logged_with_its_traceback(home: Home) -> None:
     with node_log(home, Config()):
         try:
-            raise ValueError("Bearer abc.def")
+            raise ValueError("Bearer abc.def.ghi.jkl.mno")
         except ValueError:
             log.exception("it failed")
     (line,) = lines(home)
@@ -49,7 +49,7 @@ def test_a_failure_is_logged_with_its_traceback(home: Home) -> None:
 @pytest.mark.parametrize(
     ("text", "secret"),
     [
-        ("sent Authorization: Bearer s3cret-Token_1", "s3cret-Token_1"),
+        ("sent Authorization: Bearer s3cret-Token_1234", "s3cret-Token"),
         ("code able-baker-1234 was minted", "baker"),
         ("push to https://me:hunter2@git.example/x failed", "hunter2"),
         ("GET /hook?token=t0ken&x=1", "t0ken"),
@@ -62,7 +62,7 @@ def test_secrets_are_blanked_out(text: str, secret: str, home: Home) -> None:
         log.info("%s", text)
     (line,) = lines(home)
     assert secret not in line["message"]
-    assert module.BLANK in line["message"]
+    assert "[redacted:" in line["message"]
 
 
 def test_the_file_is_rotated(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
