@@ -7,9 +7,11 @@ go (an embedded node is stopped cleanly) after the terminal has been given back.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual import events
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 TICK_S = 0.2
 """How often countdowns are redrawn while something drains; at other times there is no timer at all."""
+WARM_UP_S = 0.1
+"""Pause before each module that is loaded ahead of its screen."""
 
 
 def _overview() -> Screen[Any]:
@@ -111,7 +115,7 @@ class InstarApp(App[None]):
     """
 
     TITLE = "instar"
-    CSS_PATH = theme.STYLES / "app.tcss"
+    CSS_PATH = theme.STYLES / "frame.tcss"
     ENABLE_COMMAND_PALETTE = True
     COMMANDS: ClassVar[set[Any]] = {_provider}
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (150, "-wide")]  # noqa: RUF012 (an instance variable of App)
@@ -139,10 +143,12 @@ class InstarApp(App[None]):
         read_only: bool = False,
     ) -> None:
         self._plain = "NO_COLOR" in os.environ  # Textual takes it out of the environment
-        super().__init__()
+        super().__init__(ansi_color=True if self._plain else None)  # so that the filter drops all colour
         self.mesh = MeshState(connect)
         self.mesh.listener = self._on_mesh
         self.read_only = read_only
+        self.painted = False
+        """Whether the first frame is out; until then only the frame of a screen is built."""
         self._ui = ui
         self._ticker: Timer | None = None
         self._operations: Operations | None = None
@@ -172,15 +178,33 @@ class InstarApp(App[None]):
         """The first frame is on the screen: now the node may start."""
         self.call_after_refresh(self._begin)
 
-    def _begin(self) -> None:
+    def _load_styles(self) -> None:
+        """Read the styles of all screens, in one pass: each alone would cost a whole parse."""
+        for path in sorted(theme.STYLES.glob("*.tcss")):
+            if path != self.CSS_PATH:
+                self.stylesheet.read(path)
+        self.stylesheet.reparse()
+
+    async def _begin(self) -> None:
+        self.painted = True
+        self._load_styles()
+        await self.base_screen().fill()
+        gc.enable()
         self._ticker = self.set_interval(TICK_S, self._tick, pause=True)
         self.run_worker(self.mesh.run(), name="mesh", exit_on_error=True)
+        self.run_worker(self._warm_up(), name="warm-up", exit_on_error=True)
         for bad in actions.bad_keymap_ids(self._ui.keymap):
             self.notify(
                 f"[ui] keymap: there is no action {bad!r}; ? lists them", severity="warning", markup=False
             )
         if self._ui.theme and self._ui.theme not in self.available_themes:
             self.notify(f"[ui] theme: there is no theme {self._ui.theme!r}", severity="warning", markup=False)
+
+    async def _warm_up(self) -> None:
+        """Load the other screens' modules one by one, so that the first visit is as quick as the next."""
+        for place in actions.PLACES:
+            await asyncio.sleep(WARM_UP_S)
+            import_module(f"instar_tui.screens.{place.name}")
 
     def _on_signal(self) -> None:
         """SIGTERM or SIGHUP: give the terminal back (Textual alone would not) and leave in order."""
@@ -342,6 +366,8 @@ def run_tui(home: Home, config: Config, options: NodeOptions, *, read_only: bool
     Embeds the node, or attaches to the daemon that already runs on this home. SIGTERM and SIGHUP end it in
     order: first the terminal is restored, then the node is stopped.
     """
+
+    gc.disable()  # until the first frame: start-up makes no garbage worth looking for
 
     async def connect() -> Connection:
         from instar_tui.embedding import open_api

@@ -92,7 +92,6 @@ class Operations:
         if result.outcome in ("awake", "already-awake"):
             holder = result.holder_nickname or target
             self._end(operation, "done", f"{holder} is awake, epoch {result.epoch}")
-            self._app.notify(f"{shown(holder)} is awake", markup=False)
         else:
             self._end(operation, "failed", result.reason or result.outcome)
             self._toast_failure(result.reason or f"the handoff was {result.outcome}", "nothing is lost")
@@ -165,7 +164,6 @@ class Operations:
             self._end(operation, "done", f"{result.topic} is already on {where}")
         else:
             self._end(operation, "done", f"{result.topic} runs on {where}")
-        self._app.notify(shown(operation.title), markup=False, timeout=3)
 
     def unpin(self, topic: str) -> None:
         """Let the mesh place a topic again."""
@@ -206,7 +204,8 @@ class Operations:
                 f"Remove {machine.nickname} from the mesh?",
                 (
                     f"{machine.nickname} ({machine.fingerprint}) loses",
-                    "its place in the lease and its tunnel, and secrets are encrypted anew without it. Coming back means pairing again.",
+                    "its place in the lease and its tunnel; secrets are encrypted anew without it.",
+                    "Coming back means pairing again.",
                     "Revoke its git credentials yourself, and rotate the secrets it has read.",
                 ),
                 YES_NO,

@@ -14,14 +14,15 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
-from instar_node.clock import Clock, SystemClock
 from instar_node.errors import InstarError
 
 if TYPE_CHECKING:
     from instar_node.api.protocol import NodeApi
     from instar_node.api.types import HandoffResult, Machine, Status, TopicRow
+    from instar_node.clock import Clock
     from instar_node.events import Event
     from instar_tui.embedding import Connection
 
@@ -70,7 +71,7 @@ class MeshState:
 
     def __init__(self, connect: Callable[[], Awaitable[Connection]], clock: Clock | None = None) -> None:
         self._connect = connect
-        self._clock = clock or SystemClock()
+        self._given_clock = clock
         self.connection: Connection | None = None
         self._connecting: asyncio.Future[Connection] | None = None
         self.status: Status | None = None
@@ -92,6 +93,12 @@ class MeshState:
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._counted_messages = 0
+
+    @cached_property
+    def _clock(self) -> Clock:
+        from instar_node.clock import SystemClock  # not needed for the first frame
+
+        return self._given_clock or SystemClock()
 
     # -- reading ------------------------------------------------------------------------------------------
 

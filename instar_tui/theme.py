@@ -12,7 +12,7 @@ from textual.color import Color
 from textual.theme import Theme
 
 _HERE = Path(__file__).resolve().parent
-STYLES = _HERE.parent / "styles" if (_HERE.parent / "styles" / "app.tcss").exists() else _HERE / "styles"
+STYLES = _HERE.parent / "styles" if (_HERE.parent / "styles" / "frame.tcss").exists() else _HERE / "styles"
 """The style files of the checkout, or their copy inside the wheel."""
 
 NO_COLOR_THEME = "ansi-dark"

@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 log = logging.getLogger("instar.tui")
 
 
+class Body(Vertical):
+    """The part of a screen between its frame; empty in the very first frame, so that it comes at once."""
+
+    def compose(self) -> ComposeResult:
+        screen = cast(MeshScreen, self.screen)
+        if screen.instar.painted:
+            screen.whole = True
+            yield from screen.body()
+
+
 class MeshScreen(Screen[None]):
     """A main screen: header, tabs, alert band, its body, operation strip, keys.
 
@@ -37,13 +47,14 @@ class MeshScreen(Screen[None]):
     FOOTER: ClassVar[tuple[str, ...]] = ()
     ticking: bool = False
     """Whether the screen wants ticks although the lease does not drain."""
+    whole: bool = False
+    """Whether the body is built."""
 
     def compose(self) -> ComposeResult:
         yield Header(classes="header")
         yield Tabs(classes="tabs")
         yield AlertBand(classes="alert")
-        with Vertical(id="body"):
-            yield from self.body()
+        yield Body(id="body")
         yield OperationStrip(classes="operation")
         yield KeyLine(self.SCOPE, self.FOOTER)
 
@@ -83,12 +94,14 @@ class MeshScreen(Screen[None]):
         if not self.is_mounted:
             return
         self._frame()
-        self.refresh_body(kinds)
+        if self.whole:
+            self.refresh_body(kinds)
 
     def tick(self) -> None:
         """Draw what moves by itself: countdowns and ages."""
         self._frame()
-        self.tick_body()
+        if self.whole:
+            self.tick_body()
 
     def tick_body(self) -> None:
         """The part of ``tick`` below the header."""
@@ -97,6 +110,11 @@ class MeshScreen(Screen[None]):
         for child in self.children:
             if isinstance(child, Live):
                 child.sync()
+
+    async def fill(self) -> None:
+        """Build the body after the first frame."""
+        await self.query_one(Body).recompose()
+        self.show(frozenset({"all"}))
 
     def on_screen_resume(self) -> None:
         self.show(frozenset({"all"}))

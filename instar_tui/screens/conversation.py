@@ -11,7 +11,6 @@ from textual.binding import BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from instar_tui import theme
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.screens.topics import ask_topic
@@ -112,7 +111,6 @@ class ConversationScreen(MeshScreen):
     """Messages of the open topic."""
 
     SCOPE = "conversation"
-    CSS_PATH = theme.STYLES / "conversation.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("conversation")]
     AUTO_FOCUS = "Transcript"
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import BindingType
 from textual.widget import Widget
 
-from instar_tui import theme
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.chrome import Framed
@@ -54,7 +53,6 @@ class EventsScreen(MeshScreen):
     """The event stream."""
 
     SCOPE = "events"
-    CSS_PATH = theme.STYLES / "events.tcss"
     FOOTER = ("filter", "copy")
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("events")]
 

@@ -9,7 +9,6 @@ from textual.binding import BindingType
 from textual.containers import VerticalScroll
 from textual.widget import Widget
 
-from instar_tui import theme
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.chrome import Framed
@@ -113,7 +112,6 @@ class HealthScreen(MeshScreen):
     """Alerts, undecided replies, counters."""
 
     SCOPE = "health"
-    CSS_PATH = theme.STYLES / "health.tcss"
     FOOTER = ("copy",)
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("health")]
     AUTO_FOCUS = "#grid"

@@ -12,7 +12,6 @@ from textual.widget import Widget
 from textual.widgets import Input
 
 from instar_node.errors import InstarError
-from instar_tui import theme
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.screens.modals import Words
@@ -31,7 +30,7 @@ class CodeWords(Suggester):
     """Completes the words of a code: ``riv`` becomes ``RIVER-``."""
 
     def __init__(self) -> None:
-        super().__init__(use_cache=True, case_sensitive=False)
+        super().__init__(use_cache=True, case_sensitive=True)
         self._words: list[str] = []
 
     async def get_suggestion(self, value: str) -> str | None:
@@ -39,9 +38,9 @@ class CodeWords(Suggester):
         if len(parts) > WORDS_IN_CODE or len(parts[-1]) < 2:
             return None
         if not self._words:
-            from mnemonic import Mnemonic
+            from instar_node.identity.wordlist import words
 
-            self._words = [word.upper() for word in Mnemonic("english").wordlist]
+            self._words = [word.upper() for word in words()]
         start = parts[-1].upper()
         found = [word for word in self._words if word.startswith(start)]
         if not found:
@@ -129,7 +128,6 @@ class JoinScreen(MeshScreen):
     """Address, code, name; enter joins."""
 
     SCOPE = "join"
-    CSS_PATH = theme.STYLES / "join.tcss"
     FOOTER = ("copy",)
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("join")]
     AUTO_FOCUS = "#url"

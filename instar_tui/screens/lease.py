@@ -9,7 +9,6 @@ from textual.binding import BindingType
 from textual.containers import Horizontal, VerticalScroll
 from textual.widget import Widget
 
-from instar_tui import theme
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.banner import banner
@@ -186,7 +185,6 @@ class LeaseScreen(MeshScreen):
     """All about the lease."""
 
     SCOPE = "lease"
-    CSS_PATH = theme.STYLES / "lease.tcss"
     FOOTER = ("copy",)
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("lease")]
     AUTO_FOCUS = "#scroll"

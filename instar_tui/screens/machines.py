@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import BindingType
 from textual.widget import Widget
 
-from instar_tui import theme
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.chrome import Framed
@@ -87,7 +86,6 @@ class MachinesScreen(MeshScreen):
     """The table of machines, and the selected one in detail."""
 
     SCOPE = "machines"
-    CSS_PATH = theme.STYLES / "machines.tcss"
     FOOTER = ("filter", "copy")
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("machines")]
 

@@ -3,194 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from textual.binding import BindingType
 from textual.containers import Horizontal, Vertical
 from textual.widget import Widget
 
-from instar_tui import theme
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
-from instar_tui.widgets.chrome import Framed
-from instar_tui.widgets.live import Line, heading
-from instar_tui.widgets.panels import Feed, Sentence
-from instar_tui.widgets.text import age, ago, fit, plural, shown, span, spark
-from instar_tui.widgets.vocabulary import machine_mark
-
-if TYPE_CHECKING:
-    from instar_node.api.types import Machine, Status
-
-
-class Title(Framed):
-    """A section title."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self._title = title
-
-    def build(self, width: int) -> Iterable[Line]:
-        return [heading(self._title, width)]
-
-
-class Cards(Framed):
-    """One line a machine: role, reach, topics, lag and its recent course."""
-
-    def build(self, width: int) -> Iterable[Line]:
-        machines = self.mesh.machines()
-        yield heading("machines", width, plural(len(machines), "machine") if machines else "")
-        for machine in machines:
-            yield self._card(machine, width)
-
-    def _card(self, machine: Machine, width: int) -> Line:
-        mark = machine_mark(machine)
-        line: Line = [
-            (f" {mark.glyph} ", mark.style),
-            (f"{fit(shown(machine.nickname), 12)} ", "bold" if machine.is_self else ""),
-            (f"{fit(mark.word, 11)} ", mark.style),
-            (f"{fit(self._reach(machine), 13)} ", "" if machine.online else "$muted"),
-            (f"{fit(self._topics(machine), 10)} ", "" if machine.topics else "$muted"),
-            *self._lag(machine),
-        ]
-        if width >= 90:
-            line.append((f" {self._course(machine)} ", "$awake" if machine.role == "awake" else "$standby"))
-        if width >= 130:
-            line.append((f" rtt {fit(span(machine.rtt_ms), 7)} v{fit(shown(machine.version), 8)}", "$muted"))
-        note = "" if machine.role == "awake" else shown(machine.status_text)
-        line.append((f" {note}", "$muted" if machine.status == "ok" else "$needs-you"))
-        return line
-
-    @staticmethod
-    def _reach(machine: Machine) -> str:
-        if machine.is_self:
-            return "this machine"
-        if machine.online:
-            return f"rtt {span(machine.rtt_ms)}"
-        return f"seen {ago(machine.last_seen_ms)}"
-
-    @staticmethod
-    def _topics(machine: Machine) -> str:
-        return plural(machine.topics, "topic") if machine.topics else "–"
-
-    @staticmethod
-    def _lag(machine: Machine) -> Line:
-        if machine.role == "awake":
-            return [(fit("source", 11), "$muted")]
-        if machine.lag is None:
-            return [(fit("lag –", 11), "$muted")]
-        slow = machine.lag.ms >= 1_000
-        return [(fit(f"lag {span(machine.lag.ms)}", 11), "$needs-you" if slow else "")]
-
-    def _course(self, machine: Machine) -> str:
-        if machine.role == "awake":
-            return spark(list(self.mesh.activity), 16)
-        lags = [sample.lag_ms for sample in self.mesh.samples.get(machine.machine_id, ())]
-        return spark(lags, 16, ceiling=max([40, *lags[-16:]]))
-
-
-class FirstSteps(Framed):
-    """Instead of a list of one machine: how to get the second."""
-
-    def build(self, width: int) -> Iterable[Line]:
-        status = self.mesh.status
-        url = status.me.urls[0] if status and status.me.urls else "http://THIS-MACHINE:7707"
-        name = shown(status.me.nickname) if status else "this machine"
-        yield heading("one machine so far", width)
-        yield []
-        yield [
-            (" This is a mesh of one: ", ""),
-            (name, "bold $awake"),
-            (" answers, and nobody could take over.", ""),
-        ]
-        yield [(" Three steps to the second machine:", "")]
-        yield []
-        yield [
-            ("  1 ", "bold $awake"),
-            (" there   ", "$muted"),
-            ("install instar-tui, the way you did here", ""),
-        ]
-        yield [
-            ("  2 ", "bold $awake"),
-            (" here    ", "$muted"),
-            ("press ", ""),
-            ("p", "bold $awake"),
-            (": a code appears, good for two minutes", ""),
-        ]
-        yield [
-            ("  3 ", "bold $awake"),
-            (" there   ", "$muted"),
-            (f"instar join {shown(url)} --code THE-CODE", "bold"),
-        ]
-        yield [("    ", ""), ("         and then ", "$muted"), ("instar-tui", "bold")]
-        yield []
-        yield [
-            (" Meanwhile: ", "$muted"),
-            ("5", "bold $awake"),
-            (" then ", "$muted"),
-            ("n", "bold $awake"),
-            (" begins a conversation here.", "$muted"),
-        ]
-
-
-class Facts(Framed):
-    """Topics, undecided replies, hub: one line each."""
-
-    def build(self, width: int) -> Iterable[Line]:
-        status = self.mesh.status
-        if status is None:
-            return
-        yield heading("mesh", width)
-        yield self._topics(status)
-        yield self._hub(status)
-        for alert in status.health.alerts[:2]:
-            yield [
-                (" ⚠ ", "bold $needs-you"),
-                (shown(alert.message), ""),
-                (f"  {shown(alert.hint)}", "$muted"),
-            ]
-
-    def _topics(self, status: Status) -> Line:
-        rows = status.topics
-        pinned = sum(row.reason == "pinned" for row in rows)
-        waiting = sum(bool(row.pending_reason) or row.reason == "unowned" for row in rows)
-        queued = sum(row.queued for row in rows)
-        line: Line = [
-            (" topics     ", "$muted"),
-            (f"{len(rows):,}", "bold"),
-            (f"   pinned {pinned} · queued {queued}", "$muted"),
-        ]
-        if waiting:
-            line.append((f" · {waiting} waiting", "$needs-you"))
-        line.append(("      undecided replies ", "$muted"))
-        line.append((str(status.outbox), "bold $needs-you" if status.outbox else "bold"))
-        return line
-
-    def _hub(self, status: Status) -> Line:
-        hub = status.lease.hub
-        line: Line = [
-            (" hub        ", "$muted"),
-            (shown(hub.url) if hub.kind != "embedded" else "on the awake machine", ""),
-        ]
-        if hub.kind == "embedded":
-            line.append(("   no automatic failover", "$muted"))
-        elif hub.reachable:
-            line.append((f"   ✔ reachable, {span(hub.latency_ms)}", "$awake"))
-        else:
-            line.append((f"   ✕ unreachable: {shown(hub.error or '')}", "$danger"))
-        if hub.last_write_ms_ago is not None and hub.kind != "embedded":
-            line.append((f", untouched for {age(hub.last_write_ms_ago + self.mesh.elapsed_ms())}", "$muted"))
-        return line
+from instar_tui.widgets.live import Live
 
 
 class OverviewScreen(MeshScreen):
     """The first screen."""
 
     SCOPE = "overview"
-    CSS_PATH = theme.STYLES / "overview.tcss"
     FOOTER = ("go-pair",)
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("overview")]
 
     def body(self) -> Iterable[Widget]:
+        from instar_tui.widgets.cards import Cards, Facts, FirstSteps, Title
+        from instar_tui.widgets.panels import Feed, Sentence
+
         with Horizontal(id="columns"):
             with Vertical(id="left"):
                 yield Sentence(id="sentence")
@@ -203,12 +37,12 @@ class OverviewScreen(MeshScreen):
 
     def refresh_body(self, kinds: frozenset[str]) -> None:
         alone = self.mesh.status is not None and len(self.mesh.machines()) == 1
-        self.query_one(Cards).display = not alone
-        self.query_one(FirstSteps).display = alone
+        self.query_one("#cards").display = not alone
+        self.query_one("#first").display = alone
         super().refresh_body(kinds)
 
     def tick_body(self) -> None:
-        self.query_one(Sentence).sync()
+        self.query_one("#sentence", Live).sync()
 
     def copyable(self) -> str:
         """The command a second machine needs; with several machines, this machine's id."""

@@ -9,7 +9,6 @@ from textual.binding import BindingType
 from textual.widget import Widget
 
 from instar_node.errors import InstarError
-from instar_tui import theme
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.banner import banner
@@ -213,7 +212,6 @@ class PairScreen(MeshScreen):
     """One pairing session."""
 
     SCOPE = "pair"
-    CSS_PATH = theme.STYLES / "pair.tcss"
     FOOTER = ("copy",)
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("pair")]
     AUTO_FOCUS = None

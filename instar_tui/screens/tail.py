@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, cast
 from textual.binding import BindingType
 from textual.widget import Widget
 
-from instar_tui import theme
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.chart import plot
@@ -108,7 +107,6 @@ class TailScreen(MeshScreen):
     """Lag of every copy."""
 
     SCOPE = "tail"
-    CSS_PATH = theme.STYLES / "tail.tcss"
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("tail")]
 
     def body(self) -> Iterable[Widget]:

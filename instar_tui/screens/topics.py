@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 from textual.binding import BindingType
 from textual.widget import Widget
 
-from instar_tui import theme
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.screens.modals import AskScreen
@@ -101,7 +100,6 @@ class TopicsScreen(MeshScreen):
     """The table of topics."""
 
     SCOPE = "topics"
-    CSS_PATH = theme.STYLES / "topics.tcss"
     FOOTER = ("filter", "sort")
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("topics")]
 

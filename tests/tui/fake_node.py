@@ -181,7 +181,7 @@ class FakeNode:
             said(
                 2,
                 "agent",
-                "It is: 412 tests passed here, the slowest 14 s.\nI left the log in state/builds/nightly.log.",
+                "It is: 412 tests passed, the slowest in 14 s.\nThe log is state/builds/nightly.log.",
                 MINI,
                 6,
                 None,

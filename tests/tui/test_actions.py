@@ -1,0 +1,73 @@
+"""One table of actions feeds keys, footer, help and palette; people remap it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from instar_tui.actions import ACTIONS, BY_ID, EVERYWHERE, PLACES
+from tests.tui.conftest import Centre, running
+from tests.tui.fake_node import FakeNode
+
+
+def test_ids_are_unique_and_every_action_says_what_it_does() -> None:
+    assert len(BY_ID) == len(ACTIONS)
+    assert all(action.title and action.tooltip and action.group for action in ACTIONS)
+
+
+@pytest.mark.parametrize("scope", [place.name for place in PLACES])
+def test_no_key_means_two_things_on_one_screen(scope: str) -> None:
+    own = [key for a in ACTIONS if a.scope != EVERYWHERE and a.on(scope) for key in a.key.split(",")]
+    assert [key for key, times in Counter(own).items() if times > 1] == []
+    everywhere = [key for a in ACTIONS if a.scope == EVERYWHERE for key in a.key.split(",")]
+    assert [key for key, times in Counter(everywhere).items() if times > 1] == []
+
+
+async def test_every_action_has_a_method_behind_it(centre: Centre) -> None:
+    for action in ACTIONS:
+        scopes = (
+            [place.name for place in PLACES] if action.scope == EVERYWHERE else [action.scope, *action.also]
+        )
+        for scope in scopes:
+            await centre.go(scope)
+            holders = (centre.app.base_screen(), centre.app)
+            assert any(hasattr(holder, f"action_{action.method}") for holder in holders), (action.id, scope)
+
+
+async def test_help_lists_every_action_with_its_command(node: FakeNode) -> None:
+    async with running(node, size=(160, 120)) as centre:
+        await centre.pilot.press("question_mark")
+        await centre.until("in every table")
+        text = centre.text()
+        for action in ACTIONS:
+            assert action.tooltip[:40] in text
+            assert action.cli in text
+
+
+async def test_a_person_remaps_a_key_and_the_footer_says_so(node: FakeNode) -> None:
+    async with running(node, keymap={"go-topics": "f5", "transfer": "m"}) as centre:
+        await centre.pilot.press("f5")
+        assert centre.app.current_mode == "topics"
+        await centre.until(" m  transfer" if " m  transfer" in centre.text() else " m transfer")
+        await centre.pilot.press("m")
+        await centre.until("move 42 to")
+
+
+async def test_a_keymap_for_no_action_is_named(node: FakeNode) -> None:
+    async with running(node, keymap={"teleport": "f9"}) as centre:
+        await centre.until("there is no action 'teleport'")
+
+
+async def test_a_click_on_a_tab_goes_there(centre: Centre) -> None:
+    x = centre.lines()[1].index("5 Topics")
+    await centre.pilot.click(offset=(x + 2, 1))
+    await centre.pilot.pause()
+    assert centre.app.current_mode == "topics"
+
+
+async def test_a_click_on_a_key_does_what_the_key_does(centre: Centre) -> None:
+    await centre.go("topics")
+    x = centre.lines()[-1].index("t transfer")
+    await centre.pilot.click(offset=(x + 3, 35))
+    await centre.until("move 42 to")

@@ -1,0 +1,125 @@
+"""The table: cursor, order and filter over rows that change beneath it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+from textual.app import App, ComposeResult
+
+from instar_tui.theme import DARK
+from instar_tui.widgets.grid import Column, Grid
+
+
+@dataclass
+class Fruit:
+    name: str
+    weight: int
+
+
+COLUMNS: list[Column[Fruit]] = [
+    Column("name", 8, lambda f: f.name, lambda f: f.name),
+    Column("weight", 6, lambda f: str(f.weight), lambda f: f.weight, right=True),
+    Column("remark", 10, lambda f: ("juicy", "$muted"), flex=1, wide=60),
+]
+FRUIT = [Fruit("pear", 3), Fruit("apple", 20), Fruit("quince", 7)]
+
+
+class Orchard(App[None]):
+    """A table alone."""
+
+    def get_theme_variable_defaults(self) -> dict[str, str]:
+        return DARK.variables
+
+    def compose(self) -> ComposeResult:
+        yield Grid(COLUMNS, lambda f: f.name)
+
+    def on_mount(self) -> None:
+        self.grid.set_rows(FRUIT)
+        self.grid.focus()
+
+    @property
+    def grid(self) -> Grid[Fruit]:
+        return self.query_one(Grid)
+
+    def line(self, y: int) -> str:
+        return self.grid.render_line(y).text
+
+
+def names(app: Orchard) -> list[str]:
+    return [row.name for row in app.grid.rows]
+
+
+async def test_the_cursor_stays_on_its_row_when_rows_come_above_it() -> None:
+    app = Orchard()
+    async with app.run_test(size=(40, 10)) as pilot:
+        await pilot.press("j")
+        assert app.grid.selected == FRUIT[1]
+        app.grid.set_rows([Fruit("fig", 1), *FRUIT])
+        assert app.grid.selected == FRUIT[1]
+        assert app.line(3).startswith("▌ apple")
+
+
+async def test_vim_keys_reach_both_ends() -> None:
+    app = Orchard()
+    async with app.run_test(size=(40, 10)) as pilot:
+        await pilot.press("G")
+        assert app.grid.selected == FRUIT[2]
+        await pilot.press("k", "g")
+        assert app.grid.selected == FRUIT[0]
+
+
+async def test_sorting_goes_through_the_columns_and_back() -> None:
+    app = Orchard()
+    async with app.run_test(size=(40, 10)):
+        seen = []
+        for _ in range(3):
+            app.grid.sort_next()
+            seen.append(names(app))
+        assert seen == [["apple", "pear", "quince"], ["pear", "quince", "apple"], ["pear", "apple", "quince"]]
+        app.grid.sort_next()
+        app.grid.sort_reverse()
+        assert names(app) == ["quince", "pear", "apple"]
+
+
+@pytest.mark.parametrize(
+    ("typed", "left"), [("pe", ["pear"]), ("!pe", ["apple", "quince"]), ("e p", ["pear", "apple"])]
+)
+async def test_the_filter_takes_words_and_an_inverse(typed: str, left: list[str]) -> None:
+    app = Orchard()
+    async with app.run_test(size=(40, 10)) as pilot:
+        app.grid.start_filter()
+        await pilot.press(*typed.replace(" ", "␣").replace("␣", " "))
+        assert names(app) == left
+        await pilot.press("enter", "j")
+        assert names(app) == left
+        app.grid.clear_filter()
+        assert len(names(app)) == 3
+
+
+async def test_a_column_that_needs_width_is_left_out_of_a_narrow_table() -> None:
+    app = Orchard()
+    async with app.run_test(size=(40, 10)) as pilot:
+        assert "remark" not in app.line(0)
+        await pilot.resize_terminal(80, 10)
+        assert "remark" in app.line(0)
+        assert "juicy" in app.line(1)
+
+
+async def test_only_the_lines_in_sight_are_drawn() -> None:
+    drawn: list[str] = []
+
+    def cell(fruit: Fruit) -> str:
+        drawn.append(fruit.name)
+        return fruit.name
+
+    class Large(Orchard):
+        def compose(self) -> ComposeResult:
+            yield Grid([Column("name", 8, cell)], lambda f: f.name)
+
+        def on_mount(self) -> None:
+            self.grid.set_rows([Fruit(f"f{i}", i) for i in range(5_000)])
+
+    app = Large()
+    async with app.run_test(size=(40, 10)):
+        assert 0 < len(set(drawn)) <= 10

@@ -1,0 +1,160 @@
+"""Moving topics and the lease: answered at once, drawn step by step, asked only where it matters."""
+
+from __future__ import annotations
+
+import asyncio
+
+from instar_node.errors import InstarError
+from tests.tui.conftest import Centre, running
+from tests.tui.fake_node import ATTIC, MINI, FakeNode
+
+
+async def test_with_two_machines_one_key_transfers_to_the_other() -> None:
+    async with running(FakeNode(2)) as centre:
+        await centre.go("topics")
+        await centre.pilot.press("t")
+        await centre.until("42 runs on mini")
+        assert centre.node.called("transfer")[0].to == "mini"
+        assert "✔ drained 4ms" in centre.text()
+        assert "z takes it back" in centre.text()
+
+
+async def test_with_more_a_digit_picks(centre: Centre) -> None:
+    await centre.go("topics")
+    await centre.pilot.press("t")
+    await centre.until("move 42 to")
+    assert "1  attic" in centre.text()
+    await centre.pilot.press("2")
+    await centre.until("42 runs on mini")
+
+
+async def test_the_row_says_moving_before_the_node_has_answered(node: FakeNode) -> None:
+    node.gate = asyncio.Event()
+    async with running(node) as centre:
+        await centre.go("topics")
+        centre.app.operations.transfer("42", "mini")
+        await centre.until("desk→mini", 0.5)
+        assert "moving…" in centre.text()
+        node.gate.set()
+        await centre.until(lambda: "moving…" not in centre.text())
+        assert "■ pinned" in centre.text()
+
+
+async def test_a_transfer_is_taken_back_with_one_key(centre: Centre) -> None:
+    await centre.go("topics")
+    centre.app.operations.transfer("42", "mini")
+    await centre.until("42 runs on mini")
+    await centre.pilot.press("z")
+    await centre.until("42 runs on desk")
+    assert centre.node.called("transfer")[1].undo
+
+
+async def test_running_work_asks_and_the_answer_carries_the_token(node: FakeNode) -> None:
+    node.confirm = True
+    async with running(node) as centre:
+        await centre.go("topics")
+        centre.app.operations.transfer("42", "mini")
+        await centre.until("42 is being answered on desk")
+        await centre.pilot.press("y")
+        await centre.until("42 runs on mini")
+        assert [body.confirm for body in node.called("transfer")] == [None, "token-1"]
+
+
+async def test_a_no_leaves_the_topic_where_it_is(node: FakeNode) -> None:
+    node.confirm = True
+    async with running(node) as centre:
+        await centre.go("topics")
+        centre.app.operations.transfer("42", "mini")
+        await centre.until("42 is being answered on desk")
+        await centre.pilot.press("n")
+        await centre.until(lambda: "moving…" not in centre.text())
+        assert node.topics_[0].owner_nickname == "desk"
+        assert len(node.called("transfer")) == 1
+
+
+async def test_a_refusal_is_shown_with_its_hint(centre: Centre) -> None:
+    centre.node.failing = InstarError("rate-limited", "42 moved 3 s ago", "wait 7 s, or z")
+    centre.app.operations.transfer("42", "mini")
+    await centre.until("wait 7 s, or z")
+    assert not centre.app.mesh.moving
+
+
+async def test_handing_off_draws_the_steps_and_the_header_follows(centre: Centre) -> None:
+    await centre.go("machines")
+    await centre.pilot.press("j", "j", "h")
+    await centre.until("mini is awake, epoch 8")
+    assert centre.node.called("handoff")[0].to == MINI
+    assert "✔ drained" in centre.text()
+    await centre.until(lambda: "● standby" in centre.lines()[0])
+
+
+async def test_the_nearest_standby_is_offered_on_leaving_and_the_lease_is_handed_over(node: FakeNode) -> None:
+    node.machines_[2].electorate = False
+    async with running(node) as centre:
+        await centre.pilot.press("q")
+        await centre.until("Who answers when you leave?")
+        assert "hand off to mini, then leave" in centre.text()
+        await centre.pilot.press("h")
+        await centre.until(lambda: not centre.app.is_running or centre.app._exit)
+        assert node.called("handoff")[0].to == MINI
+
+
+async def test_leaving_a_daemon_asks_nothing(node: FakeNode) -> None:
+    async with running(node, embedded=False) as centre:
+        await centre.pilot.press("q")
+        await centre.pilot.pause()
+        assert centre.app._exit
+
+
+async def test_escape_goes_back_to_the_overview_and_asks_there(node: FakeNode) -> None:
+    async with running(node, embedded=False) as centre:
+        await centre.go("topics")
+        await centre.pilot.press("escape")
+        assert centre.app.current_mode == "overview"
+        await centre.pilot.press("escape")
+        await centre.until("Leave the control centre?")
+        await centre.pilot.press("escape")
+        assert not centre.app._exit
+
+
+async def test_read_only_changes_nothing(node: FakeNode) -> None:
+    async with running(node, read_only=True) as centre:
+        assert "read-only" in centre.lines()[0]
+        for place, key in (
+            ("topics", "t"),
+            ("topics", "u"),
+            ("machines", "h"),
+            ("machines", "x"),
+            ("lease", "w"),
+        ):
+            await centre.go(place)
+            await centre.pilot.press(key)
+        await centre.go("pair")
+        await centre.pilot.pause(0.2)
+        centre.app.run_by_id("wakeup")
+        await centre.until("read-only view")
+        changed = {name for name, _ in node.calls} - {"messages", "outbox", "pair_view"}
+        assert changed == set()
+
+
+async def test_the_palette_understands_a_sentence(centre: Centre) -> None:
+    await centre.pilot.press("ctrl+p")
+    await centre.pilot.press(*"transfer 42 attic")
+    await centre.until("transfer topic 42 to attic")
+    await centre.pilot.press("enter", "enter")
+    await centre.until(lambda: centre.node.called("transfer"))
+    assert (centre.node.called("transfer")[0].topic, centre.node.called("transfer")[0].to) == ("42", "attic")
+
+
+async def test_waking_up_where_it_is_awake_is_no_error(centre: Centre) -> None:
+    await centre.pilot.press("w")
+    await centre.until("desk is already awake")
+    assert centre.node.called("wakeup") == []
+
+
+async def test_waking_up_moves_the_lease_here(node: FakeNode) -> None:
+    node.machines_[0].role, node.machines_[2].role = "standby", "awake"
+    async with running(node) as centre:
+        await centre.pilot.press("w")
+        await centre.until("desk is awake, epoch 8")
+        assert node.machines_[2].machine_id == ATTIC

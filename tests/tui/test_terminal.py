@@ -1,0 +1,122 @@
+"""The program in a real pseudo-terminal: first frame, signals, colours."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = """
+import asyncio, sys
+from instar_node.config import UiSettings
+from instar_tui.app import InstarApp
+from tests.tui.fake_node import FakeConnection, FakeNode
+
+async def connect():
+    return FakeConnection(FakeNode())
+
+async def main():
+    app = InstarApp(connect, UiSettings())
+    try:
+        await app.run_async()
+    finally:
+        await app.mesh.close()
+    return app.return_code or 0
+
+sys.exit(asyncio.run(main()))
+"""
+
+
+class Terminal:
+    """A program in a pseudo-terminal of 100x30, and all it wrote."""
+
+    def __init__(self, **environment: str) -> None:
+        self._main, side = pty.openpty()
+        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
+        clean = {k: v for k, v in os.environ.items() if not k.startswith(("TEXTUAL", "NO_COLOR"))}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", PROGRAM],
+            stdin=side,
+            stdout=side,
+            stderr=side,
+            cwd=ROOT,
+            env={**clean, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environment},
+            start_new_session=True,
+        )
+        os.close(side)
+        self.written = b""
+
+    def read(self, until: bytes | None, seconds: float = 10.0) -> None:
+        """Collect what is written, until a text or the end."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if until is not None and until in self.written:
+                return
+            if select.select([self._main], [], [], 0.05)[0]:
+                try:
+                    self.written += os.read(self._main, 65_536)
+                except OSError:
+                    return
+        assert until is None, f"{until!r} was not written"
+
+    def close(self) -> None:
+        """End the program and let go of the terminal."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._main)
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_gives_the_terminal_back_and_exits_0(kind: signal.Signals) -> None:
+    terminal = Terminal()
+    try:
+        terminal.read(b"quiet-river")
+        assert b"\x1b[?1049h" in terminal.written
+        terminal.process.send_signal(kind)
+        terminal.read(None, 3.0)
+        assert terminal.process.wait(5) == 0
+        assert terminal.written.rindex(b"\x1b[?1049l") > terminal.written.rindex(b"\x1b[?1049h")
+        assert b"\x1b[?1000l" in terminal.written, "mouse reports are off again"
+        assert b"\x1b[?25h" in terminal.written, "the cursor is back"
+    finally:
+        terminal.close()
+
+
+def test_no_color_sends_no_colour_at_all() -> None:
+    terminal = Terminal(NO_COLOR="1")
+    try:
+        terminal.read(b"quiet-river")
+        terminal.read(None, 0.5)
+    finally:
+        terminal.close()
+    coloured = [
+        sequence
+        for sequence in re.findall(rb"\x1b\[([0-9;]*)m", terminal.written)
+        if re.search(rb"(^|;)(3[0-8]|4[0-8]|9[0-7]|10[0-7])(;|$)", sequence)
+    ]
+    assert coloured == []
+    assert "◆ AWAKE".encode() in terminal.written, "glyph and word say it all"
+
+
+def test_the_app_loads_neither_the_node_nor_its_libraries_before_the_first_frame() -> None:
+    code = (
+        "import sys, instar_tui.app, instar_tui.screens.overview;"
+        "heavy = {'aiohttp', 'pygit2', 'nacl', 'cryptography', 'msgspec', 'click'};"
+        "print(sorted({m.partition('.')[0] for m in sys.modules} & heavy),"
+        "[m for m in sys.modules if m.startswith('instar_node.') and m != 'instar_node.errors'])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[] []"
