@@ -1,0 +1,90 @@
+"""The conversation as the ledger has it: messages and committed replies of a topic, in line order."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import msgspec
+
+from instar_node.contracts import Database, HistoryItem
+from instar_node.delivery.rows import MessageRow, public_key, reply_id
+
+_decode_row = msgspec.msgpack.Decoder(MessageRow).decode
+
+
+class Line(msgspec.Struct, frozen=True):
+    """One line of a topic. ``key`` of an agent line is its reply id; ``reply_to`` the answered message's
+    public key; ``state`` the delivery state of a user's message."""
+
+    seq: int
+    role: str
+    text: str
+    at: str
+    key: str
+    reply_to: str | None
+    epoch: int
+    machine_id: str
+    state: str | None
+
+
+class Conversation:
+    """Reads topics from this machine's own copy."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def lines(self, topic: str, after: int = 0, limit: int = 200) -> list[Line]:
+        """Up to ``limit`` lines numbered above ``after``, oldest first."""
+        return await self._database.read(lambda c: _page(c, topic, ">", after, "ASC", limit))
+
+    async def history(self, topic: str, before: int, limit: int) -> tuple[HistoryItem, ...]:
+        """The last ``limit`` lines numbered below ``before``, oldest first: what an agent is given."""
+        if limit <= 0:
+            return ()
+        lines = await self._database.read(lambda c: _page(c, topic, "<", before, "DESC", limit))
+        return tuple(HistoryItem(line.role, line.text, line.at) for line in lines)
+
+
+def _page(
+    connection: sqlite3.Connection, topic: str, side: str, bound: int, order: str, limit: int
+) -> list[Line]:
+    # side and order are our own constants; a topic's rows are found by index either way.
+    window = f"topic = ? AND seq {side} ? ORDER BY seq {order} LIMIT ?"
+    asked = (topic, bound, limit)
+    users = connection.execute(f"SELECT row FROM messages WHERE {window}", asked)  # noqa: S608
+    lines = [line for (blob,) in users if (line := _user_line(_decode_row(blob))) is not None]
+    parts = connection.execute(
+        "SELECT m.row, r.part FROM (SELECT key, part, seq FROM replies"  # noqa: S608
+        f" WHERE {window}) r JOIN messages m ON m.key = r.key",
+        asked,
+    )
+    lines += [line for blob, part in parts if (line := agent_line(_decode_row(blob), part)) is not None]
+    lines.sort(key=lambda line: line.seq, reverse=order == "DESC")
+    return sorted(lines[:limit], key=lambda line: line.seq)
+
+
+def _user_line(row: MessageRow) -> Line | None:
+    origin = row.origin
+    if origin is None:
+        return None
+    key = public_key(row.key)
+    return Line(
+        origin.seq, "user", origin.text, origin.at, key, None, origin.epoch, origin.machine, row.state
+    )
+
+
+def agent_line(row: MessageRow, part: int) -> Line | None:
+    """One part of a committed answer; ``None`` while it is not committed."""
+    if row.commit is None or row.reservation is None or part >= len(row.reservation.replies):
+        return None
+    return Line(
+        row.commit.seq + part,
+        "agent",
+        row.reservation.replies[part],
+        row.commit.at,
+        reply_id(row.key, part),
+        public_key(row.key),
+        row.commit.epoch,
+        row.commit.machine,
+        None,
+    )

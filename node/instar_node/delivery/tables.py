@@ -1,0 +1,188 @@
+"""The ledger's tables: every SQL statement of the replicated log and its view."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+import msgspec
+
+from instar_node.contracts import LogPosition, Placement
+from instar_node.delivery.entries import LogEntry, Mark, Opening, Reported, decode_body
+from instar_node.delivery.rows import MessageRow
+from instar_node.delivery.state import LedgerState, TopicHead, Totals
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_row = msgspec.msgpack.Decoder(MessageRow).decode
+_decode_head = msgspec.msgpack.Decoder(TopicHead).decode
+_decode_placement = msgspec.msgpack.Decoder(Placement).decode
+
+LogRow = tuple[int, int, str, bytes, bytes, int, int]
+"""epoch, seq, kind, body, hash, and the running totals of this copy."""
+
+
+def load_state(connection: sqlite3.Connection) -> LedgerState:
+    """The state as the database has it."""
+    state = LedgerState()
+    last = connection.execute(
+        "SELECT epoch, seq, hash, count, bytes FROM ledger_log ORDER BY epoch DESC, seq DESC LIMIT 1"
+    ).fetchone()
+    if last is not None:
+        state.head, state.totals = Mark(*last[:3]), Totals(*last[3:])
+        state.opened_by, state.incomplete = load_opening(connection, state.head.epoch)
+    for (blob,) in connection.execute("SELECT row FROM messages WHERE open = 1"):
+        row = _decode_row(blob)
+        state.open[row.key] = row
+    for (blob,) in connection.execute("SELECT row FROM topics"):
+        head = _decode_head(blob)
+        state.topics[head.topic] = head
+    for (blob,) in connection.execute("SELECT row FROM placements"):
+        placement = _decode_placement(blob)
+        state.placements[placement.topic] = placement
+    return state
+
+
+def load_row(connection: sqlite3.Connection, key: str) -> MessageRow | None:
+    """One row from the database."""
+    found = connection.execute("SELECT row FROM messages WHERE key = ?", (key,)).fetchone()
+    return None if found is None else _decode_row(found[0])
+
+
+def load_opening(connection: sqlite3.Connection, epoch: int) -> tuple[str | None, frozenset[str]]:
+    """Who opened an epoch, and which machines have still not reported in it."""
+    first = connection.execute(
+        "SELECT epoch, seq, kind, body, hash FROM ledger_log WHERE epoch = ? AND seq = 1", (epoch,)
+    ).fetchone()
+    if first is None:
+        return None, frozenset()
+    opening = decode_body(LogEntry(*first))
+    if not isinstance(opening, Opening):
+        return None, frozenset()
+    reported = connection.execute(
+        "SELECT epoch, seq, kind, body, hash FROM ledger_log WHERE epoch = ? AND kind = 'reported'", (epoch,)
+    ).fetchall()
+    bodies = [decode_body(LogEntry(*row)) for row in reported]
+    came = {body.machine for body in bodies if isinstance(body, Reported)}
+    return opening.machine, frozenset(opening.incomplete) - came
+
+
+def entries_after(
+    connection: sqlite3.Connection, after: LogPosition, max_bytes: int | None = None
+) -> list[LogEntry]:
+    """The entries after a position, in order: all, or the first and as many more as fit ``max_bytes``."""
+    cursor = connection.execute(
+        "SELECT epoch, seq, kind, body, hash FROM ledger_log WHERE (epoch, seq) > (?, ?) ORDER BY epoch, seq",
+        (after.epoch, after.seq),
+    )
+    entries: list[LogEntry] = []
+    size = 0
+    for row in cursor:
+        entry = LogEntry(*row)
+        size += entry.size
+        if entries and max_bytes is not None and size > max_bytes:
+            break
+        entries.append(entry)
+    return entries
+
+
+def last_marks(connection: sqlite3.Connection, limit: int) -> list[Mark]:
+    """The last mark of each epoch, newest epoch first."""
+    marks: list[Mark] = []
+    below = 1 << 62
+    while len(marks) < limit:
+        found = connection.execute(
+            "SELECT epoch, seq, hash FROM ledger_log WHERE epoch < ? ORDER BY epoch DESC, seq DESC LIMIT 1",
+            (below,),
+        ).fetchone()
+        if found is None:
+            break
+        marks.append(Mark(*found))
+        below = found[0]
+    return marks
+
+
+def mark_at(connection: sqlite3.Connection, position: LogPosition) -> Mark | None:
+    """The mark at a position, if the log has it."""
+    found = connection.execute(
+        "SELECT epoch, seq, hash FROM ledger_log WHERE epoch = ? AND seq = ?", (position.epoch, position.seq)
+    ).fetchone()
+    return None if found is None else Mark(*found)
+
+
+def totals_at(connection: sqlite3.Connection, position: LogPosition) -> Totals:
+    """Running totals at a position of the log; zero before its first entry."""
+    found = connection.execute(
+        "SELECT count, bytes FROM ledger_log WHERE epoch = ? AND seq = ?", (position.epoch, position.seq)
+    ).fetchone()
+    return Totals(0, 0) if found is None else Totals(*found)
+
+
+# -- writing ----------------------------------------------------------------------------------------------
+
+
+def insert_log(connection: sqlite3.Connection, rows: Iterable[LogRow]) -> None:
+    """Add entries at the end of the log."""
+    connection.executemany("INSERT INTO ledger_log VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def delete_log_after(connection: sqlite3.Connection, position: LogPosition) -> None:
+    """Cut the log off after a position."""
+    connection.execute("DELETE FROM ledger_log WHERE (epoch, seq) > (?, ?)", (position.epoch, position.seq))
+
+
+def save_rows(connection: sqlite3.Connection, rows: Iterable[MessageRow]) -> None:
+    """Write message rows and the line numbers of their committed replies."""
+    rows = list(rows)
+    connection.executemany(
+        "INSERT INTO messages VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
+        " SET topic=excluded.topic, seq=excluded.seq, open=excluded.open, row=excluded.row",
+        [_message_columns(row) for row in rows],
+    )
+    connection.executemany(
+        "INSERT INTO replies VALUES (?, ?, ?, ?) ON CONFLICT (key, part) DO UPDATE SET seq=excluded.seq",
+        [line for row in rows for line in _reply_lines(row)],
+    )
+
+
+def save_topics(connection: sqlite3.Connection, heads: Iterable[TopicHead]) -> None:
+    """Write the newest lines of topics."""
+    connection.executemany(
+        "INSERT INTO topics VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET row=excluded.row",
+        [(head.topic, _encode(head)) for head in heads],
+    )
+
+
+def save_placements(connection: sqlite3.Connection, placements: Iterable[Placement]) -> None:
+    """Write where topics run."""
+    connection.executemany(
+        "INSERT INTO placements VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET row=excluded.row",
+        [(placement.topic, _encode(placement)) for placement in placements],
+    )
+
+
+def note_orphans(connection: sqlite3.Connection, notes: Iterable[tuple[str, str]]) -> None:
+    """Remember rows (``message`` or ``placement``, and which) whose entries were cut off."""
+    connection.executemany("INSERT OR IGNORE INTO ledger_orphans VALUES (?, ?)", notes)
+
+
+def load_orphans(connection: sqlite3.Connection) -> list[tuple[str, str]]:
+    """What ``note_orphans`` noted."""
+    return connection.execute("SELECT kind, id FROM ledger_orphans").fetchall()
+
+
+def forget_orphans(connection: sqlite3.Connection) -> None:
+    """They are in the log again."""
+    connection.execute("DELETE FROM ledger_orphans")
+
+
+def _message_columns(row: MessageRow) -> tuple[str, str, int, int, bytes]:
+    origin = row.origin
+    topic, seq = (origin.topic, origin.seq) if origin is not None else ("", 0)
+    return row.key, topic, seq, int(row.open), _encode(row)
+
+
+def _reply_lines(row: MessageRow) -> list[tuple[str, int, str, int]]:
+    if row.commit is None or row.origin is None or row.reservation is None:
+        return []
+    first, topic = row.commit.seq, row.origin.topic
+    return [(row.key, part, topic, first + part) for part in range(len(row.reservation.replies))]

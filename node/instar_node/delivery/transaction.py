@@ -1,0 +1,200 @@
+"""A transaction on the ledger: entries to append, and the rows they join to.
+
+It runs on the database's writer thread, works on top of the committed ``LedgerState`` and touches nothing but
+its own overlay and the connection. Only when its group is synced does the event loop absorb the outcome, so
+a failed write leaves no trace anywhere.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+from instar_node.contracts import LogPosition, Placement
+from instar_node.delivery import tables
+from instar_node.delivery.entries import (
+    Body,
+    LogEntry,
+    Mark,
+    Opening,
+    check_follows,
+    decode_body,
+    make_entry,
+)
+from instar_node.delivery.rows import MessageRow, join, newer_placement
+from instar_node.delivery.state import Change, LedgerState, Outcome, TopicHead, Totals
+
+PREVIEW = 200
+"""Characters of the newest line kept in a topic's summary."""
+
+
+class Transaction:
+    """Changes under way on the writer thread: entries to append, rows they join to."""
+
+    def __init__(self, connection: sqlite3.Connection, state: LedgerState) -> None:
+        self._connection = connection
+        self._state = state
+        self.head = state.head
+        self.totals = state.totals
+        self.opened_by = state.opened_by
+        self.incomplete = state.incomplete
+        self.entries: list[LogEntry] = []
+        self.changes: list[Change] = []
+        self.rows: dict[str, MessageRow] = {}
+        self.topics: dict[str, TopicHead] = {}
+        self.placements: dict[str, Placement] = {}
+        self.truncated = False
+        self._log_rows: list[tables.LogRow] = []
+
+    # -- reading ----------------------------------------------------------------------------------------
+
+    def row(self, key: str) -> MessageRow | None:
+        """The row as this transaction sees it."""
+        found = self.rows.get(key) or self._state.open.get(key)
+        return found if found is not None else tables.load_row(self._connection, key)
+
+    def next_line(self, topic: str) -> int:
+        """The next free line number of a topic."""
+        head = self.topics.get(topic) or self._state.topics.get(topic)
+        return 1 if head is None else head.seq + 1
+
+    def placement(self, topic: str) -> Placement | None:
+        return self.placements.get(topic) or self._state.placements.get(topic)
+
+    def next_seq(self, epoch: int) -> int:
+        """The ``seq`` that the next entry of this epoch gets."""
+        return self.head.seq + 1 if self.head.epoch == epoch else 1
+
+    def marks(self, also_at: Iterable[LogPosition], limit: int) -> list[Mark]:
+        """The last mark of each epoch, and those at the given positions that this log has; sorted."""
+        self._write_log()
+        found = set(tables.last_marks(self._connection, limit))
+        for position in also_at:
+            mark = tables.mark_at(self._connection, position)
+            found |= set() if mark is None else {mark}
+        return sorted(found)
+
+    # -- growing ----------------------------------------------------------------------------------------
+
+    def append(self, epoch: int, kind: str, body: Body) -> LogEntry:
+        """Add an entry of our own at the head and apply it."""
+        entry = make_entry(self.head, epoch, kind, body)
+        self._add(entry, body)
+        return entry
+
+    def ingest(self, entries: Sequence[LogEntry]) -> None:
+        """Add the holder's entries, all checked against the running hash before the first is applied."""
+        prev, bodies = self.head, []
+        for entry in entries:
+            check_follows(prev, entry)
+            bodies.append(decode_body(entry))
+            prev = entry.mark
+        for entry, body in zip(entries, bodies, strict=True):
+            self._add(entry, body)
+
+    def truncate(self, common: Mark) -> int:
+        """Cut the log off after ``common``; its rows stay known and are noted as orphans. Returns how many
+        entries were cut."""
+        self._write_log()
+        cut = tables.entries_after(self._connection, common.position)
+        notes = [note for entry in cut if (note := _orphan_note(decode_body(entry))) is not None]
+        tables.note_orphans(self._connection, notes)
+        tables.delete_log_after(self._connection, common.position)
+        self.head, self.totals = common, tables.totals_at(self._connection, common.position)
+        self.opened_by, self.incomplete = tables.load_opening(self._connection, common.epoch)
+        self.entries.clear()
+        self.truncated = True
+        return len(cut)
+
+    def orphans(self) -> tuple[list[MessageRow], list[Placement]]:
+        """Rows whose entries were cut off here and are not known to have come back."""
+        notes = tables.load_orphans(self._connection)
+        rows = [self.row(name) for kind, name in notes if kind == "message"]
+        placements = [self.placement(name) for kind, name in notes if kind == "placement"]
+        return [r for r in rows if r is not None], [p for p in placements if p is not None]
+
+    def forget_orphans(self) -> None:
+        """They are in the log again."""
+        tables.forget_orphans(self._connection)
+
+    def finish(self) -> Outcome:
+        """Write everything gathered, one statement a table, and say what it came to."""
+        self._write_log()
+        tables.save_rows(self._connection, self.rows.values())
+        tables.save_topics(self._connection, self.topics.values())
+        tables.save_placements(self._connection, self.placements.values())
+        return Outcome(
+            self.head,
+            self.totals,
+            self.opened_by,
+            self.incomplete,
+            self.entries,
+            self.changes,
+            self.rows,
+            self.topics,
+            self.placements,
+            self.truncated,
+        )
+
+    def _write_log(self) -> None:
+        tables.insert_log(self._connection, self._log_rows)
+        self._log_rows.clear()
+
+    # -- applying ---------------------------------------------------------------------------------------
+
+    def _add(self, entry: LogEntry, body: Body) -> None:
+        self.totals = Totals(self.totals.entries + 1, self.totals.bytes + entry.size)
+        self._log_rows.append(
+            (
+                entry.epoch,
+                entry.seq,
+                entry.kind,
+                entry.body,
+                entry.hash,
+                self.totals.entries,
+                self.totals.bytes,
+            )
+        )
+        self.head = entry.mark
+        self.entries.append(entry)
+        if isinstance(body, MessageRow):
+            self._apply_row(entry.kind, body)
+        elif isinstance(body, Placement):
+            known = self.placement(body.topic)
+            self.placements[body.topic] = body if known is None else newer_placement(known, body)
+        elif isinstance(body, Opening):
+            self.opened_by, self.incomplete = body.machine, frozenset(body.incomplete)
+        else:
+            self.incomplete -= {body.machine}
+
+    def _apply_row(self, kind: str, part: MessageRow) -> None:
+        before = self.row(part.key)
+        after = part if before is None else join(before, part)
+        if after == before:
+            return
+        self.rows[part.key] = after
+        self.changes.append(Change(kind, before, after))
+        if after.origin is not None and (before is None or before.origin != after.origin):
+            origin = after.origin
+            self._raise_head(
+                TopicHead(origin.topic, origin.seq, "user", origin.text[:PREVIEW], origin.at, origin.machine)
+            )
+        if after.commit is not None and after.origin is not None and after.reservation is not None:
+            commit, replies = after.commit, after.reservation.replies
+            if replies and (before is None or before.commit != commit):
+                last = commit.seq + len(replies) - 1
+                text = replies[-1][:PREVIEW]
+                self._raise_head(
+                    TopicHead(after.origin.topic, last, "agent", text, commit.at, commit.machine)
+                )
+
+    def _raise_head(self, line: TopicHead) -> None:
+        known = self.topics.get(line.topic) or self._state.topics.get(line.topic)
+        if known is None or line.seq > known.seq:
+            self.topics[line.topic] = line
+
+
+def _orphan_note(body: Body) -> tuple[str, str] | None:
+    if isinstance(body, MessageRow):
+        return "message", body.key
+    return ("placement", body.topic) if isinstance(body, Placement) else None
