@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.screen import Screen
@@ -353,11 +352,8 @@ class InstarApp(App[None]):
     def get_system_commands(self, screen: Screen[Any]) -> Iterable[SystemCommand]:
         yield SystemCommand("theme", "change the colours", self.action_change_theme)
 
-    async def on_event(self, event: events.Event) -> None:
-        """Resizes redraw what depends on the width."""
-        await super().on_event(event)
-        if isinstance(event, events.Resize):
-            self.call_after_refresh(self.redraw)
+    def on_resize(self) -> None:
+        self.call_after_refresh(self.redraw)
 
 
 def run_tui(home: Home, config: Config, options: NodeOptions, *, read_only: bool, mouse: bool) -> int:

@@ -50,7 +50,7 @@ class Keys(Live):
                     (fit(words, room), ""),
                 ] + ([(fit(action.cli, 40), "$muted")] if width >= 100 else [])
                 if width < 100 and action.cli:
-                    yield [("        ", ""), (action.cli, "$muted")]
+                    yield [("          ", ""), (action.cli, "$muted")]
 
 
 class HelpScreen(ModalScreen[None]):

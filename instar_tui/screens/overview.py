@@ -23,6 +23,7 @@ class OverviewScreen(MeshScreen):
 
     def body(self) -> Iterable[Widget]:
         from instar_tui.widgets.cards import Cards, Facts, FirstSteps, Title
+        from instar_tui.widgets.chart import WorstLag
         from instar_tui.widgets.panels import Feed, Sentence
 
         with Horizontal(id="columns"):
@@ -31,6 +32,7 @@ class OverviewScreen(MeshScreen):
                 yield Cards(id="cards")
                 yield FirstSteps(id="first")
                 yield Facts(id="facts")
+                yield WorstLag(id="lag")
             with Vertical(id="right"):
                 yield Title("events")
                 yield Feed(id="feed")

@@ -10,7 +10,7 @@ from textual.widget import Widget
 
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
-from instar_tui.widgets.chart import plot
+from instar_tui.widgets.chart import LagChart
 from instar_tui.widgets.chrome import Framed
 from instar_tui.widgets.grid import Cell, Column, Grid
 from instar_tui.widgets.live import Line, heading
@@ -18,10 +18,6 @@ from instar_tui.widgets.text import age, fit, plural, shown, size, span
 
 if TYPE_CHECKING:
     from instar_node.api.types import TailPeer
-
-TARGET_MS = 40
-"""The lag a copy should stay under (99 of 100 entries, at 200 messages a second)."""
-WINDOW_MS = 5 * 60_000
 
 
 def _lag(peer: TailPeer) -> Cell:
@@ -65,19 +61,12 @@ class Source(Framed):
         yield []
 
 
-class Chart(Framed):
-    """The selected copy's lag over the last minutes."""
+class SelectedLag(LagChart):
+    """The selected copy's lag."""
 
-    def build(self, width: int) -> Iterable[Line]:
+    def watched(self) -> str | None:
         peer = cast(TailScreen, self.screen).grid().selected
-        if peer is None:
-            return
-        samples = self.mesh.samples.get(peer.machine_id, ())
-        worst = max((s.lag_ms for s in samples if s.at_ms > self.mesh.now_ms() - WINDOW_MS), default=0)
-        yield heading(f"lag of {shown(peer.nickname)}", width, f"worst {span(worst)}, target {TARGET_MS}ms")
-        rows = max(4, self.size.height - 2)
-        now = self.mesh.now_ms()
-        yield from plot(list(samples), width, rows, window_ms=WINDOW_MS, now_ms=now, target_ms=TARGET_MS)
+        return peer.machine_id if peer else None
 
 
 class ByTopic(Framed):
@@ -112,7 +101,7 @@ class TailScreen(MeshScreen):
     def body(self) -> Iterable[Widget]:
         yield Source(id="source")
         yield Grid(COLUMNS, lambda p: p.machine_id, empty="no other machine keeps a copy yet", id="grid")
-        yield Chart(id="chart")
+        yield SelectedLag(id="chart")
         yield ByTopic(id="by-topic")
 
     def grid(self) -> Grid[TailPeer]:
@@ -127,7 +116,7 @@ class TailScreen(MeshScreen):
         super().refresh_body(kinds)
 
     def on_grid_moved(self) -> None:
-        self.query_one(Chart).sync()
+        self.query_one(SelectedLag).sync()
         self.query_one(ByTopic).sync()
 
     def action_sort(self) -> None:

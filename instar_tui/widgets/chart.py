@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from instar_tui.widgets.live import Line
+from instar_tui.widgets.chrome import Framed
+from instar_tui.widgets.live import Line, heading
+from instar_tui.widgets.text import shown, span
 
 if TYPE_CHECKING:
     from instar_tui.state import Sample
 
+TARGET_MS = 40
+"""The lag a copy should stay under (99 of 100 entries, at 200 messages a second)."""
+WINDOW_MS = 5 * 60_000
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 FLOOR_MS, CEILING_MS = 1.0, 10_000.0
 _LABELS = {1: "1ms", 10: "10ms", 100: "100ms", 1_000: "1s", 10_000: "10s"}
@@ -50,7 +55,7 @@ def plot(
 ) -> list[Line]:
     """The chart as lines, axis labels at the left, minutes below."""
     gutter = 7
-    columns = max(10, width - gutter - 1)
+    columns = max(10, width - gutter - 2)
     heights = [
         None if lag is None else (lag, height_of(lag, rows))
         for lag in buckets(samples, columns, window_ms, now_ms)
@@ -89,3 +94,31 @@ def _row(heights: Sequence[tuple[int, float] | None], row: int, target: bool, ta
         else:
             line.append((char, style))
     return line
+
+
+class LagChart(Framed):
+    """One copy's lag over the last minutes."""
+
+    def watched(self) -> str | None:
+        """The machine whose lag is drawn."""
+        raise NotImplementedError
+
+    def build(self, width: int) -> Iterable[Line]:
+        machine_id = self.watched()
+        if machine_id is None:
+            return
+        now = self.mesh.now_ms()
+        samples = list(self.mesh.samples.get(machine_id, ()))
+        worst = max((s.lag_ms for s in samples if s.at_ms > now - WINDOW_MS), default=0)
+        name = shown(self.mesh.nickname(machine_id))
+        yield heading(f"lag of {name}", width, f"worst {span(worst)}, target {TARGET_MS}ms")
+        rows = max(4, min(14, self.size.height - 2))
+        yield from plot(samples, width, rows, window_ms=WINDOW_MS, now_ms=now, target_ms=TARGET_MS)
+
+
+class WorstLag(LagChart):
+    """The lag of the standby that is furthest behind."""
+
+    def watched(self) -> str | None:
+        worst = max(self.mesh.standbys(), key=lambda m: m.lag.ms if m.lag else 0, default=None)
+        return worst.machine_id if worst else None

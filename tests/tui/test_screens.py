@@ -39,6 +39,19 @@ async def test_the_overview_answers_who_is_awake_and_what_if_it_died(centre: Cen
     assert "◇ laptop       benched" in text
 
 
+async def test_another_theme_recolours_what_is_drawn(centre: Centre) -> None:
+    def colours() -> set[str]:
+        strips = centre.app.screen._compositor.render_strips()
+        return {
+            str(s.style.bgcolor.triplet) for strip in strips for s in strip if s.style and s.style.bgcolor
+        }
+
+    dark = colours()
+    centre.app.theme = "instar-light"
+    await centre.pilot.pause(0.1)
+    assert not dark & colours()
+
+
 async def test_a_mesh_of_one_is_told_the_three_steps_to_a_second_machine() -> None:
     async with running(FakeNode(1, expires=False)) as centre:
         await centre.until("Three steps to the second machine")
