@@ -15,7 +15,6 @@ from typing import TypeVar
 from instar_node.clock import Clock, iso
 from instar_node.contracts import Authority, Database, LogPosition, Placement
 from instar_node.delivery import steps, tables
-from instar_node.delivery.entries import LogEntry, decode_body
 from instar_node.delivery.log import ReplicatedLog
 from instar_node.delivery.rows import Grant, MessageRow, Rank
 from instar_node.delivery.state import TopicHead
@@ -86,7 +85,7 @@ class MessageProcessingLedger:
 
         Not waited for: the grant is a number never given before in this epoch, and any result must be
         reserved, which comes after this entry in the log. If this entry is lost in a crash, the run died
-        with this process, or its result is refused as stale; the message is still ``received`` and runs again.
+        with this process, or its result is refused as stale; the message is still open and runs again.
         """
         epoch = self._acting()
         known = self.log.state.open.get(key)
@@ -163,11 +162,8 @@ class MessageProcessingLedger:
 
     # -- knowledge of other machines --------------------------------------------------------------------
 
-    async def adopt(self, entries: Iterable[LogEntry]) -> list[str]:
-        """Join entries that only another machine has into our log; returns the keys that changed."""
-        bodies = [decode_body(entry) for entry in entries]
-        rows = [body for body in bodies if isinstance(body, MessageRow)]
-        placements = [body for body in bodies if isinstance(body, Placement)]
+    async def adopt(self, rows: Iterable[MessageRow], placements: Iterable[Placement]) -> list[str]:
+        """Join what only another machine knows into our log; returns the keys that changed."""
         return await self._step(lambda tx, epoch: steps.adopt(tx, epoch, rows, placements))
 
     async def report(self, machine: str) -> LogPosition:

@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from instar_node.contracts import Database, LogPosition
 from instar_node.delivery import tables
 from instar_node.delivery.entries import GENESIS, LogEntry, Mark
-from instar_node.delivery.state import LedgerState, Outcome
+from instar_node.delivery.state import LedgerState, Outcome, Totals
 from instar_node.delivery.transaction import Transaction
 
 T = TypeVar("T")
@@ -109,6 +109,10 @@ class ReplicatedLog:
     async def marks(self) -> tuple[Mark, ...]:
         """The last mark of each epoch, newest first."""
         return tuple(await self._database.read(lambda c: tables.last_marks(c, MARKS)))
+
+    async def totals_at(self, position: LogPosition) -> Totals:
+        """Entries and bytes of this log up to a position."""
+        return await self._database.read(lambda c: tables.totals_at(c, position))
 
     async def greatest_common(self, theirs: tuple[Mark, ...]) -> Mark:
         """The newest of the given marks that this log shares; the logs are equal up to it."""

@@ -178,7 +178,7 @@ def open_epoch(tx: Transaction, epoch: int, machine: str, incomplete: frozenset[
     if tx.head.epoch >= epoch:
         raise InstarError("stale-epoch", f"the ledger is already in epoch {tx.head.epoch}")
     missing = (incomplete | tx.incomplete) - {machine}
-    rows, placements = tx.orphans()
+    rows, placements, _ = tx.orphans()
     tx.append(epoch, "open", Opening(tx.head, machine, tuple(sorted(missing))))
     for row in rows:
         _append(tx, epoch, "joined", _renumbered(tx, epoch, row, origin=True, commit=True))

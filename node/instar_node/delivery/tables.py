@@ -165,9 +165,11 @@ def note_orphans(connection: sqlite3.Connection, notes: Iterable[tuple[str, str]
     connection.executemany("INSERT OR IGNORE INTO ledger_orphans VALUES (?, ?)", notes)
 
 
-def load_orphans(connection: sqlite3.Connection) -> list[tuple[str, str]]:
-    """What ``note_orphans`` noted."""
-    return connection.execute("SELECT kind, id FROM ledger_orphans").fetchall()
+def load_orphans(connection: sqlite3.Connection, after: tuple[str, str] = ("", "")) -> list[tuple[str, str]]:
+    """What ``note_orphans`` noted, in order, after one of them."""
+    return connection.execute(
+        "SELECT kind, id FROM ledger_orphans WHERE (kind, id) > (?, ?) ORDER BY kind, id", after
+    ).fetchall()
 
 
 def forget_orphans(connection: sqlite3.Connection) -> None:

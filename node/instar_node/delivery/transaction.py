@@ -27,6 +27,9 @@ from instar_node.delivery.state import Change, LedgerState, Outcome, TopicHead, 
 PREVIEW = 200
 """Characters of the newest line kept in a topic's summary."""
 
+OrphanId = tuple[str, str]
+"""``message`` or ``placement``, and its key or topic."""
+
 
 class Transaction:
     """Changes under way on the writer thread: entries to append, rows they join to."""
@@ -106,12 +109,25 @@ class Transaction:
         self.truncated = True
         return len(cut)
 
-    def orphans(self) -> tuple[list[MessageRow], list[Placement]]:
-        """Rows whose entries were cut off here and are not known to have come back."""
-        notes = tables.load_orphans(self._connection)
-        rows = [self.row(name) for kind, name in notes if kind == "message"]
-        placements = [self.placement(name) for kind, name in notes if kind == "placement"]
-        return [r for r in rows if r is not None], [p for p in placements if p is not None]
+    def orphans(
+        self, after: OrphanId = ("", ""), max_bytes: int | None = None
+    ) -> tuple[list[MessageRow], list[Placement], OrphanId | None]:
+        """Rows whose entries were cut off here and are not known to have come back: all, or a page of about
+        ``max_bytes`` with the ``after`` of the next page (``None`` when this was the last)."""
+        rows: list[MessageRow] = []
+        placements: list[Placement] = []
+        size = 0
+        for kind, name in tables.load_orphans(self._connection, after):
+            if max_bytes is not None and size > max_bytes:
+                return rows, placements, after
+            after = (kind, name)
+            if kind == "message" and (row := self.row(name)) is not None:
+                rows.append(row)
+                size += _rough_size(row)
+            elif kind == "placement" and (placement := self.placement(name)) is not None:
+                placements.append(placement)
+                size += len(name) + 64
+        return rows, placements, None
 
     def forget_orphans(self) -> None:
         """They are in the log again."""
@@ -192,6 +208,11 @@ class Transaction:
         known = self.topics.get(line.topic) or self._state.topics.get(line.topic)
         if known is None or line.seq > known.seq:
             self.topics[line.topic] = line
+
+
+def _rough_size(row: MessageRow) -> int:
+    texts = [reply for reservation in row.reservations for reply in reservation.replies]
+    return 256 + len(row.origin.text if row.origin is not None else "") + sum(map(len, texts))
 
 
 def _orphan_note(body: Body) -> tuple[str, str] | None:

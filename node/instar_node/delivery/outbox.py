@@ -1,0 +1,219 @@
+"""``FencedOutbox``: sends each answer once, and only while the lease says so.
+
+The answer is reserved (durable and replicated), the lease is checked, every part goes to every channel, and
+the whole is committed. ``decide`` and ``after_doubt`` are the rules; the class carries them out.
+"""
+
+from __future__ import annotations
+
+import logging
+from enum import Enum
+from typing import Literal, NamedTuple
+
+from instar_node.clock import MICROS_PER_SECOND, Clock
+from instar_node.contracts import Authority, LogPosition
+from instar_node.delivery.contract import Channel, Fenced, OutgoingReply, Publish, Refused, Retry, Sent
+from instar_node.delivery.ledger import MessageProcessingLedger
+from instar_node.delivery.replication import ReplyMarkerTransport
+from instar_node.delivery.rows import Grant, MessageRow, Rank, public_key, reply_id
+from instar_node.errors import InstarError
+
+log = logging.getLogger("instar.delivery")
+
+FIRST_BACKOFF_S = 0.25
+LONGEST_BACKOFF_S = 30.0
+
+
+class Refusal(Enum):
+    """Why an answer may not be sent."""
+
+    ALREADY_REPLIED = "already-replied"
+    NO_LEASE = "no-lease"
+    STALE_EPOCH = "stale-epoch"
+
+
+def decide(row: MessageRow, stamped: int, acting: int | None) -> Refusal | None:
+    """Whether the reserved answer of ``row``, stamped with an epoch, may be sent now; ``None`` = yes."""
+    if row.rank >= Rank.REJECTED:
+        return Refusal.ALREADY_REPLIED
+    if acting is None:
+        return Refusal.NO_LEASE
+    if stamped != acting:
+        return Refusal.STALE_EPOCH
+    return None
+
+
+class Doubt(NamedTuple):
+    """An earlier attempt may have got through. ``was_sent`` is what the channel says; ``waited_s`` how long
+    ago that attempt can have been at the latest."""
+
+    deduplicates: bool
+    was_sent: bool | None
+    waited_s: float
+    max_in_flight_s: float
+    policy: Literal["hold", "resend"]
+
+
+def after_doubt(doubt: Doubt) -> Literal["send", "done", "wait", "hold"]:
+    """What to do about a part that may already have been sent.
+
+    Sending again is safe where the receiver drops repeats. Else a *yes* of the channel is conclusive, a *no*
+    only when nothing can be on its way any more; and where nobody knows, the person's policy decides.
+    """
+    if doubt.deduplicates:
+        return "send"
+    if doubt.was_sent is True:
+        return "done"
+    if doubt.was_sent is False:
+        return "send" if doubt.waited_s >= doubt.max_in_flight_s else "wait"
+    return "send" if doubt.policy == "resend" else "hold"
+
+
+class FencedOutbox:
+    """The only way out for answers."""
+
+    def __init__(
+        self,
+        ledger: MessageProcessingLedger,
+        transport: ReplyMarkerTransport,
+        authority: Authority,
+        channels: tuple[Channel, ...],
+        clock: Clock,
+        publish: Publish,
+    ) -> None:
+        self._ledger = ledger
+        self._transport = transport
+        self._authority = authority
+        self._channels = channels
+        self._clock = clock
+        self._publish = publish
+        self.trouble: dict[str, str] = {}
+        """By key: why an answer under way is not out yet."""
+        self.refusals: dict[str, int] = {refusal.value: 0 for refusal in Refusal}
+
+    async def answer(self, key: str, grant: Grant, replies: tuple[str, ...]) -> MessageRow:
+        """Reserve an answer and deliver it. Returns the row as it then is (``committed`` or ``undecided``).
+
+        Raises ``InstarError``: ``stale-grant`` or ``already-replied`` when somebody else answered,
+        ``lease-lost`` or ``not-awake`` when this machine no longer may (the next holder goes on from there).
+        """
+        row, position = await self._ledger.reserve(key, grant, replies)
+        return await self._deliver(row, position, in_doubt=False)
+
+    async def resume(self, key: str, by_person: bool = False) -> MessageRow:
+        """Deliver an answer that was reserved before: by another machine, or by us before a crash.
+
+        ``by_person``: somebody decided that it is to be sent, whatever may have happened before.
+        """
+        row, position = await self._ledger.take_over(key)
+        if row.rank is Rank.UNDECIDED and not by_person:
+            return row
+        return await self._deliver(row, position, in_doubt=not by_person)
+
+    # -- delivering -------------------------------------------------------------------------------------
+
+    async def _deliver(self, row: MessageRow, position: LogPosition, in_doubt: bool) -> MessageRow:
+        reservation = row.reservation
+        if reservation is None or row.origin is None:
+            raise InstarError("not-reserved", f"message {row.key} has no answer to send")
+        await self._transport.wait_replicated(position)
+        epoch = reservation.epoch
+        try:
+            for part in range(len(reservation.replies)):
+                for channel in self._channels:
+                    held = await self._deliver_part(row, epoch, part, channel, in_doubt)
+                    if held is not None:
+                        return await self._hold(row.key, f"{channel.name}: {held}")
+            return await self._ledger.commit(row.key, reservation.digest, epoch)
+        finally:
+            self.trouble.pop(row.key, None)
+
+    async def _deliver_part(
+        self, row: MessageRow, epoch: int, part: int, channel: Channel, in_doubt: bool
+    ) -> str | None:
+        """Bring one part to one channel; returns why a person must decide, or ``None`` when it is there."""
+        if f"{part}:{channel.name}" in row.delivered:
+            return None
+        reply = self._outgoing(row, epoch, part)
+        since, backoff = self._clock.now(), FIRST_BACKOFF_S
+        while True:
+            if in_doubt:
+                step = after_doubt(await self._doubt(channel, reply, since))
+                if step == "done":
+                    break
+                if step == "hold":
+                    return "nobody can say whether it was sent"
+                if step == "wait":
+                    self._note(row.key, f"{channel.name}: waiting until an earlier attempt must have arrived")
+                    await self._clock.sleep(max(FIRST_BACKOFF_S, channel.max_in_flight_s / 10))
+                    continue
+            self._check(row, epoch)
+            outcome = await channel.send(reply)
+            if isinstance(outcome, Sent):
+                break
+            if isinstance(outcome, Refused):
+                return outcome.reason
+            if isinstance(outcome, Fenced):
+                raise self._fenced(row.key, channel, outcome)
+            in_doubt = in_doubt or outcome.maybe_sent
+            since = self._clock.now()
+            await self._back_off(row.key, channel, outcome, backoff)
+            backoff = min(backoff * 2, LONGEST_BACKOFF_S)
+        await self._mark(row, part, channel, epoch)
+        return None
+
+    async def _mark(self, row: MessageRow, part: int, channel: Channel, epoch: int) -> None:
+        """Note a part that is out, when more is to follow. The commit says it for the last; where repeats
+        are dropped nobody needs to know."""
+        replies = row.reservation.replies if row.reservation is not None else ()
+        last = part == len(replies) - 1 and channel is self._channels[-1]
+        if not last and not channel.deduplicates:
+            await self._ledger.delivered(row.key, part, channel.name, epoch)
+
+    def _check(self, row: MessageRow, epoch: int) -> None:
+        current = self._ledger.open_message(row.key)
+        if current is None:  # closed meanwhile: by a person, or by what another machine handed up
+            refusal: Refusal | None = Refusal.ALREADY_REPLIED
+        else:
+            refusal = decide(current, epoch, self._authority.acting_epoch())
+        if refusal is None:
+            return
+        self.refusals[refusal.value] += 1
+        self._publish("outbox", f"an answer was not sent: {refusal.value}", key=row.key, reason=refusal.value)
+        code = "already-replied" if refusal is Refusal.ALREADY_REPLIED else "lease-lost"
+        raise InstarError(code, f"the answer to {row.key} was not sent: {refusal.value}", status=503)
+
+    async def _doubt(self, channel: Channel, reply: OutgoingReply, since: int) -> Doubt:
+        was_sent = None if channel.deduplicates else await channel.was_sent(reply)
+        waited = (self._clock.now() - since) / MICROS_PER_SECOND
+        return Doubt(channel.deduplicates, was_sent, waited, channel.max_in_flight_s, channel.undecided)
+
+    async def _back_off(self, key: str, channel: Channel, outcome: Retry, backoff: float) -> None:
+        self._note(key, f"{channel.name}: {outcome.reason}")
+        await self._clock.sleep(max(outcome.after_s, backoff))
+
+    async def _hold(self, key: str, reason: str) -> MessageRow:
+        row = await self._ledger.hold(key, reason)
+        self._publish("outbox", f"an answer needs a decision: {reason}", key=key, reason=reason)
+        return row
+
+    def _fenced(self, key: str, channel: Channel, outcome: Fenced) -> InstarError:
+        self._note(key, f"{channel.name}: {outcome.reason}")
+        return InstarError("fenced", f"{channel.name} refused our epoch: {outcome.reason}", status=503)
+
+    def _note(self, key: str, reason: str) -> None:
+        if self.trouble.get(key) != reason:
+            self.trouble[key] = reason
+            self._publish("outbox", f"an answer is not out yet: {reason}", key=key, reason=reason)
+
+    def _outgoing(self, row: MessageRow, epoch: int, part: int) -> OutgoingReply:
+        assert row.reservation is not None and row.origin is not None
+        return OutgoingReply(
+            reply_id(row.key, part),
+            public_key(row.key),
+            row.origin.topic,
+            row.reservation.replies[part],
+            epoch,
+            self._authority.me,
+            part,
+        )

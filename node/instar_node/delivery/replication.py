@@ -1,0 +1,187 @@
+"""``ReplyMarkerTransport``: carries message rows and reply markers between the machines.
+
+Down: the holder streams its log to every connected member. Up: a standby first hands over what only it has.
+An entry counts as safe once every machine of the electorate has synced it and the lease still holds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from instar_node.clock import Clock
+from instar_node.contracts import Authority, LogPosition, Members, Mesh
+from instar_node.delivery.acks import NOWHERE, AckGate
+from instar_node.delivery.contract import Publish
+from instar_node.delivery.follower import Follower
+from instar_node.delivery.ledger import MessageProcessingLedger
+from instar_node.delivery.state import Outcome, Totals
+from instar_node.delivery.stream import PeerStream
+from instar_node.delivery.wire import ReplicaAck, ReplicaBroken, ReplicaWanted
+
+log = logging.getLogger("instar.delivery")
+
+SLOW_MS = 1_000
+
+
+class ReplyMarkerTransport:
+    """Replication of this machine's ledger, in both roles. All methods belong to the event loop."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        members: Members,
+        authority: Authority,
+        ledger: MessageProcessingLedger,
+        clock: Clock,
+        publish: Publish,
+        on_slow: Callable[[str], None],
+        slow_ms: int = SLOW_MS,
+    ) -> None:
+        """``on_slow(peer)`` is called when a machine of the electorate keeps an acknowledgement waiting for
+        more than ``slow_ms``, once in each such period; the lease benches it."""
+        self._mesh = mesh
+        self._members = members
+        self._authority = authority
+        self._ledger = ledger
+        self._clock = clock
+        self._publish = publish
+        self._streams: dict[str, PeerStream] = {}
+        self._epoch: int | None = None
+        self._on_slow = on_slow
+        self._gate = AckGate(authority, clock, self.acked, lambda: ledger.head, self._slow, slow_ms)
+        self._follower = Follower(mesh, authority, ledger.log)
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin in the role that the lease gives; later changes are followed by themselves."""
+        self._follower.start()
+        self._mesh.on_notice(ReplicaAck, self._on_ack)
+        self._mesh.on_notice(ReplicaBroken, self._on_broken)
+        self._mesh.on_notice(ReplicaWanted, self._on_wanted)
+        self._mesh.on_peer(self._on_peer)
+        self._authority.on_change(self.refresh)
+        self._ledger.log.on_outcome(self._on_outcome)
+        self.refresh()
+
+    def stop(self) -> None:
+        """End all streams; waits still open fail."""
+        self._stopped = True
+        self._drop_streams()
+        self._gate.stop()
+
+    async def wait_replicated(self, position: LogPosition) -> None:
+        """Return once a position is durable here and on every machine of ``Authority.ack_set()``, read at
+        that instant, in the epoch in which the wait began. Raises ``InstarError("lease-lost")``."""
+        await self._gate.wait(position)
+
+    def acked(self, peer: str) -> LogPosition:
+        """How far a peer has synced our log, as holder; nowhere for one without a stream."""
+        stream = self._streams.get(peer)
+        return stream.acked if stream is not None else NOWHERE
+
+    def caught_up(self, peer: str) -> bool:
+        """Whether a peer is level both ways: all it had is in our log, and it has everything that was ever
+        acknowledged. Open the swap that admits it in the same instant: what is acknowledged after that waits
+        for it too."""
+        stream = self._streams.get(peer)
+        return stream is not None and stream.joined and stream.acked >= self._gate.watermark
+
+    def behind(self, peer: str) -> Totals | None:
+        """Entries and bytes a peer lacks; ``None`` while its log is not known."""
+        stream = self._streams.get(peer)
+        if stream is None or stream.acked_totals is None:
+            return None
+        ours = self._ledger.log.state.totals
+        return Totals(
+            max(0, ours.entries - stream.acked_totals.entries), max(0, ours.bytes - stream.acked_totals.bytes)
+        )
+
+    @property
+    def refused(self) -> int:
+        """Messages refused because a machine that is not the holder sent them."""
+        return self._follower.refused
+
+    def refresh(self) -> None:
+        """Lease, tunnels or members changed: run exactly the streams that should run."""
+        if self._stopped:
+            return
+        acting = self._authority.acting_epoch()
+        if acting != self._epoch:
+            self._drop_streams()
+            self._epoch = acting
+        wanted = set() if acting is None else self._peers()
+        for peer in self._streams.keys() - wanted:
+            self._streams.pop(peer).stop()
+        if acting is not None:
+            for peer in wanted - self._streams.keys():
+                self._streams[peer] = self._stream(peer, acting)
+        self._follower.refresh()
+        self._gate.evaluate()
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _peers(self) -> set[str]:
+        return {
+            member.machine_id
+            for member in self._members.active()
+            if not member.witness
+            and member.machine_id != self._mesh.me
+            and self._mesh.connected(member.machine_id)
+        }
+
+    def _stream(self, peer: str, epoch: int) -> PeerStream:
+        return PeerStream(
+            peer,
+            epoch,
+            self._mesh,
+            self._ledger,
+            self._clock,
+            lambda _peer: self._gate.evaluate(),
+            self._on_anomaly,
+        )
+
+    def _drop_streams(self) -> None:
+        for stream in self._streams.values():
+            stream.stop()
+        self._streams.clear()
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        if outcome.entries:
+            for stream in self._streams.values():
+                stream.grown()
+            self._gate.evaluate()
+
+    def _on_peer(self, peer: str, up: bool) -> None:
+        if (stream := self._streams.pop(peer, None)) is not None:
+            stream.stop()  # what was in the old tunnel is lost
+        self.refresh()
+
+    def _slow(self, peer: str) -> None:
+        if (stream := self._streams.get(peer)) is not None:
+            stream.nudge()
+        self._on_slow(peer)
+
+    def _on_ack(self, peer: str, message: ReplicaAck) -> None:
+        stream = self._streams.get(peer)
+        if stream is not None and message.epoch == self._epoch:
+            stream.on_ack(message)
+
+    def _on_broken(self, peer: str, message: ReplicaBroken) -> None:
+        if (stream := self._streams.get(peer)) is not None:
+            stream.on_broken(message)
+
+    def _on_wanted(self, peer: str, message: ReplicaWanted) -> None:
+        stream = self._streams.get(peer)
+        if stream is not None and message.epoch == self._epoch:
+            stream.kick()
+
+    def _on_anomaly(self, peer: str, text: str) -> None:
+        nickname = self._members.nickname(peer)
+        log.error("the ledger of %s contradicts ours: %s", nickname, text)
+        self._publish(
+            "ledger",
+            f"the ledger of {nickname} or of this machine went back in time: {text}",
+            peer=peer,
+            code="ledger-went-back",
+        )
