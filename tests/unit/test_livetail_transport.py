@@ -237,6 +237,17 @@ async def test_lag_says_how_far_each_standby_is_behind(world: World) -> None:
     assert (never.entries, never.last_ack_ms) == (4, None)
 
 
+async def test_the_source_can_wait_for_one_standby(world: World) -> None:
+    world.a.say(*range(1, 50))
+    assert await world.a.transport.caught_up("b", 5.0)
+    assert world.b.buffer.head.seq == 49
+    world.net.isolate("b")
+    assert await world.a.transport.caught_up("b", 0.02), "nothing new was said"
+    world.a.say(50)
+    assert not await world.a.transport.caught_up("b", 0.05)
+    assert await world.a.transport.caught_up("c", 5.0)
+
+
 async def test_matching_waits_for_the_holder_and_compares(world: World) -> None:
     world.a.say(*range(1, 50))
     assert await world.b.transport.match(await world.a.buffer.manifest(), 5.0) == []

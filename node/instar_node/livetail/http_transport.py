@@ -50,6 +50,7 @@ class HttpLiveTailTransport:
         self.follower = Follower(buffer, mesh, authority, events, self._meet_again)
         self._to_send = asyncio.Event()
         self._to_meet = asyncio.Event()
+        self._acked = asyncio.Event()
         self._met: tuple[str, int] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         mesh.on_request(TailHello, self._on_hello)
@@ -73,6 +74,22 @@ class HttpLiveTailTransport:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
+
+    async def caught_up(self, machine: str, within: float) -> bool:
+        """As the source: wait until this standby has durably all that was said so far.
+
+        ``False`` when that takes longer than ``within`` seconds.
+        """
+        try:
+            async with asyncio.timeout(within):
+                await self._buffer.settled()
+                goal = self._buffer.head
+                while self._source.acked(machine) < goal:
+                    self._acked.clear()
+                    await self._acked.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def match(self, manifest: TailManifest, within: float) -> list[str]:
         """Catch up with the holder's manifest and compare; the topics that differ (none = equal copies).
@@ -102,6 +119,7 @@ class HttpLiveTailTransport:
 
     async def _on_hello(self, peer: str, hello: TailHello) -> TailWelcome:
         welcome = self._source.welcome(peer, hello)
+        self._acked.set()
         self._to_send.set()
         return welcome
 
@@ -112,6 +130,7 @@ class HttpLiveTailTransport:
     def _on_ack(self, peer: str, ack: TailAck) -> None:
         if ack.epoch == self._authority.epoch:
             self._source.acknowledged(peer, ack.position)
+            self._acked.set()
             self._to_send.set()
 
     async def _pump(self) -> None:

@@ -12,7 +12,7 @@ from instar_node.clock import Clock
 from instar_node.contracts import Authority, LogPosition
 from instar_node.errors import InstarError
 from instar_node.livetail.buffer import Batch, LiveTailBuffer
-from instar_node.livetail.entry import Line, common_point
+from instar_node.livetail.entry import START, Line, common_point
 from instar_node.livetail.feed import PeerFeed
 from instar_node.livetail.messages import TailHello, TailOffer, TailWelcome
 from instar_node.livetail.redaction import Redactor
@@ -101,6 +101,11 @@ class LiveTailSource:
         feed = self._feeds.get(peer)
         if feed is not None:
             feed.acknowledged(position, self._clock.now())
+
+    def acked(self, peer: str) -> LogPosition:
+        """How far this standby's copy is durable, as far as it has told this process."""
+        feed = self._feeds.get(peer)
+        return feed.acked if feed is not None else START
 
     def stop_feeding(self, peer: str | None = None) -> None:
         """This standby's tunnel is down; without one, we are not (or in another epoch) the source."""

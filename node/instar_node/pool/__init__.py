@@ -1,0 +1,1 @@
+"""The pool: which machine answers which topic, and how a topic moves."""

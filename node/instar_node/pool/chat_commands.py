@@ -1,0 +1,63 @@
+"""Moving a topic from inside the conversation: ``/move desk``, "run this on the mini"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from instar_node.contracts import AgentRunner, RunRequest, RunResult
+from instar_node.errors import InstarError
+from instar_node.pool.nicknames import Command, NicknameCommand
+from instar_node.pool.transfers import TransferRequest, TransferResult, Transfers
+
+
+class ChatCommands:
+    """An agent runner in front of the router: answers commands itself, passes everything else on.
+
+    A command is a message like any other: it waits its turn in its topic, and its answer goes out once.
+    Carried out twice after a crash, the second time finds the topic already there.
+    """
+
+    def __init__(self, inner: AgentRunner, recogniser: NicknameCommand, transfers: Transfers) -> None:
+        self._inner = inner
+        self._recogniser = recogniser
+        self._transfers = transfers
+        self._asked: dict[str, str] = {}
+
+    async def run(self, request: RunRequest) -> RunResult:
+        command = self._recogniser.recognise(request.text)
+        if command is None:
+            return await self._inner.run(request)
+        try:
+            return RunResult("ok", (await self._obey(request.topic, command),))
+        except InstarError as error:
+            if error.code == "not-awake":
+                return RunResult("cancelled")
+            return RunResult("ok", (self._excuse(request.topic, command, error),))
+
+    def cancel(self, key: str) -> bool:
+        return self._inner.cancel(key)
+
+    def running(self, topic: str | None = None) -> Iterable[str]:
+        return self._inner.running(topic)
+
+    async def _obey(self, topic: str, command: Command) -> str:
+        if command.kind == "unpin":
+            description = await self._transfers.unpin(topic)
+            return f"Unpinned; runs on {description.owner_nickname or 'whichever machine is awake'}."
+        confirm = self._asked.pop(topic, None) if command.confirmed else None
+        wish = TransferRequest(topic, command.name, confirm, undo=command.kind == "undo")
+        return _told(await self._transfers.transfer(wish))
+
+    def _excuse(self, topic: str, command: Command, error: InstarError) -> str:
+        token = error.extra.get("confirm")
+        if isinstance(token, str) and command.kind == "move":
+            self._asked[topic] = token
+            return f"{error.message} Say: /move {command.name} yes"
+        return f"{error.message}. {error.hint}".rstrip(". ") + "."
+
+
+def _told(result: TransferResult) -> str:
+    if result.outcome == "queued":
+        return f"Queued: {result.pending_reason}."
+    where = result.owner_nickname or "there"
+    return f"Already on {where}." if result.outcome == "noop" else f"Moved to {where}."

@@ -1,0 +1,139 @@
+"""``MachinePoolRegistry``: what each machine of the pool has to do, and whether it is there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+
+import msgspec
+
+from instar_node.clock import Clock
+from instar_node.contracts import AgentRunner, Authority, Members, Mesh
+from instar_node.pool.messages import LoadNotice
+from instar_node.pool.pins import TopicPlacementPinStore
+from instar_node.pool.placement import Candidate, owner_now
+
+NOTICE_EVERY_S = 1.0
+"""Load is looked at this often, and told to the others when it changed."""
+SLOTS_MIN = 4
+
+
+class PoolMachine(msgspec.Struct, frozen=True):
+    """One machine as the pool sees it. ``load`` is ``running / slots``; 0 for a machine that is away."""
+
+    machine_id: str
+    nickname: str
+    online: bool
+    running: int
+    slots: int
+    load: float
+    topics: int
+
+
+class MachinePoolRegistry:
+    """Liveness from this machine's own tunnels, load from what the others say, topics from the placements."""
+
+    def __init__(
+        self,
+        mesh: Mesh,
+        members: Members,
+        authority: Authority,
+        pins: TopicPlacementPinStore,
+        runner: AgentRunner,
+        clock: Clock,
+    ) -> None:
+        self._mesh = mesh
+        self._members = members
+        self._authority = authority
+        self._pins = pins
+        self._runner = runner
+        self._clock = clock
+        self._slots = max(SLOTS_MIN, 2 * (os.cpu_count() or 1))
+        self._told: LoadNotice | None = None
+        self._loads: dict[str, LoadNotice] = {}
+        self._task: asyncio.Task[None] | None = None
+        mesh.on_notice(LoadNotice, self._on_load)
+        mesh.on_peer(self._on_peer)
+
+    async def start(self) -> None:
+        """Begin to tell the others how busy this machine is."""
+        self._task = asyncio.create_task(self._tell(), name="pool-load")
+
+    async def stop(self) -> None:
+        """Stop telling."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def online(self, machine_id: str) -> bool:
+        """Whether a message can be run there now: here, or on a compatible machine whose tunnel is up."""
+        if machine_id == self._mesh.me:
+            return True
+        info = self._mesh.info(machine_id)
+        return info is not None and info.connected and info.compatible
+
+    def candidates(self) -> list[Candidate]:
+        """Machines that could run a topic (witnesses cannot)."""
+        return [
+            Candidate(member.machine_id, self.online(member.machine_id), self._load(member.machine_id))
+            for member in self._members.active()
+            if not member.witness
+        ]
+
+    def machines(self) -> list[PoolMachine]:
+        """Every active machine, in order of admission."""
+        topics = self._topics()
+        return [
+            self._machine(member.machine_id, member.nickname, topics[member.machine_id])
+            for member in self._members.active()
+        ]
+
+    def machine(self, machine_id: str) -> PoolMachine:
+        """One machine."""
+        return self._machine(machine_id, self._members.nickname(machine_id), self._topics()[machine_id])
+
+    def _machine(self, machine_id: str, nickname: str, topics: int) -> PoolMachine:
+        notice = self._notice(machine_id)
+        online = self.online(machine_id)
+        load = self._load(machine_id)
+        return PoolMachine(
+            machine_id, nickname, online, notice.running if online else 0, notice.slots, load, topics
+        )
+
+    def _topics(self) -> Counter[str | None]:
+        """How many topics would run on each machine now."""
+        holder, epoch = self._authority.holder, self._authority.epoch
+        online = {member.machine_id for member in self._members.active() if self.online(member.machine_id)}
+        return Counter(
+            owner_now(one, holder=holder, epoch=epoch, online=online.__contains__)
+            for one in self._pins.placements()
+        )
+
+    def _notice(self, machine_id: str) -> LoadNotice:
+        if machine_id == self._mesh.me:
+            return LoadNotice(sum(1 for _ in self._runner.running()), self._slots)
+        return self._loads.get(machine_id) or LoadNotice(0, SLOTS_MIN)
+
+    def _load(self, machine_id: str) -> float:
+        notice = self._notice(machine_id)
+        return notice.running / notice.slots if self.online(machine_id) else 0.0
+
+    def _on_load(self, peer: str, notice: LoadNotice) -> None:
+        self._loads[peer] = notice
+
+    def _on_peer(self, peer: str, up: bool) -> None:
+        if up:
+            self._mesh.send(peer, self._notice(self._mesh.me))
+        else:
+            self._loads.pop(peer, None)
+
+    async def _tell(self) -> None:
+        while True:
+            await self._clock.sleep(NOTICE_EVERY_S)
+            notice = self._notice(self._mesh.me)
+            if notice != self._told:
+                self._told = notice
+                for member in self._members.active():
+                    if member.machine_id != self._mesh.me:
+                        self._mesh.send(member.machine_id, notice)

@@ -1,0 +1,94 @@
+"""Where a topic runs: the rules. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+
+from instar_node.contracts import Placement
+
+OVERLOAD = 0.85
+"""A machine at this load or above hands new topics to a less loaded one."""
+MARGIN = 0.15
+"""How much less loaded the other must be; smaller differences are noise."""
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """A machine that could run a topic. ``load`` is its running agents over how many it can run."""
+
+    machine_id: str
+    online: bool
+    load: float
+
+
+def choose_owner(
+    current: Placement | None, *, holder: str, epoch: int, candidates: Iterable[Candidate]
+) -> str | None:
+    """The machine that is to run the topic's next message; ``None`` when it has to wait for its pin.
+
+    In this order: a hard pin, also to a machine that is away; the machine that has it, if it was placed in
+    this epoch and is online; the holder, unless that is overloaded and another is clearly less so. A topic
+    that was placed in an earlier epoch thus follows the holder.
+    """
+    online = {one.machine_id: one for one in candidates if one.online}
+    if current is not None and current.pinned_to is not None:
+        return current.pinned_to if current.pinned_to in online else None
+    if current is not None and current.epoch == epoch and current.owner in online:
+        return current.owner
+    own = online.get(holder)
+    if own is not None and own.load >= OVERLOAD:
+        relief = [one for one in online.values() if one.load <= own.load - MARGIN]
+        if relief:
+            return min(relief, key=lambda one: (one.load, one.machine_id)).machine_id
+    return holder
+
+
+def owner_now(
+    current: Placement | None, *, holder: str | None, epoch: int, online: Callable[[str], bool]
+) -> str | None:
+    """The machine a topic counts as running on, between messages; ``None`` while it waits or is unowned."""
+    if current is None or current.reason == "unowned":
+        return None
+    if current.pinned_to is not None:
+        here = current.owner == current.pinned_to and online(current.pinned_to)
+        return current.owner if here else None
+    stays = current.epoch == epoch and current.owner is not None and online(current.owner)
+    return current.owner if stays else holder
+
+
+def placed(current: Placement | None, topic: str, owner: str | None, epoch: int) -> Placement:
+    """The placement with this owner: the current one if nothing changes, else one of a new ownership epoch.
+
+    An ownership epoch is ``(epoch, n)``; ``n`` starts at 1 in each lease epoch.
+    """
+    pinned_to = current.pinned_to if current is not None else None
+    reason = "pinned" if pinned_to is not None else "placed"
+    if (
+        current is not None
+        and (current.owner, current.reason) == (owner, reason)
+        and (reason == "pinned" or current.epoch == epoch)
+    ):
+        return current
+    return Placement(topic, owner, epoch, next_n(current, epoch), reason, pinned_to)
+
+
+def pinned(current: Placement | None, topic: str, machine: str, *, online: bool, epoch: int) -> Placement:
+    """The placement with a hard pin; without an owner while that machine is away."""
+    owner = machine if online else None
+    return Placement(topic, owner, epoch, next_n(current, epoch), "pinned", machine)
+
+
+def unpinned(current: Placement, owner: str | None, epoch: int) -> Placement:
+    """The placement without its pin; the topic stays with ``owner``."""
+    return Placement(current.topic, owner, epoch, next_n(current, epoch), "placed" if owner else "unowned")
+
+
+def next_n(current: Placement | None, epoch: int) -> int:
+    """The ``n`` of the next ownership epoch within this lease epoch."""
+    return current.n + 1 if current is not None and current.epoch == epoch else 1
+
+
+def ownership(placement: Placement) -> tuple[int, int]:
+    """The ownership epoch ``(epoch, n)``."""
+    return placement.epoch, placement.n

@@ -1,0 +1,303 @@
+"""``SessionRouter``: runs each message on its topic's machine, wherever that is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+
+from instar_node.clock import MICROS_PER_SECOND, Clock
+from instar_node.contracts import Authority, Mesh, PeerError, Placement, RunRequest, RunResult
+from instar_node.errors import InstarError
+from instar_node.events import EventHub
+from instar_node.pool.machine_pool import MachinePoolRegistry
+from instar_node.pool.messages import (
+    RunAccepted,
+    RunAlive,
+    RunCancel,
+    RunDone,
+    RunDoneTaken,
+    RunKeep,
+    RunOrder,
+)
+from instar_node.pool.pins import TopicPlacementPinStore
+from instar_node.pool.placement import choose_owner, ownership
+from instar_node.pool.remote_grant import RemoteGrant, Step
+from instar_node.pool.run_host import RunHost
+
+log = logging.getLogger("instar.pool")
+
+ORDER_WITHIN_S = 2.0
+REFUSED_PAUSE_S = 0.1
+"""Pause before an order is repeated that the owner refused, say because it has not heard of our lease yet."""
+PLACE_PAUSE_S = 0.25
+
+
+class _Dispatch:
+    """One message on its way through the router."""
+
+    def __init__(self, request: RunRequest) -> None:
+        self.request = request
+        self.placement: Placement | None = None
+        """Set while the agent may be running; ``None`` while the message waits."""
+        self.grant: RemoteGrant | None = None
+        self.result: RunResult | None = None
+        self.cancelled = False
+        self.changed = asyncio.Event()
+
+
+class SessionRouter:
+    """Implements ``contracts.AgentRunner`` for the dispatcher, over all machines of the pool.
+
+    A message of a topic pinned to a machine that is away waits here until it is back, the pin is changed, or
+    the run is cancelled. A result counts only under the ownership epoch and grant it was ordered with.
+
+    Args:
+        grant_ttl_us: How long an owner may go on without hearing from us: the lease's ttl.
+        drift: Assumed clock-rate error of a machine.
+    """
+
+    def __init__(
+        self,
+        host: RunHost,
+        pins: TopicPlacementPinStore,
+        pool: MachinePoolRegistry,
+        mesh: Mesh,
+        authority: Authority,
+        clock: Clock,
+        events: EventHub,
+        *,
+        grant_ttl_us: int,
+        drift: float,
+    ) -> None:
+        self._host = host
+        self._pins = pins
+        self._pool = pool
+        self._mesh = mesh
+        self._authority = authority
+        self._clock = clock
+        self._events = events
+        self._grant_ttl_us = grant_ttl_us
+        self._drift = drift
+        self._active: dict[str, _Dispatch] = {}
+        self._held: Counter[str] = Counter()
+        mesh.on_request(RunDone, self._on_done)
+        mesh.on_notice(RunAlive, self._on_alive)
+        mesh.on_peer(self._on_peer)
+        authority.on_change(self._on_authority)
+
+    async def run(self, request: RunRequest) -> RunResult:
+        """Run the message where its topic lives, now or when that machine is back.
+
+        ``cancelled`` when the lease was lost, the topic moved, or somebody cancelled: run it again then.
+        """
+        if request.key in self._active:
+            raise InstarError("already-running", f"message {request.key} is being run already")
+        dispatch = self._active[request.key] = _Dispatch(request)
+        try:
+            while True:
+                placement = await self._place(dispatch)
+                if placement is None:
+                    return RunResult("cancelled")
+                result = await self._run_at(dispatch, placement)
+                dispatch.placement = dispatch.grant = None
+                if result is not None:
+                    return result
+                self._events.publish(
+                    "pool",
+                    f"topic {request.topic}: its machine is gone; its message runs anew",
+                    topic=request.topic,
+                    key=request.key,
+                    lost=placement.owner,
+                )
+        finally:
+            del self._active[request.key]
+
+    def cancel(self, key: str) -> bool:
+        """Kill the run of this message, here or there, or end its wait."""
+        dispatch = self._active.get(key)
+        if dispatch is None or dispatch.cancelled:
+            return False
+        dispatch.cancelled = True
+        dispatch.changed.set()
+        placement, epoch = dispatch.placement, dispatch.request.epoch
+        if placement is not None and placement.owner == self._mesh.me:
+            self._host.cancel_here(key)
+        elif placement is not None and placement.owner is not None and not self._fenced(dispatch):
+            self._mesh.send(placement.owner, RunCancel(epoch, key))
+        return True
+
+    def running(self, topic: str | None = None) -> Iterable[str]:
+        """Keys whose agent may be at work now, here or elsewhere; not those that wait for a machine."""
+        return [
+            key
+            for key, dispatch in self._active.items()
+            if dispatch.placement is not None and topic in (None, dispatch.request.topic)
+        ]
+
+    def waiting(self, topic: str) -> int:
+        """How many messages wait for this topic's machine."""
+        return sum(
+            1
+            for dispatch in self._active.values()
+            if dispatch.placement is None and dispatch.request.topic == topic
+        )
+
+    @contextmanager
+    def hold(self, topic: str) -> Iterator[None]:
+        """While this is open, no run of the topic begins: it is about to move."""
+        self._held[topic] += 1
+        try:
+            yield
+        finally:
+            self._held[topic] -= 1
+            if not self._held[topic]:
+                del self._held[topic]
+            self.reconsider()
+
+    def reconsider(self) -> None:
+        """Look again at every message that waits: a pin, a machine or the lease has changed."""
+        for dispatch in self._active.values():
+            dispatch.changed.set()
+
+    # -- where -------------------------------------------------------------------------------------------
+
+    async def _place(self, dispatch: _Dispatch) -> Placement | None:
+        """The placement to run under, as soon as there is one; ``None`` when the run is off."""
+        topic = dispatch.request.topic
+        while not (dispatch.cancelled or self._fenced(dispatch)):
+            dispatch.changed.clear()
+            if topic not in self._held:
+                try:
+                    placement = await self._owner(topic)
+                except InstarError as error:  # the electorate did not take the placement in time
+                    log.warning("topic %s could not be placed yet: %s", topic, error)
+                    await self._clock.sleep(PLACE_PAUSE_S)
+                    continue
+                # While it was written the topic may have been taken for a move.
+                if placement.owner is not None and topic not in self._held:
+                    dispatch.placement = placement
+                    return placement
+            await dispatch.changed.wait()
+        return None
+
+    async def _owner(self, topic: str) -> Placement:
+        """Choose the topic's machine, and have it written where that changes anything."""
+        async with self._pins.changing(topic):
+            owner = choose_owner(
+                self._pins.placement(topic),
+                holder=self._mesh.me,
+                epoch=self._authority.epoch,
+                candidates=self._pool.candidates(),
+            )
+            return await self._pins.place(topic, owner)
+
+    # -- running -----------------------------------------------------------------------------------------
+
+    async def _run_at(self, dispatch: _Dispatch, placement: Placement) -> RunResult | None:
+        """Run under this placement; ``None`` when its machine was lost."""
+        owner = placement.owner
+        assert owner is not None
+        provenance = msgspec.structs.replace(dispatch.request.provenance, machine=owner)
+        request = msgspec.structs.replace(dispatch.request, provenance=provenance)
+        if owner == self._mesh.me:
+            try:
+                result = await self._host.run_here(request)
+            except InstarError as error:
+                return RunResult("failed", error=error.message)
+        else:
+            order = RunOrder(request, ownership(placement), self._grant_ttl_us)
+            remote = await self._run_there(dispatch, owner, order)
+            if remote is None:
+                return None
+            result = remote
+        current = self._pins.placement(dispatch.request.topic)
+        if current is not None and ownership(current) != ownership(placement):
+            log.warning("result of %s refused: topic %s has moved", request.key, request.topic)
+            return RunResult("cancelled")
+        return result
+
+    async def _run_there(self, dispatch: _Dispatch, owner: str, order: RunOrder) -> RunResult | None:
+        """Keep a run on another machine alive until it ends; ``None`` when the machine was lost.
+
+        When the lease is lost the run is left to the next holder, who takes it over or lets it lapse.
+        """
+        grant = dispatch.grant = RemoteGrant(self._grant_ttl_us, self._drift)
+        dispatch.result = None
+        while dispatch.result is None:
+            if self._fenced(dispatch):
+                return RunResult("cancelled")
+            dispatch.changed.clear()
+            now = self._clock.now()
+            step = grant.step(now, self._mesh.connected(owner))
+            if step is Step.LOST:
+                return RunResult("cancelled") if dispatch.cancelled else None
+            if step is Step.ORDER:
+                await self._order(grant, owner, order)
+                continue
+            if step is Step.KEEP and not dispatch.cancelled:
+                grant.extending(now)
+                self._mesh.send(owner, RunKeep(order.request.epoch, order.request.key))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grant.wait_us(self._clock.now()) / MICROS_PER_SECOND):
+                    await dispatch.changed.wait()
+        return dispatch.result
+
+    async def _order(self, grant: RemoteGrant, owner: str, order: RunOrder) -> None:
+        grant.extending(self._clock.now())
+        try:
+            await self._mesh.request(owner, order, RunAccepted, within=ORDER_WITHIN_S)
+            grant.accepted(self._clock.now())
+        except PeerError as error:
+            log.info("order for %s not accepted by %s: %s", order.request.key, owner, error)
+            await self._clock.sleep(REFUSED_PAUSE_S)
+
+    def _fenced(self, dispatch: _Dispatch) -> bool:
+        return self._authority.acting_epoch() != dispatch.request.epoch
+
+    # -- what the owners say -----------------------------------------------------------------------------
+
+    async def _on_done(self, sender: str, done: RunDone) -> RunDoneTaken:
+        """An owner brings a result. Refused as ``stale-grant`` when it was ordered under another one."""
+        if self._authority.acting_epoch() is None:
+            raise InstarError("not-holder", "this machine is not awake")
+        dispatch = self._active.get(done.key)
+        if dispatch is None or dispatch.placement is None or dispatch.grant is None:
+            raise InstarError("not-dispatched", f"message {done.key} is not being run for this machine")
+        granted = (dispatch.request.epoch, dispatch.request.n, ownership(dispatch.placement))
+        if (done.epoch, done.n, done.ownership) != granted or sender != dispatch.placement.owner:
+            raise InstarError("stale-grant", f"the result of {done.key} comes under a grant that has ended")
+        dispatch.result = done.result
+        dispatch.changed.set()
+        return RunDoneTaken()
+
+    def _on_alive(self, sender: str, alive: RunAlive) -> None:
+        dispatch = self._active.get(alive.key)
+        if dispatch is None or dispatch.placement is None or dispatch.placement.owner != sender:
+            return
+        if dispatch.grant is None or alive.epoch != dispatch.request.epoch:
+            return
+        if alive.held:
+            dispatch.grant.alive(self._clock.now())
+        else:
+            dispatch.grant.forgotten()
+            dispatch.changed.set()
+
+    def _on_peer(self, peer: str, up: bool) -> None:
+        for dispatch in self._active.values():
+            placement = dispatch.placement
+            if not up and dispatch.grant and placement is not None and placement.owner == peer:
+                dispatch.grant.forgotten()
+        self.reconsider()
+
+    def _on_authority(self) -> None:
+        for key, dispatch in self._active.items():
+            placement = dispatch.placement
+            if self._fenced(dispatch) and placement is not None and placement.owner == self._mesh.me:
+                self._host.cancel_here(key)
+        self.reconsider()

@@ -1,0 +1,355 @@
+"""Carrying transfers out: drain, bring the conversation along, pin, hand over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Literal, Protocol
+
+import msgspec
+
+from instar_node.clock import MICROS_PER_MS, Clock
+from instar_node.contracts import Authority, Members, Mesh, Placement
+from instar_node.errors import InstarError
+from instar_node.events import EventHub
+from instar_node.pool.description import TopicPlacementDescription, describe
+from instar_node.pool.machine_pool import MachinePoolRegistry
+from instar_node.pool.nicknames import RelocationNicknameSet
+from instar_node.pool.pins import TopicPlacementPinStore
+from instar_node.pool.placement import owner_now, ownership
+from instar_node.pool.session_router import SessionRouter
+from instar_node.pool.transfer_plan import Go, TransferByNickname, TransferFacts
+
+log = logging.getLogger("instar.pool")
+
+SETTLE_S = 0.2
+"""A run that ends by itself within this time is not worth asking a person about."""
+DRAIN_S = 10.0
+"""How long a cancelled run may take to be gone; a remote one may have to lapse."""
+TAIL_S = 2.0
+"""How long the target may take to catch up with the conversation. What it still lacks then is in the history
+that comes with each message."""
+POLL_S = 0.005
+RETRY_S = 1.0
+
+
+class TopicWork(Protocol):
+    """What delivery knows of a topic."""
+
+    def mid_reply(self, topic: str) -> bool:
+        """Whether an answer in this topic is reserved and not yet committed: it is being sent."""
+
+
+class TailProgress(Protocol):
+    """How far other machines' copies of the conversation are."""
+
+    async def caught_up(self, machine: str, within: float) -> bool:
+        """Wait until this machine has all that was said so far; ``False`` if that took too long."""
+
+
+class TransferRequest(msgspec.Struct, frozen=True):
+    """A wish to move a topic: ``to`` a nickname or id, or ``undo`` of the last move."""
+
+    topic: str
+    to: str = ""
+    confirm: str | None = None
+    undo: bool = False
+
+
+class TransferStep(msgspec.Struct, frozen=True):
+    """One step, ``at_ms`` after the beginning."""
+
+    step: str
+    at_ms: float
+    note: str = ""
+
+
+class TransferResult(msgspec.Struct, frozen=True):
+    """What came of it: the same fields as the API's."""
+
+    outcome: Literal["moved", "queued", "noop"]
+    topic: str
+    owner: str | None
+    owner_nickname: str | None
+    source: str | None
+    ownership_epoch: tuple[int, int] | None
+    took_ms: float
+    steps: tuple[TransferStep, ...]
+    pending_reason: str | None
+
+
+class _Move(msgspec.Struct, frozen=True):
+    """The last move of a topic, to rate-limit the next and to take this one back."""
+
+    before: Placement | None
+    came_from: str | None
+    at: int
+    undone: bool
+
+
+class _Progress:
+    """The steps of one transfer, published as they happen."""
+
+    def __init__(self, topic: str, target: str, clock: Clock, events: EventHub) -> None:
+        self._topic, self._target, self._clock, self._events = topic, target, clock, events
+        self._began = clock.now()
+        self.steps: list[TransferStep] = []
+
+    def elapsed_ms(self) -> float:
+        return (self._clock.now() - self._began) / MICROS_PER_MS
+
+    def step(self, name: str, note: str = "") -> None:
+        step = TransferStep(name, self.elapsed_ms(), note)
+        self.steps.append(step)
+        text = f"topic {self._topic} → {self._target}: {name}" + (f" ({note})" if note else "")
+        self._events.publish(
+            "transfer", text, topic=self._topic, to=self._target, step=name, at_ms=step.at_ms, note=note
+        )
+
+
+class Transfers:
+    """Moves topics between machines. Only the holder can; the others pass the wish on to it."""
+
+    def __init__(
+        self,
+        router: SessionRouter,
+        pins: TopicPlacementPinStore,
+        pool: MachinePoolRegistry,
+        nicknames: RelocationNicknameSet,
+        members: Members,
+        mesh: Mesh,
+        authority: Authority,
+        work: TopicWork,
+        tail: TailProgress,
+        clock: Clock,
+        events: EventHub,
+    ) -> None:
+        self._router = router
+        self._pins = pins
+        self._pool = pool
+        self._nicknames = nicknames
+        self._members = members
+        self._authority = authority
+        self._work = work
+        self._tail = tail
+        self._clock = clock
+        self._events = events
+        self._planner = TransferByNickname()
+        self._moving: dict[str, str] = {}
+        self._last: dict[str, _Move] = {}
+        self._look = asyncio.Event()
+        self._worker: asyncio.Task[None] | None = None
+        mesh.on_peer(lambda peer, up: self._look.set())
+        authority.on_change(self._look.set)
+
+    async def start(self) -> None:
+        """Begin to carry out queued moves when their machine comes back."""
+        self._worker = asyncio.create_task(self._carry_out_returned(), name="pool-transfers")
+
+    async def stop(self) -> None:
+        """Carry out no more."""
+        if self._worker is not None:
+            self._worker.cancel()
+            await asyncio.gather(self._worker, return_exceptions=True)
+
+    def moving_to(self, topic: str) -> str | None:
+        """The machine a topic is just being moved to."""
+        return self._moving.get(topic)
+
+    def describe(self, topic: str) -> TopicPlacementDescription:
+        """Where a topic runs and why, as this machine knows it."""
+        return describe(
+            topic,
+            self._pins.placement(topic),
+            me=self._authority.me,
+            holder=self._authority.holder,
+            epoch=self._authority.epoch,
+            online=self._pool.online,
+            nickname=self._members.nickname,
+        )
+
+    async def transfer(self, request: TransferRequest) -> TransferResult:
+        """Move a topic and pin it there; returns when it has moved, or waits for a machine that is away.
+
+        Raises ``InstarError``: those of ``TransferByNickname.plan``, ``nothing-to-undo``, ``not-awake``,
+        ``transfer-running``, ``drain-timeout``, and those of writing the placement. Whatever is raised, the
+        topic is where it was.
+        """
+        self._require_awake()
+        topic = request.topic
+        if topic in self._moving:
+            raise InstarError("transfer-running", f"topic {topic} is being moved already", "wait a moment")
+        undo_of = self._undo_of(topic) if request.undo else None
+        await self._settle(topic)
+        facts = self._facts(request, undo_of)
+        plan = self._planner.plan(facts, request.confirm)
+        progress = _Progress(topic, facts.target_nickname, self._clock, self._events)
+        if not isinstance(plan, Go):
+            placement = self._pins.placement(topic)
+            if plan.pin:
+                async with self._pins.changing(topic):
+                    placement = await self._pins.pin(topic, plan.target, online=facts.target_online)
+                progress.step("pinned")
+            return self._result("noop", facts, placement, progress)
+        self._moving[topic] = plan.target
+        try:
+            with self._router.hold(topic):
+                placement = await self._move(facts, plan, undo_of, progress)
+        finally:
+            del self._moving[topic]
+        self._last[topic] = _Move(facts.placement, facts.owner, self._clock.now(), undone=request.undo)
+        return self._result("queued" if placement.owner is None else "moved", facts, placement, progress)
+
+    async def unpin(self, topic: str) -> TopicPlacementDescription:
+        """Take a topic's pin away. It stays where it runs; if it waits for a machine, the holder gets it."""
+        self._require_awake()
+        async with self._pins.changing(topic):
+            placement = self._pins.placement(topic)
+            if placement is not None and placement.pinned_to is not None:
+                await self._pins.unpin(topic, self._owner(placement) or self._authority.me)
+                self._events.publish("transfer", f"topic {topic} unpinned", topic=topic, step="unpinned")
+        self._router.reconsider()
+        return self.describe(topic)
+
+    # -- moves that were queued ------------------------------------------------------------------------------
+
+    async def _carry_out_returned(self) -> None:
+        """Look at the queued moves whenever a machine or the lease has changed; runs until cancelled."""
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            try:
+                for waiting in self._pins.waiting():
+                    await self._carry_out(waiting.topic)
+            except InstarError as error:
+                log.warning("a queued move could not be carried out yet: %s", error)
+                await self._clock.sleep(RETRY_S)
+                self._look.set()
+
+    async def _carry_out(self, topic: str) -> None:
+        """Give a topic to the machine it is pinned to, if that is there and this one is awake."""
+        async with self._pins.changing(topic):
+            placement = self._pins.placement(topic)
+            machine = placement.pinned_to if placement is not None else None
+            if machine is None or not self._pool.online(machine) or self._authority.acting_epoch() is None:
+                return
+            await self._pins.place(topic, machine)
+        text = f"topic {topic} → {self._members.nickname(machine)}: it is back"
+        self._events.publish("transfer", text, topic=topic, to=machine, step="moved")
+        self._router.reconsider()
+
+    # -- the steps ---------------------------------------------------------------------------------------
+
+    async def _move(
+        self, facts: TransferFacts, plan: Go, undo_of: _Move | None, progress: _Progress
+    ) -> Placement:
+        topic = facts.topic
+        await self._drain(topic)
+        progress.step("drained", "stopped the running work" if facts.running else "")
+        if not plan.queued and plan.target != self._authority.me:
+            whole = await self._tail.caught_up(plan.target, TAIL_S)
+            progress.step("tail_synced", "" if whole else "not yet complete; messages carry their history")
+        before = undo_of.before if undo_of is not None else None
+        async with self._pins.changing(topic):
+            if undo_of is not None and (before is None or before.pinned_to is None):
+                placement = await self._pins.unpin(topic, plan.target)
+                assert placement is not None, "a topic that was moved has a placement"
+            else:
+                placement = await self._pins.pin(topic, plan.target, online=not plan.queued)
+        progress.step("queued" if plan.queued else "moved")
+        return placement
+
+    async def _settle(self, topic: str) -> None:
+        """Give a short run the time to end by itself."""
+        end = self._clock.now() + int(SETTLE_S * 1_000_000)
+        while self._busy(topic) and self._clock.now() < end:
+            await self._clock.sleep(POLL_S)
+
+    async def _drain(self, topic: str) -> None:
+        """Stop what runs and wait until it is gone; nothing new begins meanwhile."""
+        for key in self._router.running(topic):
+            self._router.cancel(key)
+        end = self._clock.now() + int(DRAIN_S * 1_000_000)
+        while list(self._router.running(topic)):
+            if self._clock.now() >= end:
+                raise InstarError(
+                    "drain-timeout",
+                    f"the running work of topic {topic} did not end within {DRAIN_S:g} s",
+                    "try again in a moment",
+                )
+            await self._clock.sleep(POLL_S)
+        self._require_awake()
+
+    def _busy(self, topic: str) -> bool:
+        return bool(list(self._router.running(topic))) or self._work.mid_reply(topic)
+
+    # -- the facts ---------------------------------------------------------------------------------------
+
+    def _facts(self, request: TransferRequest, undo_of: _Move | None) -> TransferFacts:
+        topic, placement = request.topic, self._pins.placement(request.topic)
+        target = self._origin(undo_of) if undo_of is not None else self._nicknames.resolve(request.to)
+        last = self._last.get(topic)
+        return TransferFacts(
+            topic=topic,
+            name=request.to,
+            target=target,
+            target_nickname=request.to if target is None else self._members.nickname(target),
+            target_online=target is not None and self._pool.online(target),
+            known=tuple(self._nicknames.known()),
+            owner=self._owner(placement),
+            placement=placement,
+            running=tuple(self._router.running(topic)),
+            mid_reply=self._work.mid_reply(topic),
+            last_move=None if last is None else last.at,
+            undo=undo_of is not None,
+            now=self._clock.now(),
+        )
+
+    def _undo_of(self, topic: str) -> _Move:
+        last = self._last.get(topic)
+        if last is None or last.undone:
+            raise InstarError(
+                "nothing-to-undo",
+                f"topic {topic} has no move that could be taken back",
+                "a move can be taken back once, while its holder stays awake",
+            )
+        return last
+
+    def _origin(self, move: _Move) -> str:
+        """Where a topic goes when its last move is taken back."""
+        if move.before is not None and move.before.pinned_to is not None:
+            return move.before.pinned_to
+        there = move.came_from is not None and self._pool.online(move.came_from)
+        return move.came_from if move.came_from is not None and there else self._authority.me
+
+    def _owner(self, placement: Placement | None) -> str | None:
+        return owner_now(
+            placement,
+            holder=self._authority.holder,
+            epoch=self._authority.epoch,
+            online=self._pool.online,
+        )
+
+    def _require_awake(self) -> None:
+        if self._authority.acting_epoch() is None:
+            raise InstarError("not-awake", "only the awake machine moves topics", "ask the awake one")
+
+    def _result(
+        self,
+        outcome: Literal["moved", "queued", "noop"],
+        facts: TransferFacts,
+        placement: Placement | None,
+        progress: _Progress,
+    ) -> TransferResult:
+        owner = self._owner(placement)
+        return TransferResult(
+            outcome=outcome,
+            topic=facts.topic,
+            owner=owner,
+            owner_nickname=None if owner is None else self._members.nickname(owner),
+            source=facts.owner,
+            ownership_epoch=None if placement is None else ownership(placement),
+            took_ms=progress.elapsed_ms(),
+            steps=tuple(progress.steps),
+            pending_reason=self.describe(facts.topic).pending_reason,
+        )
