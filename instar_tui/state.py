@@ -228,7 +228,7 @@ class MeshState:
 
     def _on_event(self, event: Event, *, known: bool) -> None:
         self._last_event = max(event.n, self._last_event or 0)
-        if event.kind != "pulse":
+        if event.text and event.kind != "pulse":  # the others only say that something is worth fetching
             self.events.append(event)
             self.events_seen += 1
         if event.kind == "message":
@@ -240,9 +240,8 @@ class MeshState:
             self._urgent.set()
 
     def _is_urgent(self, event: Event) -> bool:
-        return event.kind in URGENT_KINDS or (
-            self.watched_topic is not None and event.data.get("topic") == self.watched_topic
-        )
+        topics = event.data.get("topics") or (event.data.get("topic"),)
+        return event.kind in URGENT_KINDS or (self.watched_topic is not None and self.watched_topic in topics)
 
     def _note_step(self, event: Event) -> None:
         operation, step = self.operation, event.data.get("step")

@@ -30,8 +30,12 @@ class Body(Vertical):
     def compose(self) -> ComposeResult:
         screen = cast(MeshScreen, self.screen)
         if screen.instar.painted:
-            screen.whole = True
             yield from screen.body()
+
+    def on_mount(self) -> None:
+        """All below is mounted too: the screen may look for its widgets now."""
+        if self.children:
+            cast(MeshScreen, self.screen).complete()
 
 
 class MeshScreen(Screen[None]):
@@ -114,6 +118,11 @@ class MeshScreen(Screen[None]):
     async def fill(self) -> None:
         """Build the body after the first frame."""
         await self.query_one(Body).recompose()
+        self.complete()
+
+    def complete(self) -> None:
+        """The body is built: draw it."""
+        self.whole = True
         self.show(frozenset({"all"}))
 
     def on_screen_resume(self) -> None:

@@ -20,6 +20,7 @@ from instar_tui.widgets.text import bar, dots, fit, shown
 if TYPE_CHECKING:
     from instar_node.api.types import PairView
 
+REFUSALS = ("wrong guess", "refused", "declined", "not admitted")
 ENDED = {
     "expired": ("The code has expired.", "$needs-you"),
     "locked": ("Three wrong guesses: the code is locked.", "$danger"),
@@ -79,6 +80,8 @@ class Code(_PairPart):
         else:
             words, style = ENDED.get(view.state, (view.state, "$muted"))
             yield centred([(words, f"bold {style}")], width)
+            if view.last_refusal:
+                yield centred([(shown(view.last_refusal), "$muted")], width)
             yield []
             yield centred([("n", "bold $awake"), (" mints a new one", "$muted")], width)
 
@@ -159,17 +162,17 @@ class Countdown(_PairPart):
 class Instructions(_PairPart):
     """The command to type on the other machine."""
 
+    DEFAULT_CSS = "Instructions { text-wrap: wrap; padding: 0 1; }"
+
     def build(self, width: int) -> Iterable[Line]:
         view = self.view
         if view is None or view.state != "open":
             return
-        yield [(" On the other machine, type", ""), ("                    y copies it", "$muted")]
-        yield [
-            ("   ", ""),
-            (shown(view.join_command or f"instar join {view.url} --code {view.code}"), "bold $awake"),
-        ]
+        if view.join_command:
+            yield [("On the other machine, type", ""), ("                    y copies it", "$muted")]
+            yield [("  ", ""), (shown(view.join_command), "bold $awake")]
         if view.warning:
-            yield [(" ⚠ ", "bold $needs-you"), (shown(view.warning), "$needs-you")]
+            yield [("⚠ ", "bold $needs-you"), (shown(view.warning), "$needs-you")]
         yield []
 
 
@@ -185,7 +188,7 @@ class Happenings(_PairPart):
         ]
         for event in rows[: max(1, self.size.height - 1)]:
             line = event_line(event, width)
-            wrong = "attempts_left" in event.data or "wrong" in event.text or "refused" in event.text
+            wrong = any(word in event.text for word in REFUSALS)
             yield [line[0], (line[2][0], "$needs-you" if wrong else "")]
         view = self.view
         if view is not None and view.state == "open":
