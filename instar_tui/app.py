@@ -11,7 +11,9 @@ import gc
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable
+from datetime import datetime
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App, SystemCommand
@@ -163,7 +165,7 @@ class InstarApp(App[None]):
 
     def get_theme_variable_defaults(self) -> dict[str, str]:
         current: Theme = self.current_theme
-        return theme.tokens(current)
+        return {} if current in theme.OWN else theme.tokens(current)
 
     # -- life ---------------------------------------------------------------------------------------------
 
@@ -314,9 +316,14 @@ class InstarApp(App[None]):
         self.push_screen(HelpScreen())
 
     def action_save_svg(self) -> None:
-        """Save the screen as it is; the pairing code is on it if it is shown."""
-        name = f"instar-{self.current_mode}.svg"
-        self.deliver_screenshot(name)
+        """Save the screen as it is into the current folder; a pairing code that is shown is on it."""
+        path = Path.cwd() / f"instar-{self.current_mode}-{datetime.now():%H%M%S}.svg"
+        try:
+            path.write_text(self.export_screenshot(), encoding="utf-8")
+        except OSError as error:
+            self.notify(f"{path}: {error.strerror}", severity="error", markup=False)
+        else:
+            self.notify(f"saved {path}", markup=False)
 
     def action_copy(self) -> None:
         """Copy what the screen has selected, through the terminal (OSC 52)."""

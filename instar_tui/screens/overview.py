@@ -38,9 +38,9 @@ class OverviewScreen(MeshScreen):
                 yield Feed(id="feed")
 
     def refresh_body(self, kinds: frozenset[str]) -> None:
-        alone = self.mesh.status is not None and len(self.mesh.machines()) == 1
-        self.query_one("#cards").display = not alone
-        self.query_one("#first").display = alone
+        count = len(self.mesh.machines())
+        self.query_one("#cards").display = count > 1
+        self.query_one("#first").display = count == 1
         super().refresh_body(kinds)
 
     def tick_body(self) -> None:

@@ -143,8 +143,9 @@ class AlertBand(Framed):
         status = mesh.status
         if mesh.link == "lost":
             since = f" for {span(max(1_000, mesh.lost_for_ms()))}" if status is not None else ""
-            yield _band(f" ‼ no contact with the node{since}: {shown(mesh.problem)}", width, "danger")
-            hint = mesh.hint or "trying again by itself; what you see is the last picture"
+            what = "no contact with the node" if status is not None else "the node did not start"
+            yield _band(f" ‼ {what}{since}: {shown(mesh.problem)}", width, "danger")
+            hint = mesh.hint or "it is tried again by itself"
             yield [(fit(f"   {shown(hint)}", width), "$danger")]
         elif status is not None and status.health.split_brain is not None:
             yield _band(

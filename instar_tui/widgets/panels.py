@@ -20,7 +20,7 @@ def awake_line(mesh: MeshState, *, brief: bool = False) -> Line:
     """Who is awake, since when, and on whose evidence."""
     status = mesh.status
     if status is None:
-        return [("Starting the node…", "$muted")]
+        return [("Starting the node…" if mesh.link == "connecting" else "There is no node to ask.", "$muted")]
     lease = status.lease
     if lease.state == "split-brain":
         return [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from instar_node.api import types as t
@@ -233,6 +235,17 @@ async def test_what_is_selected_is_copied(centre: Centre) -> None:
     await centre.pilot.press("j", "j", "y")
     await centre.pilot.pause()
     assert centre.app.clipboard == MINI
+
+
+async def test_a_screen_is_saved_where_the_program_was_started(
+    centre: Centre, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    await centre.go("lease")
+    await centre.pilot.press("ctrl+s")
+    await centre.until("saved")
+    (picture,) = tmp_path.glob("instar-lease-*.svg")
+    assert "history" in picture.read_text("utf-8")
 
 
 async def test_join_says_that_this_home_belongs_to_a_mesh_and_completes_words(centre: Centre) -> None:

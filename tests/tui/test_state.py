@@ -133,6 +133,18 @@ async def test_machines_come_with_this_one_first_and_the_absent_last(node: FakeN
         assert watched.state.me().machine_id == DESK  # type: ignore[union-attr]
 
 
+async def test_a_start_that_failed_does_not_keep_the_program_from_ending() -> None:
+    async def connect() -> FakeConnection:
+        raise ImportError("broken")
+
+    state = MeshState(connect)
+    task = asyncio.create_task(state.run())
+    await until(lambda: state.link == "lost")
+    assert state.problem == "broken"
+    task.cancel()
+    await state.close()
+
+
 async def test_a_node_that_is_still_starting_is_stopped_too() -> None:
     started, proceed = asyncio.Event(), asyncio.Event()
     connection = FakeConnection(FakeNode())

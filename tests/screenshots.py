@@ -1,0 +1,185 @@
+"""``python -m tests.screenshots``: draw every screen from a real running mesh into ``screenshots/``.
+
+Three real nodes are started, paired and talked to; the control centre is attached to the first one and each
+screen is saved as an SVG. Nothing is staged but the order of events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from textual.pilot import Pilot
+
+from instar_node.api import types as t
+from instar_node.api.blocking_client import BlockingNodeApi
+from instar_node.config import NodeOptions, UiSettings, load_config
+from instar_node.errors import InstarError
+from instar_node.storage.home import Home
+from instar_tui.app import InstarApp
+from instar_tui.demo import CONVERSATION, demo_mesh
+from instar_tui.embedding import Connection, open_api
+
+FOLDER = Path(__file__).parent.parent / "screenshots"
+SIZE = (120, 36)
+PLACES = ("overview", "machines", "lease", "tail", "topics", "conversation", "events", "health")
+WAIT_S = 30.0
+
+
+def self_contained(svg: str) -> str:
+    """An SVG without fonts from elsewhere, its spaces kept by every viewer."""
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    return svg.replace("<text ", '<text xml:space="preserve" ')
+
+
+class Camera:
+    """A running control centre and where its pictures go."""
+
+    def __init__(self, app: InstarApp, pilot: Pilot[None]) -> None:
+        self.app = app
+        self._pilot = pilot
+
+    async def until(self, met: Callable[[], object]) -> None:
+        """Wait for the mesh; raises ``TimeoutError``."""
+        async with asyncio.timeout(WAIT_S):
+            while not met():
+                await self._pilot.pause(0.05)
+
+    async def show(self, place: str) -> None:
+        """Go to a screen and let it draw."""
+        self.app.action_go(place)
+        await self._pilot.pause(0.6)
+
+    def save(self, name: str) -> None:
+        """Save what is on the screen."""
+        path = FOLDER / f"{name}.svg"
+        path.write_text(self_contained(self.app.export_screenshot(title="instar-tui")), encoding="utf-8")
+        print(path.relative_to(FOLDER.parent))
+
+
+async def first_run(folder: Path) -> None:
+    """A machine that has just been installed, its node embedded."""
+    home = Home(folder / "desk")
+    home.prepare()
+    config = load_config(home.config)
+
+    async def connect() -> Connection:
+        return await open_api(home, config, NodeOptions(listen="127.0.0.1:0", nickname="desk"))
+
+    app = InstarApp(connect, UiSettings())
+    try:
+        async with app.run_test(size=SIZE) as pilot:
+            camera = Camera(app, pilot)
+            await camera.until(lambda: app.mesh.status is not None and app.mesh.status.lease.is_self)
+            await camera.show("overview")
+            camera.save("first-run")
+    finally:
+        await app.mesh.close()
+
+
+def converse(homes: list[Home]) -> None:
+    """Let the mesh live a little: messages, a handoff there and back, a pinned topic."""
+    desk, mini = BlockingNodeApi(homes[0]), BlockingNodeApi(homes[1])
+    others = {machine.machine_id for machine in desk.machines().machines if not machine.is_self}
+    patiently(lambda: others <= set(desk.lease().electorate))
+    for number, (topic, text) in enumerate(CONVERSATION):
+        desk.send(t.SendRequest(topic, text, f"picture-{number}"))
+    patiently(lambda: desk.handoff(t.HandoffRequest("mini")).outcome == "awake")
+    patiently(lambda: mini.handoff(t.HandoffRequest("desk")).outcome == "awake")
+    patiently(lambda: desk.transfer(t.TransferRequest("garden", "mini")).outcome == "moved")
+
+
+def patiently(attempt: Callable[[], bool]) -> None:
+    """Repeat what a mesh that is still settling refuses. Raises ``TimeoutError``."""
+    end = time.monotonic() + WAIT_S
+    while time.monotonic() < end:
+        try:
+            if attempt():
+                return
+        except InstarError as error:
+            print(f"not yet: {error.message}", file=sys.stderr)
+        time.sleep(0.3)
+    raise TimeoutError
+
+
+def guess_wrong(url: str, folder: Path) -> None:
+    """Somebody tries a code that is not the one on the screen."""
+    from instar_node.joining import join_home
+
+    stranger = Home(folder / "stranger")
+    stranger.prepare()
+    try:
+        asyncio.run(join_home(stranger, url, "ABLE-ABLE-0000", "stranger"))
+    except InstarError as error:
+        print(f"as it should be: {error.message}", file=sys.stderr)
+
+
+async def mesh_of_three(homes: list[Home], folder: Path) -> None:
+    """All screens of a living mesh, attached to its awake machine."""
+    config = load_config(homes[0].config)
+
+    async def connect() -> Connection:
+        return await open_api(homes[0], config, NodeOptions())
+
+    app = InstarApp(connect, UiSettings())
+    try:
+        async with app.run_test(size=SIZE) as pilot:
+            camera = Camera(app, pilot)
+            await camera.until(lambda: len(app.mesh.standbys()) == 2)
+            await pilot.pause(5)
+            for place in PLACES:
+                await camera.show(place)
+                camera.save(place)
+            await transfer(camera)
+            await pairing(camera, folder)
+            await camera.show("overview")
+            app.theme = "instar-light"
+            await pilot.pause(0.5)
+            camera.save("overview-light")
+            app.theme = "instar-dark"
+            app.action_help()
+            await pilot.pause(0.5)
+            camera.save("help")
+    finally:
+        await app.mesh.close()
+
+
+async def transfer(camera: Camera) -> None:
+    """A topic moved with one key, its steps below the table."""
+    await camera.show("topics")
+    camera.app.operations.transfer("work", "attic")
+    await camera.until(lambda: (op := camera.app.mesh.operation) is not None and op.outcome != "running")
+    await camera.show("topics")
+    camera.save("transfer")
+
+
+async def pairing(camera: Camera, folder: Path) -> None:
+    """A code on the screen, and one wrong guess at it."""
+    await camera.show("pair")
+    await camera.until(lambda: camera.app.base_screen().view is not None)
+    await asyncio.to_thread(guess_wrong, camera.app.base_screen().view.url, folder)
+    await camera.until(lambda: camera.app.base_screen().view.attempts_left == 2)
+    await camera.show("pair")
+    camera.save("pair")
+    camera.app.base_screen().action_cancel_code()
+
+
+def main() -> None:
+    """Draw everything; raises where the mesh does not do what the pictures show."""
+    FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="instar-pictures-") as name:
+        folder = Path(name)
+        asyncio.run(first_run(folder))
+        with demo_mesh(3, lambda line: print(line, file=sys.stderr)) as daemons:
+            homes = [daemon.home for daemon in daemons]
+            converse(homes)
+            asyncio.run(mesh_of_three(homes, folder))
+
+
+if __name__ == "__main__":
+    main()
