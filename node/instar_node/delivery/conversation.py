@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Literal
 
 import msgspec
 
@@ -17,7 +18,7 @@ class Line(msgspec.Struct, frozen=True):
     public key; ``state`` the delivery state of a user's message."""
 
     seq: int
-    role: str
+    role: Literal["user", "agent"]
     text: str
     at: str
     key: str
@@ -52,7 +53,7 @@ def _page(
     window = f"topic = ? AND seq {side} ? ORDER BY seq {order} LIMIT ?"
     asked = (topic, bound, limit)
     users = connection.execute(f"SELECT row FROM messages WHERE {window}", asked)  # noqa: S608
-    lines = [line for (blob,) in users if (line := _user_line(_decode_row(blob))) is not None]
+    lines = [line for (blob,) in users if (line := user_line(_decode_row(blob))) is not None]
     parts = connection.execute(
         "SELECT m.row, r.part FROM (SELECT key, part, seq FROM replies"  # noqa: S608
         f" WHERE {window}) r JOIN messages m ON m.key = r.key",
@@ -63,7 +64,8 @@ def _page(
     return sorted(lines[:limit], key=lambda line: line.seq)
 
 
-def _user_line(row: MessageRow) -> Line | None:
+def user_line(row: MessageRow) -> Line | None:
+    """The message itself; ``None`` for a marker whose message is not known."""
     origin = row.origin
     if origin is None:
         return None

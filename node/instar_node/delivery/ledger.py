@@ -80,7 +80,7 @@ class MessageProcessingLedger:
         """Record a message, or find it. Raises ``key-reused`` when the key carried another text."""
         return await self._step(lambda tx, epoch: steps.record(tx, epoch, new))
 
-    def begin(self, key: str) -> Grant:
+    def begin(self, row: MessageRow) -> Grant:
         """Grant the answering of a message; older grants of it end at once.
 
         Not waited for: the grant is a number never given before in this epoch, and any result must be
@@ -88,12 +88,10 @@ class MessageProcessingLedger:
         with this process, or its result is refused as stale; the message is still open and runs again.
         """
         epoch = self._acting()
-        known = self.log.state.open.get(key)
-        newest = max(self._grants, known.grant if known is not None else Grant())
-        self._grants = Grant(epoch, newest.n + 1 if newest.epoch == epoch else 1)
-        grant = self._grants
-        future = self._submit(lambda tx, epoch: steps.begin(tx, epoch, key, grant), epoch)
-        future.add_done_callback(partial(_log_failure, f"granting {key}"))
+        newest = max(self._grants, row.grant)
+        self._grants = grant = Grant(epoch, newest.n + 1 if newest.epoch == epoch else 1)
+        future = self._submit(lambda tx, epoch: steps.begin(tx, epoch, row.key, grant), epoch)
+        future.add_done_callback(partial(_log_failure, f"granting {row.key}"))
         return grant
 
     async def wait_for_person(self, key: str, grant: Grant) -> MessageRow:

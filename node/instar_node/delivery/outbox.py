@@ -7,6 +7,7 @@ the whole is committed. ``decide`` and ``after_doubt`` are the rules; the class 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from enum import Enum
 from typing import Literal, NamedTuple
 
@@ -80,15 +81,19 @@ class FencedOutbox:
         channels: tuple[Channel, ...],
         clock: Clock,
         publish: Publish,
+        on_fenced: Callable[[], None] = lambda: None,
     ) -> None:
+        """``on_fenced`` is called when a receiver knows a higher epoch than ours: re-read the lease."""
         self._ledger = ledger
         self._transport = transport
         self._authority = authority
         self._channels = channels
         self._clock = clock
         self._publish = publish
+        self._on_fenced = on_fenced
+        self._under_way: set[str] = set()
         self.trouble: dict[str, str] = {}
-        """By key: why an answer under way is not out yet."""
+        """By key: why a reserved answer is not out yet."""
         self.refusals: dict[str, int] = {refusal.value: 0 for refusal in Refusal}
 
     async def answer(self, key: str, grant: Grant, replies: tuple[str, ...]) -> MessageRow:
@@ -116,17 +121,21 @@ class FencedOutbox:
         reservation = row.reservation
         if reservation is None or row.origin is None:
             raise InstarError("not-reserved", f"message {row.key} has no answer to send")
-        await self._transport.wait_replicated(position)
-        epoch = reservation.epoch
+        if row.key in self._under_way:
+            raise InstarError("being-sent", f"the answer to {row.key} is on its way already")
+        self._under_way.add(row.key)
         try:
+            await self._transport.wait_replicated(position)
             for part in range(len(reservation.replies)):
                 for channel in self._channels:
-                    held = await self._deliver_part(row, epoch, part, channel, in_doubt)
+                    held = await self._deliver_part(row, reservation.epoch, part, channel, in_doubt)
                     if held is not None:
                         return await self._hold(row.key, f"{channel.name}: {held}")
-            return await self._ledger.commit(row.key, reservation.digest, epoch)
-        finally:
+            committed = await self._ledger.commit(row.key, reservation.digest, reservation.epoch)
             self.trouble.pop(row.key, None)
+            return committed
+        finally:
+            self._under_way.discard(row.key)
 
     async def _deliver_part(
         self, row: MessageRow, epoch: int, part: int, channel: Channel, in_doubt: bool
@@ -194,11 +203,13 @@ class FencedOutbox:
 
     async def _hold(self, key: str, reason: str) -> MessageRow:
         row = await self._ledger.hold(key, reason)
+        self.trouble.pop(key, None)
         self._publish("outbox", f"an answer needs a decision: {reason}", key=key, reason=reason)
         return row
 
     def _fenced(self, key: str, channel: Channel, outcome: Fenced) -> InstarError:
         self._note(key, f"{channel.name}: {outcome.reason}")
+        self._on_fenced()
         return InstarError("fenced", f"{channel.name} refused our epoch: {outcome.reason}", status=503)
 
     def _note(self, key: str, reason: str) -> None:
@@ -207,7 +218,8 @@ class FencedOutbox:
             self._publish("outbox", f"an answer is not out yet: {reason}", key=key, reason=reason)
 
     def _outgoing(self, row: MessageRow, epoch: int, part: int) -> OutgoingReply:
-        assert row.reservation is not None and row.origin is not None
+        assert row.reservation is not None
+        assert row.origin is not None
         return OutgoingReply(
             reply_id(row.key, part),
             public_key(row.key),

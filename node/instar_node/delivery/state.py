@@ -12,7 +12,8 @@ from instar_node.delivery.rows import MessageRow
 
 
 class TopicHead(msgspec.Struct, frozen=True, array_like=True):
-    """The newest line of a topic and its number; ``role`` is ``user`` or ``agent``."""
+    """The newest line of a topic and its number; ``role`` is ``user`` or ``agent``. ``answered_by`` is the
+    machine of the newest answer."""
 
     topic: str
     seq: int = 0
@@ -20,6 +21,7 @@ class TopicHead(msgspec.Struct, frozen=True, array_like=True):
     text: str = ""
     at: str = ""
     machine: str = ""
+    answered_by: str = ""
 
 
 class Totals(NamedTuple):

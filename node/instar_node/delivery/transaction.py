@@ -10,6 +10,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
+import msgspec
+
 from instar_node.contracts import LogPosition, Placement
 from instar_node.delivery import tables
 from instar_node.delivery.entries import (
@@ -206,8 +208,13 @@ class Transaction:
 
     def _raise_head(self, line: TopicHead) -> None:
         known = self.topics.get(line.topic) or self._state.topics.get(line.topic)
-        if known is None or line.seq > known.seq:
-            self.topics[line.topic] = line
+        if known is not None and line.seq <= known.seq:
+            return
+        if line.role == "agent":
+            answered_by = line.machine
+        else:
+            answered_by = known.answered_by if known is not None else ""
+        self.topics[line.topic] = msgspec.structs.replace(line, answered_by=answered_by)
 
 
 def _rough_size(row: MessageRow) -> int:

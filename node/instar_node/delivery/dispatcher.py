@@ -1,0 +1,450 @@
+"""``Delivery``: takes messages in, has them answered in order, and goes on where another machine stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import asynccontextmanager
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from instar_node.clock import Clock, iso
+from instar_node.contracts import AgentRunner, Authority, HistoryItem, LogPosition, Placement
+from instar_node.delivery.contract import Channel, ConversationSink, IngressMessage, Publish
+from instar_node.delivery.intake import Intake
+from instar_node.delivery.ledger import MessageProcessingLedger
+from instar_node.delivery.narrator import Narrator
+from instar_node.delivery.outbox import FencedOutbox
+from instar_node.delivery.replication import ReplyMarkerTransport
+from instar_node.delivery.rows import MessageRow, Rank, dedupe_key, public_key, reply_id
+from instar_node.delivery.runs import Runs
+from instar_node.delivery.state import Outcome
+from instar_node.delivery.steps import Incoming
+from instar_node.delivery.topic_queues import TopicQueues
+from instar_node.errors import InstarError
+
+T = TypeVar("T")
+log = logging.getLogger("instar.delivery")
+
+LEASE_CODES = frozenset({"not-awake", "lease-lost", "stale-epoch"})
+SETTLED_CODES = frozenset({"already-replied", "stale-grant", "fenced", "being-sent"})
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """A message that is safe on every in-sync machine.
+
+    ``key`` is the public key, ``dedupe_key`` the whole one, ``seq`` its line number in the topic.
+    """
+
+    key: str
+    dedupe_key: str
+    state: str
+    seq: int
+    topic: str
+    handled_by: str
+    duplicate: bool
+
+
+class OutboxEntry(msgspec.Struct, frozen=True):
+    """An answer that is not out yet. ``id`` names it for ``Delivery.resolve``."""
+
+    id: str
+    reply_id: str
+    key: str
+    topic: str
+    state: str
+    epoch: int
+    reason: str
+    text: str
+
+
+class Delivery:
+    """The holder's work on messages. All methods belong to the event loop; on a standby nothing runs."""
+
+    def __init__(
+        self,
+        ledger: MessageProcessingLedger,
+        transport: ReplyMarkerTransport,
+        outbox: FencedOutbox,
+        runner: AgentRunner,
+        authority: Authority,
+        channels: tuple[Channel, ...],
+        sink: ConversationSink,
+        history: Callable[[str, int, int], Awaitable[tuple[HistoryItem, ...]]],
+        clock: Clock,
+        publish: Publish,
+        history_limit: int,
+        pause_s: float = 5.0,
+    ) -> None:
+        """``history(topic, before_seq, limit)`` gives the lines an agent sees; ``pause_s`` is how long a
+        message waits for a handoff before it is refused as retryable."""
+        self._ledger = ledger
+        self._transport = transport
+        self._outbox = outbox
+        self._runner = runner
+        self._authority = authority
+        self._channels = channels
+        self._clock = clock
+        self._publish = publish
+        self._intake = Intake(clock, pause_s)
+        self._runs = Runs(ledger, outbox, runner, authority, history, clock, publish, history_limit)
+        self._narrator = Narrator(authority, sink, publish)
+        self._queues = TopicQueues(self._process)
+        self._epoch: int | None = None
+        self._sent_by_person: set[str] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._channel_switch = asyncio.Lock()
+
+    def start(self) -> None:
+        """Follow the lease from now on. The ledger must be loaded and the transport started."""
+        self._ledger.log.on_outcome(self._on_outcome)
+        self._authority.on_change(self._refresh)
+        self._refresh()
+
+    async def stop(self) -> None:
+        """End all work; what is open is taken up again by the next holder, or at the next start."""
+        self._fence()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stop_channels()
+        for channel in self._channels:
+            await channel.close()
+        await self._ledger.log.settle()
+
+    # -- messages in ------------------------------------------------------------------------------------
+
+    async def submit(
+        self, topic: str, text: str, key: str | None = None, sender: str = "", via: str | None = None
+    ) -> Accepted:
+        """Take a message of the local channel; returns once it is safe on every in-sync machine.
+
+        ``via`` is the machine where it arrived. The same key again gives the same answer. Raises
+        ``InstarError``: ``not-awake`` (ask the holder), ``key-reused``, ``handing-over`` and ``lease-lost``
+        (repeat with the same key), or what the database says.
+        """
+        identity = key if key is not None else self._clock.token_hex(8)
+        message = IngressMessage("local", topic, text, identity, sender)
+        return await self._accept(message, via or self._authority.me)
+
+    async def accept(self, message: IngressMessage) -> None:
+        """Take a message that a channel received; it may move its position on when this returns."""
+        await self._accept(message, self._authority.me)
+
+    async def reply(self, topic: str, reply_to: str, text: str) -> Accepted:
+        """A person answers a message, by its public or whole key; whatever the agent was doing ends.
+
+        Raises ``InstarError``: ``unknown-message``, ``already-replied``, or as ``submit``.
+        """
+        async with self._admitted():
+            row = await self._find(topic, reply_to)
+            if row.rank < Rank.RESERVED:
+                # In a task of its own: a caller who goes away must not leave an answer half sent.
+                row = await asyncio.shield(self._spawn(self._answer(row, text)))
+            elif row.reservation is None or row.reservation.replies != (text,):
+                raise InstarError("already-replied", f"message {reply_to} is {row.state}")
+        seq = row.commit.seq if row.commit is not None else 0
+        return Accepted(
+            reply_id(row.key, 0), row.key, row.state, seq, topic, self._authority.me, duplicate=False
+        )
+
+    # -- answers that need a person ---------------------------------------------------------------------
+
+    def outbox_items(self) -> list[OutboxEntry]:
+        """Every answer that is reserved but not out, and why."""
+        return [self._outbox_entry(row) for row in self._ledger.outbox()]
+
+    async def resolve(self, item: str, action: Literal["send", "drop"]) -> None:
+        """Decide about one of ``outbox_items``: send it (again), or drop it for good.
+
+        Raises ``InstarError``: ``unknown-item``, ``already-replied``, ``not-awake``.
+        """
+        await self._ledger.ensure_open()
+        row = next((row for row in self._ledger.outbox() if reply_id(row.key, 0) == item), None)
+        if row is None or row.origin is None:
+            raise InstarError("unknown-item", f"nothing named {item} is in the outbox", status=404)
+        if action == "drop":
+            await self._ledger.reject(row.key, "dropped by a person")
+            self._queues.drop(row.key)
+        else:
+            self._sent_by_person.add(row.key)
+            self._queues.put(row.origin.topic, row.origin.seq, row.key)
+
+    # -- placement --------------------------------------------------------------------------------------
+
+    async def set_placement(self, placement: Placement) -> None:
+        """Record where a topic runs; returns once every in-sync machine has it."""
+        async with self._admitted():
+            await self._transport.wait_replicated(await self._ledger.set_placement(placement))
+
+    # -- handoff ----------------------------------------------------------------------------------------
+
+    async def pause(self) -> None:
+        """Take no message in until ``resume``; those that come wait a while, then are refused."""
+        self._intake.pause()
+        await self._stop_channels()
+
+    async def drain(self, within: float) -> bool:
+        """Begin nothing new and wait for what is under way, at most ``within`` seconds; what is not done
+        then is cancelled and runs again on the next holder. Returns whether everything finished."""
+        self._queues.hold()
+        finished = await self._within(within, self._intake.settled(), self._queues.idle())
+        if not finished:
+            self._stop_work()
+        return finished
+
+    async def resume(self) -> None:
+        """Go on after a handoff that did not take place (or, on a machine no longer awake, send those who
+        wait to the holder)."""
+        self._reopen()
+        if self._epoch is not None:
+            self._recover()
+            await self._start_channels()
+
+    # -- looking ----------------------------------------------------------------------------------------
+
+    def queued(self, topic: str) -> int:
+        """Messages of a topic that nobody has begun to answer, or whose answer is under way."""
+        return self.queued_by_topic()[topic]
+
+    def queued_by_topic(self) -> Counter[str]:
+        """``queued`` for all topics at once."""
+        return Counter(
+            row.origin.topic
+            for row in self._ledger.log.state.open.values()
+            if row.origin is not None and row.rank <= Rank.PROCESSING
+        )
+
+    @property
+    def running(self) -> dict[str, str]:
+        """By topic: the key of the message being answered."""
+        return dict(self._queues.active)
+
+    # -- following the lease ----------------------------------------------------------------------------
+
+    def _refresh(self) -> None:
+        acting = self._authority.acting_epoch()
+        if self._authority.holder != self._authority.me:
+            self._reopen()  # the handoff is over: who waited here learns whom to ask
+        if acting == self._epoch:
+            return
+        if self._epoch is not None:
+            self._fence()
+        if acting is not None:
+            self._epoch = acting
+            self._spawn(self._take_up(acting))
+
+    async def _take_up(self, epoch: int) -> None:
+        """Open the epoch, then go on with everything that is open."""
+        pause = FIRST_PAUSE_S
+        while self._epoch == epoch:
+            try:
+                await self._ledger.ensure_open()
+                break
+            except InstarError as error:
+                if error.code in LEASE_CODES:
+                    self._lease_lost()
+                    return
+                self._publish("ledger", f"epoch {epoch} cannot begin: {error.message}", code=error.code)
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+        if self._epoch == epoch:
+            self._recover()
+            await self._start_channels()
+
+    def _recover(self) -> None:
+        """Queue what is open: the unanswered runs (again), the reserved is delivered, the rest waits for a
+        person."""
+        self._enqueue(self._ledger.open_messages())
+
+    def _enqueue(self, rows: Iterable[MessageRow]) -> None:
+        for row in rows:
+            if row.origin is not None and row.rank in (Rank.RECEIVED, Rank.PROCESSING, Rank.RESERVED):
+                self._queues.put(row.origin.topic, row.origin.seq, row.key)
+
+    def _fence(self) -> None:
+        """This machine may no longer act: stop everything that could have an effect, now."""
+        self._epoch = None
+        self._sent_by_person.clear()
+        self._stop_work()
+        self._spawn(self._stop_channels())
+
+    def _stop_work(self) -> None:
+        under_way = list(self._queues.active.values())
+        self._queues.clear()
+        for key in under_way:
+            self._runner.cancel(key)
+
+    def _lease_lost(self) -> None:
+        """A step found the lease gone before the change was announced: fence now, look again at once."""
+        if self._epoch is not None:
+            self._fence()
+            self._refresh()
+
+    def _reopen(self) -> None:
+        self._intake.resume()
+        self._queues.release()
+
+    async def _start_channels(self) -> None:
+        async with self._channel_switch:
+            for channel in self._channels:
+                if self._epoch is not None and self._intake.is_open:
+                    await channel.start_consuming(self.accept)
+
+    async def _stop_channels(self) -> None:
+        async with self._channel_switch:
+            for channel in self._channels:
+                await channel.stop_consuming()
+
+    # -- one message ------------------------------------------------------------------------------------
+
+    async def _accept(self, message: IngressMessage, via: str) -> Accepted:
+        async with self._admitted():
+            recorded = await self._ledger.record(self._incoming(message, via))
+            await self._transport.wait_replicated(recorded.position)
+        row, origin = recorded.row, recorded.row.origin
+        assert origin is not None
+        me = self._authority.me
+        return Accepted(
+            public_key(row.key), row.key, row.state, origin.seq, origin.topic, me, recorded.duplicate
+        )
+
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[None]:
+        """Inside the intake, in an opened epoch; a lease lost meanwhile is acted on at once."""
+        async with self._intake.open():
+            try:
+                await self._ledger.ensure_open()
+                yield
+            except InstarError as error:
+                if error.code in LEASE_CODES:
+                    self._lease_lost()
+                raise
+
+    async def _answer(self, row: MessageRow, text: str) -> MessageRow:
+        grant = self._ledger.begin(row)
+        self._runner.cancel(row.key)
+        return await self._outbox.answer(row.key, grant, (text,))
+
+    def _incoming(self, message: IngressMessage, via: str) -> Incoming:
+        return Incoming(
+            dedupe_key(message.channel, message.topic, message.provider_id),
+            message.topic,
+            message.text,
+            message.sender,
+            message.channel,
+            iso(self._clock.wall()),
+            message.position,
+            via,
+        )
+
+    async def _process(self, key: str) -> None:
+        """Bring one message as far as it goes. What the disk or a bug prevents is tried again."""
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                await self._advance(key)
+                return
+            except InstarError as error:
+                if error.code in SETTLED_CODES:
+                    if error.code == "already-replied" and self._is_reserved(key):
+                        continue  # another machine's answer arrived while the agent worked: that one goes out
+                    return
+                if error.code in LEASE_CODES:
+                    asyncio.get_running_loop().call_soon(self._lease_lost)
+                    return
+                trouble = error.message
+            except Exception as error:
+                log.exception("message %s could not be brought forward", key)
+                trouble = f"{type(error).__name__}: {error}"
+            self._publish("message", f"message {key} is held up: {trouble}", key=key, reason=trouble)
+            await self._clock.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_S)
+
+    async def _advance(self, key: str) -> None:
+        row = self._ledger.open_message(key)
+        if row is None:
+            return
+        if row.rank in (Rank.RECEIVED, Rank.PROCESSING):
+            # An agent may act on the world: it starts only on what no other machine can take up unaware.
+            await self._transport.wait_replicated(self._position_of(row))
+            await self._runs.run(row)
+        elif key in self._sent_by_person:
+            self._sent_by_person.discard(key)
+            await self._outbox.resume(key, by_person=True)
+        elif row.rank is Rank.RESERVED:
+            await self._outbox.resume(key)
+
+    def _is_reserved(self, key: str) -> bool:
+        row = self._ledger.open_message(key)
+        return row is not None and row.rank is Rank.RESERVED
+
+    def _position_of(self, row: MessageRow) -> LogPosition:
+        """A position by which this row is in our log."""
+        status = row.status
+        if status.rank is Rank.RECEIVED and status.epoch == self._ledger.head.epoch:
+            return LogPosition(status.epoch, status.seq)
+        return self._ledger.head
+
+    async def _find(self, topic: str, key: str) -> MessageRow:
+        for candidate in (dedupe_key("local", topic, key), key):
+            row = await self._ledger.message(candidate)
+            if row is not None and row.origin is not None and row.origin.topic == topic:
+                return row
+        raise InstarError("unknown-message", f"topic {topic} has no message {key}", status=404)
+
+    def _outbox_entry(self, row: MessageRow) -> OutboxEntry:
+        assert row.origin is not None
+        reservation = row.reservation
+        name = reply_id(row.key, 0)
+        return OutboxEntry(
+            name,
+            name,
+            public_key(row.key),
+            row.origin.topic,
+            row.state,
+            reservation.epoch if reservation is not None else 0,
+            row.reason or self._outbox.trouble.get(row.key, ""),
+            "\n".join(reservation.replies) if reservation is not None else "",
+        )
+
+    # -- inside -----------------------------------------------------------------------------------------
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        for change in outcome.changes:
+            self._narrator.tell(change)
+            if self._epoch is None:
+                continue
+            if change.kind in ("received", "joined"):
+                self._enqueue([change.after])
+            origin = change.after.origin
+            if change.kind == "committed" and origin is not None and origin.position:
+                self._spawn(self._move_cursor(change.after.key))
+
+    async def _move_cursor(self, key: str) -> None:
+        try:
+            await self._ledger.advance_cursor(key)
+        except InstarError as error:  # the provider offers it again; its key is known
+            log.info("the cursor was not moved past %s: %s", key, error)
+
+    async def _within(self, seconds: float, *waits: Awaitable[None]) -> bool:
+        both: asyncio.Future[list[None]] = asyncio.gather(*waits)
+        timer = asyncio.ensure_future(self._clock.sleep(seconds))
+        pending: set[asyncio.Future[Any]] = {both, timer}
+        try:
+            await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            return both.done()
+        finally:
+            both.cancel()
+            timer.cancel()
+
+    def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task

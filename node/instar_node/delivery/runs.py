@@ -1,0 +1,114 @@
+"""Has the agent answer one message: grants, retries, and what a run's outcome means."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+from instar_node.clock import Clock
+from instar_node.contracts import AgentRunner, Authority, HistoryItem, Provenance, RunRequest, RunResult
+from instar_node.delivery.contract import Publish
+from instar_node.delivery.ledger import MessageProcessingLedger
+from instar_node.delivery.outbox import FencedOutbox
+from instar_node.delivery.rows import Grant, MessageRow
+
+log = logging.getLogger("instar.delivery")
+
+ATTEMPTS = 3
+"""Failed runs after which a message is abandoned."""
+RETRY_S = 0.5
+AGAIN_S = 0.05
+"""Pause after a cancelled run, so that a runner that always cancels does not spin."""
+
+
+class Runs:
+    """Runs of the agent on behalf of the holder."""
+
+    def __init__(
+        self,
+        ledger: MessageProcessingLedger,
+        outbox: FencedOutbox,
+        runner: AgentRunner,
+        authority: Authority,
+        history: Callable[[str, int, int], Awaitable[tuple[HistoryItem, ...]]],
+        clock: Clock,
+        publish: Publish,
+        history_limit: int,
+    ) -> None:
+        self._ledger = ledger
+        self._outbox = outbox
+        self._runner = runner
+        self._authority = authority
+        self._history = history
+        self._clock = clock
+        self._publish = publish
+        self._history_limit = history_limit
+
+    async def run(self, row: MessageRow) -> None:
+        """Have a message answered and the answer delivered, or leave it to a person, or abandon it.
+
+        Every attempt has a fresh grant; a result under an older one is refused with ``stale-grant``.
+        """
+        failures = 0
+        while True:
+            grant = self._ledger.begin(row)
+            result = await self._attempt(row, grant)
+            if result.outcome == "ok":
+                await self._outbox.answer(row.key, grant, result.replies)
+                return
+            if result.outcome == "waiting":
+                await self._ledger.wait_for_person(row.key, grant)
+                return
+            if result.outcome == "cancelled":
+                await self._clock.sleep(AGAIN_S)
+            else:
+                failures += 1
+                self._report(row, failures, result.error)
+                if failures >= ATTEMPTS:
+                    await self._ledger.abandon(row.key, grant, result.error)
+                    return
+                await self._clock.sleep(RETRY_S * failures)
+            current = self._ledger.open_message(row.key)
+            if current is None or current.grant > grant:
+                return  # somebody else answers, or has answered
+            row = current
+
+    async def _attempt(self, row: MessageRow, grant: Grant) -> RunResult:
+        request = await self._request(row, grant)
+        try:
+            return await self._runner.run(request)
+        except Exception as error:
+            log.exception("the run of %s failed", row.key)
+            return RunResult("failed", error=f"{type(error).__name__}: {error}")
+
+    async def _request(self, row: MessageRow, grant: Grant) -> RunRequest:
+        origin = row.origin
+        assert origin is not None
+        history: tuple[HistoryItem, ...] = ()
+        if self._history_limit > 0:
+            history = await self._history(origin.topic, origin.seq, self._history_limit)
+        head = self._ledger.topics().get(origin.topic)
+        answered_by = head.answered_by if head is not None else ""
+        me = self._authority.me
+        provenance = Provenance(
+            me,
+            grant.epoch,
+            answered_by if answered_by not in ("", me) else None,
+            complete=not self._ledger.incomplete,
+        )
+        return RunRequest(
+            row.key,
+            origin.topic,
+            origin.text,
+            origin.sender,
+            origin.at,
+            grant.epoch,
+            grant.n,
+            history,
+            provenance,
+        )
+
+    def _report(self, row: MessageRow, failures: int, error: str) -> None:
+        topic = row.origin.topic if row.origin is not None else ""
+        text = f"{topic}: the agent failed ({failures} of {ATTEMPTS}): {error}"
+        self._publish("message", text, topic=topic, key=row.key, state="failed", error=error)
