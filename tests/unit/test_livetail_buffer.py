@@ -80,6 +80,14 @@ async def test_a_line_said_twice_is_held_once(holder: LiveTailBuffer) -> None:
     assert holder.head == P(1, 1)
 
 
+async def test_messages_of_two_channels_may_have_the_same_key(holder: LiveTailBuffer) -> None:
+    holder.stage(1, line(1))
+    holder.stage(1, msgspec.structs.replace(line(1), topic_seq=3))
+    assert await numbers(holder) == [1, 3]
+    await holder.settled()
+    assert await numbers(holder) == [1, 3]
+
+
 async def test_what_was_just_said_is_read_back_at_once(holder: LiveTailBuffer) -> None:
     holder.stage(1, line(1))
     holder.stage(1, line(2))

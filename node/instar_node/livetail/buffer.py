@@ -145,8 +145,8 @@ class LiveTailBuffer:
         found = await self._database.read(
             partial(store.lines, where=f"WHERE topic = ? {where}", arguments=(topic, *arguments))
         )
-        known = {(line.role, line.key) for line in found}
-        found += [line for line in staged if (line.role, line.key) not in known]
+        known = {(line.topic_seq, line.role, line.key) for line in found}
+        found += [line for line in staged if (line.topic_seq, line.role, line.key) not in known]
         return sorted(found, key=lambda line: line.topic_seq)
 
     async def behind(self, position: LogPosition) -> tuple[int, int, str | None]:

@@ -20,7 +20,7 @@ Name = Annotated[str, Meta(max_length=256)]
 class Line(msgspec.Struct, frozen=True, array_like=True):
     """One line of one topic's conversation, already redacted.
 
-    ``topic_seq`` orders lines within a topic; ``(topic, role, key)`` identifies the line on every machine.
+    ``topic_seq`` orders lines within a topic; with topic, role and key it identifies the line everywhere.
     ``epoch`` is the epoch in which it was said.
     """
 

@@ -124,9 +124,7 @@ def _conditions(facts: TransferFacts) -> dict[str, str]:
 def _needs_confirmation(facts: TransferFacts, conditions: dict[str, str], *, stale: bool) -> InstarError:
     changed = "The situation has changed. " if stale else ""
     reasons = "; ".join(conditions.values())
-    prompt = (
-        f"{changed}Move topic {facts.topic} to {facts.target_nickname}? {reasons[0].upper()}{reasons[1:]}."
-    )
+    prompt = f"{changed}Move topic {facts.topic} to {facts.target_nickname}? Mind that {reasons}."
     return InstarError(
         "needs-confirmation",
         prompt,

@@ -14,7 +14,7 @@ CREATE TABLE tail_entries (
     bytes INTEGER NOT NULL,
     digest BLOB NOT NULL
 );
-CREATE UNIQUE INDEX tail_line ON tail_entries (topic, role, key);
+CREATE UNIQUE INDEX tail_line ON tail_entries (topic, role, key, topic_seq);
 CREATE INDEX tail_order ON tail_entries (topic, topic_seq, seq);
 
 -- Which epochs the log passed through: the last seq of each. The newest row is the end of the log.
