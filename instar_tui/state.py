@@ -152,9 +152,6 @@ class MeshState:
             rows, key=lambda m: (not m.is_self, m.role != "awake", not m.online, m.nickname.lower())
         )
 
-    def others(self) -> list[Machine]:
-        return [m for m in self.machines() if not m.is_self and m.role != "removed"]
-
     def nickname(self, machine_id: str | None) -> str:
         """The nickname of a machine id; the id itself when it is not known."""
         found = next((m.nickname for m in self.machines() if m.machine_id == machine_id), None)
@@ -202,13 +199,6 @@ class MeshState:
     async def refresh(self) -> None:
         """Fetch the picture now; what an action calls after it is done."""
         self._take(await self.api.status())
-
-    def poke(self, kind: str) -> None:
-        """Ask for a fresh picture soon, as an event of this kind would."""
-        self._kinds.add(kind)
-        self._dirty.set()
-        if kind in URGENT_KINDS:
-            self._urgent.set()
 
     async def _follow(self) -> None:
         status = await self.api.status()

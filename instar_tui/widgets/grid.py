@@ -14,7 +14,7 @@ from rich.segment import Segment
 from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Region, Size
+from textual.geometry import Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
@@ -280,10 +280,6 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
     def watch_has_focus(self, focused: bool) -> None:
         super().watch_has_focus(focused)
         self.refresh()
-
-    def region_of_cursor(self) -> Region:
-        """Where the cursor line is, for tests and screen readers."""
-        return Region(0, self._cursor + 1 - int(self.scroll_offset.y), self.size.width, 1)
 
 
 def _text(cell: Cell) -> str:

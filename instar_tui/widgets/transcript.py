@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
+from textual.binding import Binding, BindingType
 from textual.geometry import Size
 from textual.scroll_view import ScrollView
+from textual.selection import Selection
 from textual.strip import Strip
 
 from instar_tui.widgets.live import Line
@@ -58,7 +60,14 @@ def message_lines(message: Message, width: int, here: str) -> Iterable[Line]:
 
 
 class Transcript(ScrollView, can_focus=True):
-    """The messages of one topic."""
+    """The messages of one topic; text in it can be selected with the mouse."""
+
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("j", "scroll_down", show=False),
+        Binding("k", "scroll_up", show=False),
+        Binding("g", "scroll_home", show=False),
+        Binding("G", "scroll_end", show=False),
+    ]
 
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
@@ -66,6 +75,7 @@ class Transcript(ScrollView, can_focus=True):
         self._here = ""
         self._lines: list[Line] = []
         self._empty = ""
+        self._following = True
 
     def set_messages(self, messages: Sequence[Message], here: str, empty: str) -> None:
         """Show these; stays at the end if it was there."""
@@ -75,13 +85,23 @@ class Transcript(ScrollView, can_focus=True):
         self._wrap()
 
     def _wrap(self) -> None:
-        at_end = self.scroll_offset.y >= self.max_scroll_y - 1
         width = self.scrollable_content_region.width
         self._lines = [line for m in self._messages for line in message_lines(m, width, self._here)]
         self.virtual_size = Size(0, len(self._lines))
-        if at_end:
-            self.call_after_refresh(self.scroll_end, animate=False, immediate=True, x_axis=False)
         self.refresh()
+        if self._following:
+            self.call_after_refresh(self._to_end)
+
+    def _to_end(self) -> None:
+        self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+
+    def watch_scroll_y(self, old_value: float, new_value: float) -> None:
+        """Going up stops following the newest message; coming back to the end takes it up again."""
+        super().watch_scroll_y(old_value, new_value)
+        if new_value < old_value:
+            self._following = False
+        elif new_value >= self.max_scroll_y - 1:
+            self._following = True
 
     def on_resize(self) -> None:
         self._wrap()
@@ -95,4 +115,21 @@ class Transcript(ScrollView, can_focus=True):
             return Strip([Segment(fit(f"   {self._empty}", width), base + parse("$muted").rich_style)], width)
         line = self._lines[index] if index < len(self._lines) else []
         segments = [Segment(text, base + parse(style).rich_style if style else base) for text, style in line]
-        return Strip(segments).adjust_cell_length(width, base)
+        strip = Strip(segments).adjust_cell_length(width, base)
+        return self._selected(strip, index).apply_offsets(0, index)
+
+    def _selected(self, strip: Strip, index: int) -> Strip:
+        span = self.text_selection.get_span(index) if self.text_selection is not None else None
+        if span is None:
+            return strip
+        start, end = span[0], strip.cell_length if span[1] == -1 else span[1]
+        before, inside, after = strip.divide([start, end, strip.cell_length])
+        style = self.screen.get_component_rich_style("screen--selection")
+        return Strip.join([before, inside.apply_style(style), after])
+
+    def get_selection(self, selection: Selection) -> tuple[str, str] | None:
+        lines = ("".join(text for text, _ in line) for line in self._lines)
+        return selection.extract("\n".join(lines)), "\n"
+
+    def selection_updated(self, selection: Selection | None) -> None:
+        self.refresh()

@@ -151,6 +151,34 @@ async def test_what_is_written_is_sent_and_shown(centre: Centre) -> None:
     await centre.until("○ received")
 
 
+async def test_a_conversation_follows_its_newest_message_until_one_scrolls_up(node: FakeNode) -> None:
+    async with running(node, size=(80, 24)) as centre:
+        await centre.go("conversation")
+        await centre.until("waiting for you")
+        await centre.pilot.press("home")
+        await centre.until("is the nightly build green?")
+        await node.send(t.SendRequest("42", "one more thing"))
+        await centre.pilot.pause(0.4)
+        assert "is the nightly build green?" in centre.text()
+        await centre.pilot.press("end")
+        await centre.until("one more thing")
+        await node.send(t.SendRequest("42", "and the last"))
+        await centre.until("and the last")
+
+
+async def test_text_of_a_conversation_is_selected_with_the_mouse(centre: Centre) -> None:
+    await centre.go("conversation")
+    await centre.until("412 tests passed")
+    y = next(number for number, line in enumerate(centre.lines()) if "412 tests passed" in line)
+    x = centre.lines()[y].index("412")
+    await centre.pilot.mouse_down(offset=(x, y))
+    await centre.pilot.hover(offset=(x + 9, y))
+    await centre.pilot.mouse_up(offset=(x + 9, y))
+    await centre.pilot.press("y")
+    await centre.pilot.pause()
+    assert centre.app.clipboard.startswith("412 tests")
+
+
 async def test_a_refused_message_stays_in_the_line(centre: Centre) -> None:
     await centre.go("conversation")
     await centre.until("agent on mini")
