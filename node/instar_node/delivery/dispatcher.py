@@ -247,8 +247,8 @@ class Delivery:
                 await self._ledger.ensure_open()
                 break
             except InstarError as error:
-                if error.code in LEASE_CODES:
-                    self._lease_lost()
+                if error.code == "not-awake":
+                    self._fence()
                     return
                 self._publish("ledger", f"epoch {epoch} cannot begin: {error.message}", code=error.code)
             await self._clock.sleep(pause)
