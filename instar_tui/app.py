@@ -260,7 +260,7 @@ class InstarApp(App[None]):
 
     def _tick(self) -> None:
         tick = getattr(self.base_screen(), "tick", None)
-        if tick is not None:
+        if tick is not None and self.is_running:
             tick()
 
     # -- keys ---------------------------------------------------------------------------------------------

@@ -98,17 +98,22 @@ class MeshScreen(Screen[None]):
         if not self.is_mounted:
             return
         self._frame()
-        if self.whole:
+        if self._drawable:
             self.refresh_body(kinds)
 
     def tick(self) -> None:
         """Draw what moves by itself: countdowns and ages."""
         self._frame()
-        if self.whole:
+        if self._drawable:
             self.tick_body()
 
     def tick_body(self) -> None:
         """The part of ``tick`` below the header."""
+
+    @property
+    def _drawable(self) -> bool:
+        """Whether the body is built, and not taken down already because the program ends."""
+        return self.whole and bool(self.query("#body > *"))
 
     def _frame(self) -> None:
         for child in self.children:
