@@ -1,0 +1,345 @@
+"""Replication between machines: what an acknowledgement stands on, and how logs that parted meet again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from instar_node.contracts import LogPosition, PeerError, Placement
+from instar_node.delivery.entries import GENESIS
+from instar_node.delivery.wire import ReplicaAppend, ReplicaBegin, ReplicaMarks
+from instar_node.errors import InstarError
+from tests.unit.delivery_world import FakeMesh, World, running_world, until
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with running_world(tmp_path, "abc") as running:
+        yield running
+
+
+async def level(world: World, *names: str) -> None:
+    """All have the same log, begun in the newest epoch, in which nothing is left to do."""
+    first, *others = (world[name].ledger.log for name in names)
+    epoch = world[names[0]].authority.epoch
+    await until(lambda: first.state.head.epoch == epoch, "opened")
+    await until(lambda: all(log.state.head == first.state.head for log in others), "level")
+
+
+async def finished(world: World, *names: str) -> None:
+    """Every message known to any of them is answered, and all know it."""
+    await until(lambda: not any(world[name].ledger.log.state.open for name in names), "finished")
+    await level(world, *names)
+
+
+async def never(task: asyncio.Task[object]) -> None:
+    """The task stays unfinished while everything else on the loop runs dry."""
+    done, _ = await asyncio.wait({task}, timeout=0.1)
+    assert not done
+
+
+def submit(world: World, name: str, key: str, text: str = "hi", topic: str = "t") -> asyncio.Task[object]:
+    return asyncio.ensure_future(world[name].delivery.submit(topic, text, key))
+
+
+async def test_an_acknowledgement_means_durable_on_the_whole_electorate(world: World) -> None:
+    world["a"].agent.gate.clear()
+    world.lead("a", 1, "bc")
+    await submit(world, "a", "k1")
+    for name in "abc":
+        await world[name].kill()
+        await world[name].boot()
+        assert await world[name].state("t", "k1") in ("received", "processing")
+
+
+async def test_no_acknowledgement_while_one_machine_of_the_electorate_has_not_synced(world: World) -> None:
+    world.lead("a", 1, "bc")
+    await level(world, "a", "b", "c")
+    world.network.hold("a", "c")
+    task = submit(world, "a", "k1")
+    await never(task)
+    world.network.release("a", "c")
+    await task
+    assert await world["c"].state("t", "k1") is not None
+
+
+async def test_a_standbys_acknowledgement_comes_after_its_own_sync(world: World) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    block = asyncio.Event()
+    write = world["b"].db.write
+
+    async def slow_write(job):  # type: ignore[no-untyped-def]
+        await block.wait()
+        return await write(job)
+
+    world["b"].db.write = slow_write  # type: ignore[method-assign]
+    task = submit(world, "a", "k1")
+    await never(task)
+    block.set()
+    await task
+
+
+async def test_the_electorate_is_read_at_the_instant_of_the_acknowledgement(world: World) -> None:
+    world.lead("a", 1, "bc")
+    await level(world, "a", "b", "c")
+    world.network.cut("a", "c")
+    benched = submit(world, "a", "k1")
+    await never(benched)
+    world["a"].authority.electorate("b")
+    await benched
+    world.network.hold("a", "b")
+    world["a"].authority.electorate()
+    await submit(world, "a", "k2")
+    admitted = submit(world, "a", "k3")
+    world["a"].authority.electorate("b")
+    await never(admitted)
+    world.network.release("a", "b")
+    await admitted
+
+
+async def test_no_acknowledgement_without_the_lease(world: World) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    world.network.hold("b", "a")
+    task = submit(world, "a", "k1")
+    await never(task)
+    world["a"].authority.lapse()
+    with pytest.raises(InstarError) as lost:
+        await task
+    assert lost.value.code == "lease-lost"
+
+
+async def test_an_ack_that_arrives_after_the_lease_lapsed_unnoticed_does_not_count(world: World) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    world.network.hold("b", "a")
+    task = submit(world, "a", "k1")
+    await never(task)
+    world["a"].authority.lapse(announce=False)
+    world.network.release("b", "a")
+    with pytest.raises(InstarError) as lost:
+        await task
+    assert lost.value.code == "lease-lost"
+
+
+async def test_a_wait_of_one_epoch_is_not_answered_in_the_next(world: World) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    world.network.hold("b", "a")
+    task = submit(world, "a", "k1")
+    await never(task)
+    world["a"].authority.become_holder(2, "b")
+    world["b"].authority.observe("a", 2)
+    with pytest.raises(InstarError, match="lease ended"):
+        await task
+
+
+async def test_who_keeps_an_acknowledgement_waiting_is_named(world: World) -> None:
+    world.lead("a", 1, "bc")
+    await level(world, "a", "b", "c")
+    world.network.hold("c", "a")
+    task = submit(world, "a", "k1")
+    await until(lambda: world["a"].slow)
+    assert set(world["a"].slow) == {"c"}
+    world["a"].authority.electorate("b")
+    await task
+
+
+async def test_what_was_lost_without_a_cut_is_sent_again(world: World) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    world.network.lossy.add(("a", "b"))
+    task = submit(world, "a", "k1")
+    await never(task)
+    world.network.lossy.clear()
+    await task
+    assert world["a"].slow
+
+
+async def test_a_machine_that_was_away_gets_everything_it_missed(world: World) -> None:
+    world.lead("a", 1)
+    world.network.cut("a", "c")
+    for n in range(20):
+        await submit(world, "a", f"k{n}", "x" * 40_000)
+    assert world["a"].transport.behind("c") is None
+    assert not world["a"].transport.caught_up("c")
+    world.network.join("a", "c")
+    await until(lambda: not world["a"].ledger.log.state.open)
+    await level(world, "a", "b", "c")
+    await until(lambda: world["a"].transport.behind("c") == (0, 0))
+    assert world["a"].transport.caught_up("c")
+    assert await world["c"].lines("t") == await world["a"].lines("t")
+
+
+async def test_lag_is_counted_in_entries_and_bytes(world: World) -> None:
+    world.lead("a", 1)
+    await level(world, "a", "b")
+    await until(lambda: world["a"].transport.behind("b") == (0, 0))
+    world.network.hold("b", "a")
+    world["a"].agent.gate.clear()
+    await submit(world, "a", "k1", "x" * 1_000)
+    behind = world["a"].transport.behind("b")
+    assert behind is not None
+    assert behind.entries >= 1
+    assert behind.bytes > 1_000
+    assert not world["a"].transport.caught_up("b")
+
+
+async def test_a_stale_holders_stream_is_refused_and_counted(world: World) -> None:
+    world.lead("a", 1, "b")
+    await submit(world, "a", "k1")
+    await level(world, "a", "b", "c")
+    for name in "bc":
+        world[name].authority.observe("b", 2)
+    world["b"].authority.become_holder(2)
+    await level(world, "b", "c")
+    head = world["c"].ledger.log.state.head
+    mesh = world["a"].mesh
+    with pytest.raises(PeerError) as refused:
+        await mesh.request("c", ReplicaBegin(1, 99, ()), ReplicaMarks, within=5)
+    assert refused.value.code == "stale-epoch"
+    mesh.send("c", ReplicaAppend(1, 99, (), LogPosition(0, 0)))
+    mesh.send("c", ReplicaAppend(2, 99, (), LogPosition(0, 0)))
+    await until(lambda: world["c"].transport.refused >= 3)
+    assert world["c"].ledger.log.state.head == head
+
+
+async def test_a_machine_that_does_not_know_the_new_holder_yet_asks_it_to_begin_when_it_does(
+    world: World,
+) -> None:
+    world.lead("a", 1)
+    await level(world, "a", "b", "c")
+    world["b"].authority.become_holder(2)
+    await until(lambda: world["c"].transport.refused)
+    assert world["c"].ledger.head.epoch == 1
+    world["c"].authority.observe("b", 2)
+    await level(world, "b", "c")
+
+
+async def test_a_machine_that_acts_follows_nobody(world: World) -> None:
+    world.lead("a", 1)
+    await until(lambda: world["a"].ledger.head.epoch == 1)
+    with pytest.raises(PeerError) as refused:
+        await world["b"].mesh.request("a", ReplicaBegin(1, 5, ()), ReplicaMarks, within=5)
+    assert refused.value.code == "stale-epoch"
+
+
+async def test_a_log_that_parted_is_cut_and_what_only_it_had_is_taken_up(world: World) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b", "c")
+    world["a"].agent.gate.clear()
+    world.network.isolate("a")
+    lonely = submit(world, "a", "lonely", "only a has this")
+    await until(lambda: "local:t:lonely" in world["a"].ledger.log.state.open)
+    world["c"].authority.observe("b", 2)
+    world["b"].authority.become_holder(2, "c")
+    await submit(world, "b", "k2", "meanwhile")
+    world["a"].authority.observe("b", 2)
+    with pytest.raises(InstarError):
+        await lonely
+    await world.connect("a")
+    await until(lambda: len(world.receiver.taken) == 2)
+    await finished(world, "a", "b", "c")
+    assert sorted(world.receiver.texts) == ["b: meanwhile", "b: only a has this"]
+    expected = await world["b"].lines("t")
+    assert expected[0] == ("user", "meanwhile")
+    assert ("user", "only a has this") in expected
+    assert await world["a"].lines("t") == await world["c"].lines("t") == expected
+    assert len(await world["b"].ledger.log.read_after(GENESIS.position, 1 << 20)) == len(
+        await world["a"].ledger.log.read_after(GENESIS.position, 1 << 20)
+    )
+
+
+async def test_rows_handed_up_survive_the_death_of_the_holder_that_took_them(world: World) -> None:
+    """a's lonely row goes to b, b dies before it streams it to anybody: a still has it when a leads again."""
+    world.lead("a", 1)
+    await level(world, "a", "b", "c")
+    world["a"].agent.gate.clear()
+    world["b"].agent.gate.clear()
+    world.network.isolate("a")
+    await submit(world, "a", "lonely", "only a has this")
+    world["b"].authority.become_holder(2)
+    world["a"].authority.observe("b", 2)
+    cut: list[int] = []
+    mesh = world["b"].mesh
+
+    def send_no_entries(peer: str, message: object, lane: object = None) -> bool:
+        if isinstance(message, ReplicaAppend):
+            cut.append(1)
+            return True
+        return FakeMesh.send(mesh, peer, message)  # type: ignore[arg-type]
+
+    mesh.send = send_no_entries  # type: ignore[method-assign, assignment]
+    world.network.join("a", "b")
+    await until(lambda: cut)
+    assert "local:t:lonely" in world["b"].ledger.log.state.open
+    await world["b"].kill()
+    world["a"].agent.gate.set()
+    world.network.join("a", "c")
+    world["c"].authority.observe("a", 3)
+    world["a"].authority.become_holder(3, "c")
+    await until(lambda: world.receiver.texts == ["a: only a has this"])
+    await level(world, "a", "c")
+    assert await world["c"].lines("t") == [("user", "only a has this"), ("agent", "a: only a has this")]
+
+
+async def test_placements_are_acknowledged_when_replicated_survive_and_never_roll_back(world: World) -> None:
+    world.lead("a", 1, "b")
+    await world["a"].delivery.set_placement(Placement("t", "b", 1, 1, "pinned", "b"))
+    assert world["b"].ledger.placement("t") == Placement("t", "b", 1, 1, "pinned", "b")
+    with pytest.raises(InstarError, match="placed anew"):
+        await world["a"].delivery.set_placement(Placement("t", "c", 1, 1, "placed"))
+    world.network.isolate("a")
+    world["c"].authority.observe("b", 2)
+    world["b"].authority.become_holder(2)
+    await world["a"].ledger.set_placement(Placement("t", "a", 1, 2, "placed"))
+    await world["b"].delivery.set_placement(Placement("t", "c", 2, 1, "pinned", "c"))
+    world["a"].authority.observe("b", 2)
+    await world.connect("a")
+    await level(world, "a", "b", "c")
+    for name in "abc":
+        owner = world[name].ledger.placement("t")
+        assert owner is not None
+        assert owner.owner == "c"
+
+
+async def test_a_disk_that_went_back_in_time_is_noticed_and_mended(world: World, tmp_path: Path) -> None:
+    world.lead("a", 1)
+    await submit(world, "a", "k1")
+    await until(lambda: len(world.receiver.taken) == 1)
+    await level(world, "a", "b")
+    await world["a"].kill()
+    old = world["a"].path.read_bytes()
+    await world["a"].boot()
+    world.lead("a", 1)
+    await world.connect("a")
+    await submit(world, "a", "k2")
+    await until(lambda: len(world.receiver.taken) == 2)
+    await level(world, "a", "b")
+    await world["a"].kill()
+    for left in tmp_path.glob("a.db*"):
+        left.unlink()
+    world["a"].path.write_bytes(old)
+    await world["a"].boot()
+    alarms: list[str] = []
+    world["a"].events.listen(lambda e: alarms.append(e.text) if e.kind == "ledger" else None)
+    world.lead("a", 1)
+    await world.connect("a")
+    await until(lambda: alarms)
+    assert "went back in time" in alarms[0]
+    await until(lambda: world["a"].ledger.topics()["t"].seq == 4)
+    await level(world, "a", "b", "c")
+    assert await world["a"].state("t", "k2") == "committed"
+    assert [r.reply_to for r in world.receiver.attempts] == ["k1", "k2"]
+
+
+async def test_a_witness_keeps_no_copy(tmp_path: Path) -> None:
+    async with running_world(tmp_path, "aw") as world:
+        world.lead("a", 1)
+        await submit(world, "a", "k1")
+        await until(lambda: world.receiver.taken)
+        assert world["w"].ledger.log.state.head == GENESIS
