@@ -172,6 +172,34 @@ async def test_cancelling_kills_the_whole_group_even_one_that_ignores_sigterm(tm
     assert not runner.cancel("local:42:1")
 
 
+async def test_a_cancelled_agent_has_a_moment_to_tidy_up(tmp_path: Path) -> None:
+    code = """
+        import signal, sys, time
+        def tidy(*_):
+            time.sleep(0.1)
+            open(sys.argv[0] + ".tidy", "w").close()
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, tidy)
+        with open(sys.argv[0] + ".ready", "w") as file:
+            print("ready", file=file)
+        time.sleep(60)
+    """
+    runner = agent(tmp_path, code)
+    task = asyncio.create_task(runner.run(request()))
+    await until(tmp_path / "agent.py.ready")
+    runner.cancel("local:42:1")
+    assert await task == RunResult("cancelled")
+    assert (tmp_path / "agent.py.tidy").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+async def test_the_agent_does_not_inherit_pythons_ignored_sigpipe(tmp_path: Path) -> None:
+    settings = AgentSettings(kind="command", command=("grep", "SigIgn", "/proc/self/status"))
+    runner = CommandAgent(settings, RunRecords(tmp_path / "runs.json"), lambda name: None)
+    [reply] = (await runner.run(request())).replies
+    assert not int(reply.split()[1], 16) & 1 << signal.SIGPIPE - 1
+
+
 async def test_a_background_child_neither_delays_the_reply_nor_survives_it(tmp_path: Path) -> None:
     code = """
         import subprocess, sys
@@ -247,6 +275,7 @@ async def test_the_reaper_ends_what_outlived_node_and_launcher(tmp_path: Path) -
     os.kill(node.pid, signal.SIGSTOP)  # so that it cannot clean up after the launcher
     os.kill(record["group"], signal.SIGKILL)
     assert gone(record["group"])
+    assert gone(pids[0]), "the agent itself dies with its launcher"
     node.kill()
     node.wait()
     assert identity(pids[1]) is not None

@@ -178,6 +178,14 @@ async def test_the_oldest_lines_of_a_topic_make_room(tmp_path: Path) -> None:
     assert await numbers(buffer) == [8], "the newest line stays, however long"
 
 
+async def test_a_line_dropped_for_space_leaves_no_hole_when_it_is_said_again(tmp_path: Path) -> None:
+    buffer = await opened(tmp_path / "small.db", cap=30)
+    for n, size in ((1, 10), (2, 20), (3, 15), (1, 10)):
+        buffer.stage(1, line(n, text="x" * size))
+        await buffer.settled()
+    assert await numbers(buffer) == [3]
+
+
 async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     database = SqliteDatabase.open(tmp_path / "mesh.db")
     first = await LiveTailBuffer.open(database, SystemClock(), 10_000)

@@ -118,6 +118,7 @@ async def test_a_machine_that_was_away_gets_what_it_missed(world: World) -> None
     world.a.say(*range(1, 200))
     await world.together(world.a, world.b)
     assert world.c.buffer.head == START
+    assert world.a.source.fed() == ["b"]
     world.net.rejoin("c")
     await world.together()
     assert await world.c.heard() == list(range(1, 200))

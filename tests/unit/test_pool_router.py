@@ -150,6 +150,35 @@ async def test_a_machine_that_restarted_is_told_again(world: World) -> None:
     assert keys(world.mini) == ["k1", "k1"]
 
 
+async def test_a_run_that_is_still_dying_is_waited_for_before_it_begins_anew(world: World) -> None:
+    world.pin("42", MINI)
+    world.mini.runner.auto, world.mini.runner.stubborn = False, True
+    task = asyncio.create_task(world.desk.router.run(request()))
+    await begun(world.mini)
+    world.net.isolate(MINI)
+    await eventually(lambda: any("not renewed" in event.text for event in world.mini.told))
+    world.mini.runner.auto = True
+    world.net.rejoin(MINI)
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    world.mini.runner.finish("k1", RunResult("cancelled"))
+    assert await task == RunResult("ok", ("mini says hello",))
+    assert keys(world.mini) == ["k1", "k1"]
+
+
+async def test_a_result_that_was_refused_for_good_is_not_brought_again(world: World) -> None:
+    world.desk.runner.auto = False
+    world.pin("42", LAPTOP)
+    world.laptop.runner.auto = False
+    task = asyncio.create_task(world.desk.router.run(request()))
+    await begun(world.laptop)
+    await world.desk.mesh.request(MINI, RunOrder(request(), (1, 0), 5_000_000), RunAccepted, within=1)
+    await asyncio.sleep(0.6)
+    assert world.net.log.count((MINI, DESK, "pool.done")) == 1
+    world.laptop.runner.finish("k1", RunResult("ok", ("right",)))
+    assert await task == RunResult("ok", ("right",))
+
+
 async def test_a_pin_to_a_machine_that_is_away_makes_the_message_wait(world: World) -> None:
     world.net.isolate(LAPTOP)
     world.pin("17", LAPTOP)

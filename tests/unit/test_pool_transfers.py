@@ -178,6 +178,20 @@ async def test_a_queued_move_survives_a_new_holder(world: World) -> None:
     assert world.log.rows["42"].epoch == 2
 
 
+async def test_a_machine_that_came_back_between_two_holders_gets_its_topic_from_the_second(
+    world: World,
+) -> None:
+    world.net.isolate(LAPTOP)
+    token = (await refused(world, TransferRequest("42", "laptop"))).extra["confirm"]
+    await world.desk.transfers.transfer(TransferRequest("42", "laptop", token))
+    world.desk.authority.valid = False
+    world.net.rejoin(LAPTOP)
+    await asyncio.sleep(0.01)
+    assert world.log.rows["42"].owner is None
+    world.lease(MINI, 2)
+    await eventually(lambda: world.log.rows["42"].owner == LAPTOP)
+
+
 async def test_a_topic_moves_again_only_after_a_while_but_can_be_taken_back_at_once(world: World) -> None:
     await world.desk.router.run(request())
     await world.desk.transfers.transfer(TransferRequest("42", "mini"))

@@ -87,7 +87,8 @@ def insert(db: sqlite3.Connection, entry: TailEntry, size: int) -> bool:
     place = (entry.position.seq, entry.position.epoch)
     done = db.execute(
         f"INSERT INTO tail_entries (seq, epoch, {_LINE}, bytes, digest)"  # noqa: S608 - constant names
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (topic, role, key, topic_seq) DO NOTHING",
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT (topic, role, key, topic_seq) DO NOTHING",
         (*place, *msgspec.structs.astuple(line), size, line_digest(line)),
     )
     return done.rowcount == 1

@@ -172,17 +172,15 @@ class SessionRouter:
         topic = dispatch.request.topic
         while not (dispatch.cancelled or self._fenced(dispatch)):
             dispatch.changed.clear()
-            if topic not in self._held:
-                try:
-                    placement = await self._owner(topic)
-                except InstarError as error:  # the electorate did not take the placement in time
-                    log.warning("topic %s could not be placed yet: %s", topic, error)
-                    await self._clock.sleep(PLACE_PAUSE_S)
-                    continue
-                # While it was written the topic may have been taken for a move.
-                if placement.owner is not None and topic not in self._held:
-                    dispatch.placement = placement
-                    return placement
+            try:
+                placement = await self._owner(topic)
+            except InstarError as error:  # the electorate did not take the placement in time
+                log.warning("topic %s could not be placed yet: %s", topic, error)
+                await self._clock.sleep(PLACE_PAUSE_S)
+                continue
+            if placement.owner is not None and topic not in self._held:
+                dispatch.placement = placement
+                return placement
             await dispatch.changed.wait()
         return None
 
