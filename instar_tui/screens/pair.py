@@ -57,6 +57,8 @@ class Code(_PairPart):
         yield []
         if view is None:
             problem = cast(PairScreen, self.screen).problem
+            if self.mesh.status is None:
+                problem = "there is no node to ask for a code yet"
             yield centred(
                 [(shown(problem) or "asking for a code…", "$needs-you" if problem else "$muted")], width
             )

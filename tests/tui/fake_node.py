@@ -467,6 +467,31 @@ class FakeNode:
         self.machines_ = [m for m in self.machines_ if m.machine_id != machine]
         return t.Ok()
 
+    async def leave(self) -> t.Ok:
+        self._enter("leave")
+        return t.Ok()
+
+    async def topics(self) -> t.Topics:
+        self._enter("topics")
+        return t.Topics(list(self.topics_))
+
+    async def pool(self) -> t.PoolView:
+        self._enter("pool")
+        holder = self._holder()
+        router = t.PoolRouter(holder.machine_id if holder else None, self.epoch)
+        return t.PoolView(True, router, list(self.machines_), t.PoolTopics(len(self.topics_), 3, 3, 0))
+
+    async def pool_machine(self, machine: str) -> t.Machine:
+        self._enter("pool_machine", machine)
+        return self._find(machine)
+
+    async def placement(self, topic: str) -> t.PlacementView:
+        self._enter("placement", topic)
+        row = next(r for r in self.topics_ if r.topic == topic)
+        return t.PlacementView(
+            topic, row.owner, row.owner_nickname, row.reason, None, DESK, "desk", "none", True, "local"
+        )
+
     async def send(self, body: t.SendRequest) -> t.SendResult:
         self._enter("send", body)
         said = self.messages_.setdefault(body.topic, [])
