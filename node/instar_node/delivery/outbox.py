@@ -131,11 +131,11 @@ class FencedOutbox:
                     held = await self._deliver_part(row, reservation.epoch, part, channel, in_doubt)
                     if held is not None:
                         return await self._hold(row.key, f"{channel.name}: {held}")
-            committed = await self._ledger.commit(row.key, reservation.digest, reservation.epoch)
-            self.trouble.pop(row.key, None)
-            return committed
+            return await self._ledger.commit(row.key, reservation.digest, reservation.epoch)
         finally:
             self._under_way.discard(row.key)
+            if self._ledger.open_message(row.key) is None:
+                self.trouble.pop(row.key, None)
 
     async def _deliver_part(
         self, row: MessageRow, epoch: int, part: int, channel: Channel, in_doubt: bool
