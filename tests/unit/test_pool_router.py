@@ -159,8 +159,9 @@ async def test_a_run_that_is_still_dying_is_waited_for_before_it_begins_anew(wor
     await eventually(lambda: any("not renewed" in event.text for event in world.mini.told))
     world.mini.runner.auto = True
     world.net.rejoin(MINI)
-    await asyncio.sleep(0.05)
-    assert not task.done()
+    await eventually(lambda: world.net.log.count((DESK, MINI, "pool.run")) == 2)
+    await asyncio.sleep(0.02)
+    assert keys(world.mini) == ["k1"]
     world.mini.runner.finish("k1", RunResult("cancelled"))
     assert await task == RunResult("ok", ("mini says hello",))
     assert keys(world.mini) == ["k1", "k1"]
