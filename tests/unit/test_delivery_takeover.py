@@ -239,10 +239,14 @@ async def test_a_receiver_that_knows_a_higher_epoch_is_not_asked_again_in_this_o
     await until(lambda: world["a"].outbox.trouble)
     await submit(world, "a", "k2")
     await until(lambda: world.receiver.texts == ["a: k2"])
+    await world["a"].delivery.pause()
+    await world["a"].delivery.resume()
+    await submit(world, "a", "k3")
+    await until(lambda: world.receiver.texts == ["a: k2", "a: k3"])
     assert await world["a"].state("t", "k1") == "reserved"
     assert "epoch 2 is known" in world["a"].delivery.outbox_items()[0].reason
     await holder_dies(world, "a", "b", 2)
-    await until(lambda: world.receiver.texts == ["a: k2", "a: k1"])
+    await until(lambda: world.receiver.texts == ["a: k2", "a: k3", "a: k1"])
 
 
 async def test_the_context_travels_and_says_who_answered_before(world: World) -> None:

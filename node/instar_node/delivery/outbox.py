@@ -92,6 +92,7 @@ class FencedOutbox:
         self._publish = publish
         self._on_fenced = on_fenced
         self._under_way: set[str] = set()
+        self._fenced_in: dict[str, int] = {}
         self.trouble: dict[str, str] = {}
         """By key: why a reserved answer is not out yet."""
         self.refusals: dict[str, int] = {refusal.value: 0 for refusal in Refusal}
@@ -110,6 +111,8 @@ class FencedOutbox:
 
         ``by_person``: somebody decided that it is to be sent, whatever may have happened before.
         """
+        if not by_person and self._fenced_in.get(key) == self._authority.acting_epoch():
+            raise InstarError("fenced", f"a receiver refused the answer to {key} in this epoch", status=503)
         row, position = await self._ledger.take_over(key)
         if row.rank is Rank.UNDECIDED and not by_person:
             return row
@@ -136,6 +139,7 @@ class FencedOutbox:
             self._under_way.discard(row.key)
             if self._ledger.open_message(row.key) is None:
                 self.trouble.pop(row.key, None)
+                self._fenced_in.pop(row.key, None)
 
     async def _deliver_part(
         self, row: MessageRow, epoch: int, part: int, channel: Channel, in_doubt: bool
@@ -163,7 +167,7 @@ class FencedOutbox:
             if isinstance(outcome, Refused):
                 return outcome.reason
             if isinstance(outcome, Fenced):
-                raise self._fenced(row.key, channel, outcome)
+                raise self._fenced(row.key, epoch, channel, outcome)
             in_doubt = in_doubt or outcome.maybe_sent
             since = self._clock.now()
             await self._back_off(row.key, channel, outcome, backoff)
@@ -207,7 +211,8 @@ class FencedOutbox:
         self._publish("outbox", f"an answer needs a decision: {reason}", key=key, reason=reason)
         return row
 
-    def _fenced(self, key: str, channel: Channel, outcome: Fenced) -> InstarError:
+    def _fenced(self, key: str, epoch: int, channel: Channel, outcome: Fenced) -> InstarError:
+        self._fenced_in[key] = epoch
         self._note(key, f"{channel.name}: {outcome.reason}")
         self._on_fenced()
         return InstarError("fenced", f"{channel.name} refused our epoch: {outcome.reason}", status=503)
