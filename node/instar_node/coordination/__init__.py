@@ -1,0 +1,1 @@
+"""Who is awake: the fenced lease, its register in git, its promises over the tunnel."""
