@@ -1,0 +1,79 @@
+"""What the lease expects of its register: one value, read whole and changed only by compare-and-swap.
+
+A swap has three outcomes, and *unknown* is not *lost*: a swap whose reply got lost is usually applied, even
+seconds after the client gave up on it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+from instar_node.coordination.record import KnownRecord, LeaseRecord
+
+
+class Won(msgspec.Struct, frozen=True):
+    """The register holds our record."""
+
+    known: KnownRecord
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """The register does not hold the expected version and did not take our record.
+
+    ``known`` is what it holds instead; ``None`` when it holds nothing.
+    """
+
+    known: KnownRecord | None
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """The swap may or may not have been, or may yet be, applied. Retry it with the identical candidate until
+    the register differs from the expected version."""
+
+    why: str
+
+
+SwapOutcome = Won | Lost | Unknown
+
+
+class StoreUnavailable(Exception):  # noqa: N818 - the name says what the caller handles: a hub that is away
+    """The register cannot be reached or read now; the text is for people."""
+
+
+class Candidate(Protocol):
+    """A record built into a version, ready to be swapped in and to be retried unchanged."""
+
+    @property
+    def version(self) -> str: ...
+
+    @property
+    def record(self) -> LeaseRecord: ...
+
+
+class LeaseStore(Protocol):
+    """The register. Signatures are the caller's: what is read here is well-formed, not yet believed."""
+
+    async def read(self) -> KnownRecord | None:
+        """The register's value, ``None`` when it holds nothing.
+
+        Raises:
+            StoreUnavailable: the hub is away, refuses us, or holds something that is not a lease record.
+        """
+
+    async def prepare(self, record: LeaseRecord) -> Candidate:
+        """Build a signed record into a version that can be swapped in, and swapped in again, unchanged.
+
+        Raises:
+            StoreUnavailable: ``record.prev`` is a version this store does not know and cannot fetch.
+        """
+
+    async def compare_and_swap(self, expected: str | None, candidate: Candidate) -> SwapOutcome:
+        """Replace version ``expected`` (``None``: nothing) by the candidate, or learn what is there instead.
+
+        Never raises for a hub that is away: that is ``Unknown``.
+        """
+
+    async def close(self) -> None:
+        """Let go of what is open. A swap under way ends as it may."""
