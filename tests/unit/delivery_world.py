@@ -286,8 +286,9 @@ class Agent:
         stopped: asyncio.Future[RunResult] = asyncio.get_running_loop().create_future()
         self._running[request.key] = stopped
         gate = asyncio.ensure_future(self.gate.wait())
+        ends: set[asyncio.Future[Any]] = {gate, stopped}
         try:
-            await asyncio.wait({gate, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         finally:
             gate.cancel()
             self._running.pop(request.key, None)

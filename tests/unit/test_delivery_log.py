@@ -18,6 +18,7 @@ from instar_node.delivery.entries import (
     GENESIS,
     LogEntry,
     Mark,
+    Opening,
     Reported,
     check_follows,
     decode_body,
@@ -91,7 +92,7 @@ async def reloaded(database: FailingDatabase) -> ReplicatedLog:
 
 
 def test_an_entry_must_follow_its_predecessor_and_carry_the_running_hash() -> None:
-    opening = make_entry(GENESIS, 1, "open", steps.Opening(GENESIS, "a", ()))
+    opening = make_entry(GENESIS, 1, "open", Opening(GENESIS, "a", ()))
     first = make_entry(opening.mark, 1, "reported", Reported("b"))
     check_follows(opening.mark, first)
     for wrong in (
@@ -109,7 +110,7 @@ def test_an_entry_must_follow_its_predecessor_and_carry_the_running_hash() -> No
 
 
 def test_an_entry_that_this_version_cannot_read_is_refused() -> None:
-    entry = make_entry(GENESIS, 1, "open", steps.Opening(GENESIS, "a", ()))
+    entry = make_entry(GENESIS, 1, "open", Opening(GENESIS, "a", ()))
     with pytest.raises(InstarError, match="not known to this version"):
         decode_body(msgspec.structs.replace(entry, kind="teleported"))
     with pytest.raises(InstarError, match=r"log entry 1\.1"):
