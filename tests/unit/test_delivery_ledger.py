@@ -113,7 +113,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @rule(key=keys)
     def commit(self, key: str) -> None:
         row = self.row(key)
-        if row is not None and row.reservation is not None:
+        if row is not None and row.reservation is not None and row.origin is not None:
             digest = row.reservation.digest
             self.apply(lambda tx: steps.commit(tx, self.epoch, key, digest, "", "a"))
             after = self.row(key)

@@ -144,8 +144,8 @@ def commit(tx: Transaction, epoch: int, key: str, digest: str, at: str, machine:
     row = _known(tx, key)
     if row.commit is not None:
         return row
-    line = tx.next_line(row.origin.topic) if row.origin is not None else 0
-    done = Commit(epoch, line, digest, at, machine)
+    assert row.origin is not None
+    done = Commit(epoch, tx.next_line(row.origin.topic), digest, at, machine)
     return _append(tx, epoch, "committed", MessageRow(key, _status(tx, epoch, Rank.COMMITTED), commit=done))
 
 
@@ -234,7 +234,7 @@ def _status(tx: Transaction, epoch: int, rank: Rank, reason: str = "") -> Status
 
 def _known(tx: Transaction, key: str) -> MessageRow:
     row = tx.row(key)
-    if row is None:
+    if row is None or row.origin is None:  # also for a marker that came without its message
         raise InstarError("unknown-message", f"there is no message {key}", status=404)
     return row
 
