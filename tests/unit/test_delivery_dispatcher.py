@@ -135,6 +135,31 @@ async def test_an_agent_that_raises_counts_as_failed_and_may_succeed_later(machi
     await until(lambda: texts(machine) == ["a: x"])
 
 
+async def test_an_earlier_run_that_has_not_ended_yet_is_nobodys_failure(machine: Machine) -> None:
+    run, refusals = machine.agent.run, [InstarError("already-running", "still ending")] * 5
+
+    async def busy(request):  # type: ignore[no-untyped-def]
+        if refusals:
+            raise refusals.pop()
+        return await run(request)
+
+    machine.agent.run = busy  # type: ignore[method-assign]
+    await machine.delivery.submit("t", "x")
+    await until(lambda: texts(machine) == ["a: x"])
+
+
+async def test_an_answer_on_its_way_out_is_told_apart_from_one_in_the_making(machine: Machine) -> None:
+    machine.agent.gate.clear()
+    machine.channel.before.clear()
+    await machine.delivery.submit("t", "x")
+    await until(lambda: machine.delivery.running)
+    assert not machine.delivery.mid_reply("t")
+    machine.agent.gate.set()
+    await until(lambda: machine.delivery.mid_reply("t"))
+    machine.channel.before.set()
+    await until(lambda: not machine.delivery.mid_reply("t"))
+
+
 async def test_a_cancelled_run_begins_again_under_a_new_grant(machine: Machine) -> None:
     machine.agent.results = [RunResult("cancelled")]
     await machine.delivery.submit("t", "x")

@@ -110,7 +110,11 @@ class Channel(Protocol):
 
 
 class ConversationSink(Protocol):
-    """Where the holder's conversation lines go (the live tail). Called in order, on the event loop."""
+    """Where the holder's conversation lines go (the live tail). Called in order, on the event loop.
+
+    A line that an earlier holder already told may come once more, under a new number, when its message is
+    taken up: ``kind`` and ``key`` say that it is the same.
+    """
 
     def append(
         self,

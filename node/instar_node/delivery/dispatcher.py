@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar
 
 import msgspec
 
 from instar_node.clock import Clock, iso
-from instar_node.contracts import AgentRunner, Authority, HistoryItem, LogPosition, Placement
+from instar_node.contracts import AgentRunner, Authority, HistoryItem, Placement
 from instar_node.delivery.contract import Channel, ConversationSink, IngressMessage, Publish
 from instar_node.delivery.intake import Intake
 from instar_node.delivery.ledger import MessageProcessingLedger
@@ -23,16 +23,11 @@ from instar_node.delivery.rows import MessageRow, Rank, dedupe_key, public_key, 
 from instar_node.delivery.runs import Runs
 from instar_node.delivery.state import Outcome
 from instar_node.delivery.steps import Incoming
-from instar_node.delivery.topic_queues import TopicQueues
+from instar_node.delivery.work import FIRST_PAUSE_S, LEASE_CODES, LONGEST_PAUSE_S, MessageWork
 from instar_node.errors import InstarError
 
 T = TypeVar("T")
 log = logging.getLogger("instar.delivery")
-
-LEASE_CODES = frozenset({"not-awake", "lease-lost", "stale-epoch"})
-SETTLED_CODES = frozenset({"already-replied", "stale-grant", "fenced", "being-sent"})
-FIRST_PAUSE_S = 0.1
-LONGEST_PAUSE_S = 5.0
 
 
 class Accepted(msgspec.Struct, frozen=True):
@@ -92,11 +87,10 @@ class Delivery:
         self._clock = clock
         self._publish = publish
         self._intake = Intake(clock, pause_s)
-        self._runs = Runs(ledger, outbox, runner, authority, history, clock, publish, history_limit)
-        self._narrator = Narrator(authority, sink, publish)
-        self._queues = TopicQueues(self._process)
+        runs = Runs(ledger, outbox, runner, authority, history, clock, publish, history_limit)
+        self._work = MessageWork(ledger, transport, outbox, runs, runner, clock, publish, self._lease_lost)
+        self._narrator = Narrator(sink, publish)
         self._epoch: int | None = None
-        self._sent_by_person: set[str] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._channel_switch = asyncio.Lock()
 
@@ -166,14 +160,13 @@ class Delivery:
         """
         await self._ledger.ensure_open()
         row = next((row for row in self._ledger.outbox() if reply_id(row.key, 0) == item), None)
-        if row is None or row.origin is None:
+        if row is None:
             raise InstarError("unknown-item", f"nothing named {item} is in the outbox", status=404)
         if action == "drop":
             await self._ledger.reject(row.key, "dropped by a person")
-            self._queues.drop(row.key)
+            self._work.queues.drop(row.key)
         else:
-            self._sent_by_person.add(row.key)
-            self._queues.put(row.origin.topic, row.origin.seq, row.key)
+            self._work.send_anyway(row)
 
     # -- placement --------------------------------------------------------------------------------------
 
@@ -181,6 +174,14 @@ class Delivery:
         """Record where a topic runs; returns once every in-sync machine has it."""
         async with self._admitted():
             await self._transport.wait_replicated(await self._ledger.set_placement(placement))
+
+    def placement(self, topic: str) -> Placement | None:
+        """Where a topic runs, as far as it is known here."""
+        return self._ledger.placement(topic)
+
+    def placements(self) -> tuple[Placement, ...]:
+        """All topics that were ever placed."""
+        return self._ledger.placements()
 
     # -- handoff ----------------------------------------------------------------------------------------
 
@@ -192,10 +193,10 @@ class Delivery:
     async def drain(self, within: float) -> bool:
         """Begin nothing new and wait for what is under way, at most ``within`` seconds; what is not done
         then is cancelled and runs again on the next holder. Returns whether everything finished."""
-        self._queues.hold()
-        finished = await self._within(within, self._intake.settled(), self._queues.idle())
+        self._work.queues.hold()
+        finished = await self._within(within, self._intake.settled(), self._work.queues.idle())
         if not finished:
-            self._stop_work()
+            self._work.stop()
         return finished
 
     async def resume(self) -> None:
@@ -220,10 +221,15 @@ class Delivery:
             if row.origin is not None and row.rank <= Rank.PROCESSING
         )
 
+    def mid_reply(self, topic: str) -> bool:
+        """Whether an answer in this topic is reserved and on its way out."""
+        row = self._ledger.open_message(self._work.queues.active.get(topic, ""))
+        return row is not None and row.rank is Rank.RESERVED
+
     @property
     def running(self) -> dict[str, str]:
         """By topic: the key of the message being answered."""
-        return dict(self._queues.active)
+        return dict(self._work.queues.active)
 
     # -- following the lease ----------------------------------------------------------------------------
 
@@ -258,27 +264,13 @@ class Delivery:
             await self._start_channels()
 
     def _recover(self) -> None:
-        """Queue what is open: the unanswered runs (again), the reserved is delivered, the rest waits for a
-        person."""
-        self._enqueue(self._ledger.open_messages())
-
-    def _enqueue(self, rows: Iterable[MessageRow]) -> None:
-        for row in rows:
-            if row.origin is not None and row.rank in (Rank.RECEIVED, Rank.PROCESSING, Rank.RESERVED):
-                self._queues.put(row.origin.topic, row.origin.seq, row.key)
+        self._work.enqueue(self._ledger.open_messages())
 
     def _fence(self) -> None:
         """This machine may no longer act: stop everything that could have an effect, now."""
         self._epoch = None
-        self._sent_by_person.clear()
-        self._stop_work()
+        self._work.stop()
         self._spawn(self._stop_channels())
-
-    def _stop_work(self) -> None:
-        under_way = list(self._queues.active.values())
-        self._queues.clear()
-        for key in under_way:
-            self._runner.cancel(key)
 
     def _lease_lost(self) -> None:
         """A step found the lease gone before the change was announced: fence now, look again at once."""
@@ -288,7 +280,7 @@ class Delivery:
 
     def _reopen(self) -> None:
         self._intake.resume()
-        self._queues.release()
+        self._work.queues.release()
 
     async def _start_channels(self) -> None:
         async with self._channel_switch:
@@ -343,54 +335,6 @@ class Delivery:
             via,
         )
 
-    async def _process(self, key: str) -> None:
-        """Bring one message as far as it goes. What the disk or a bug prevents is tried again."""
-        pause = FIRST_PAUSE_S
-        while True:
-            try:
-                await self._advance(key)
-                return
-            except InstarError as error:
-                if error.code in SETTLED_CODES:
-                    if error.code == "already-replied" and self._is_reserved(key):
-                        continue  # another machine's answer arrived while the agent worked: that one goes out
-                    return
-                if error.code in LEASE_CODES:
-                    asyncio.get_running_loop().call_soon(self._lease_lost)
-                    return
-                trouble = error.message
-            except Exception as error:
-                log.exception("message %s could not be brought forward", key)
-                trouble = f"{type(error).__name__}: {error}"
-            self._publish("message", f"message {key} is held up: {trouble}", key=key, reason=trouble)
-            await self._clock.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_S)
-
-    async def _advance(self, key: str) -> None:
-        row = self._ledger.open_message(key)
-        if row is None:
-            return
-        if row.rank in (Rank.RECEIVED, Rank.PROCESSING):
-            # An agent may act on the world: it starts only on what no other machine can take up unaware.
-            await self._transport.wait_replicated(self._position_of(row))
-            await self._runs.run(row)
-        elif key in self._sent_by_person:
-            self._sent_by_person.discard(key)
-            await self._outbox.resume(key, by_person=True)
-        elif row.rank is Rank.RESERVED:
-            await self._outbox.resume(key)
-
-    def _is_reserved(self, key: str) -> bool:
-        row = self._ledger.open_message(key)
-        return row is not None and row.rank is Rank.RESERVED
-
-    def _position_of(self, row: MessageRow) -> LogPosition:
-        """A position by which this row is in our log."""
-        status = row.status
-        if status.rank is Rank.RECEIVED and status.epoch == self._ledger.head.epoch:
-            return LogPosition(status.epoch, status.seq)
-        return self._ledger.head
-
     async def _find(self, topic: str, key: str) -> MessageRow:
         for candidate in (dedupe_key("local", topic, key), key):
             row = await self._ledger.message(candidate)
@@ -417,11 +361,11 @@ class Delivery:
 
     def _on_outcome(self, outcome: Outcome) -> None:
         for change in outcome.changes:
-            self._narrator.tell(change)
+            self._narrator.tell(change, ours=outcome.opened_by == self._authority.me)
             if self._epoch is None:
                 continue
             if change.kind in ("received", "joined"):
-                self._enqueue([change.after])
+                self._work.enqueue([change.after])
             origin = change.after.origin
             if change.kind == "committed" and origin is not None and origin.position:
                 self._spawn(self._move_cursor(change.after.key))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from instar_node.contracts import Authority
 from instar_node.delivery.contract import ConversationSink, Publish
 from instar_node.delivery.conversation import Line, agent_line, user_line
 from instar_node.delivery.rows import public_key
@@ -10,18 +9,17 @@ from instar_node.delivery.state import Change
 
 
 class Narrator:
-    """One event for each change of a message, on every machine; on the holder also the new lines."""
+    """One event for each change of a message, on every machine; where it was made also the new lines."""
 
-    def __init__(self, authority: Authority, sink: ConversationSink, publish: Publish) -> None:
-        self._authority = authority
+    def __init__(self, sink: ConversationSink, publish: Publish) -> None:
         self._sink = sink
         self._publish = publish
 
-    def tell(self, change: Change) -> None:
-        """Called once for each durable change, in order."""
+    def tell(self, change: Change, ours: bool) -> None:
+        """Called once for each durable change, in order; ``ours`` if it was made here, not followed."""
         self._publish_state(change)
         before, after = change.before, change.after
-        if after.origin is None or self._authority.acting_epoch() is None:
+        if after.origin is None or not ours:
             return
         if before is None or before.origin is None:
             self._append(after.origin.topic, user_line(after))

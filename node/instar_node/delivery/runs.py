@@ -11,6 +11,7 @@ from instar_node.delivery.contract import Publish
 from instar_node.delivery.ledger import MessageProcessingLedger
 from instar_node.delivery.outbox import FencedOutbox
 from instar_node.delivery.rows import Grant, MessageRow
+from instar_node.errors import InstarError
 
 log = logging.getLogger("instar.delivery")
 
@@ -77,6 +78,10 @@ class Runs:
         request = await self._request(row, grant)
         try:
             return await self._runner.run(request)
+        except InstarError as error:
+            # An earlier run of it that was told to stop may not have ended yet; that is nobody's failure.
+            outcome = "cancelled" if error.code == "already-running" else "failed"
+            return RunResult(outcome, error=error.message)
         except Exception as error:
             log.exception("the run of %s failed", row.key)
             return RunResult("failed", error=f"{type(error).__name__}: {error}")
