@@ -80,10 +80,12 @@ class MemoryMesh:
     def me(self) -> str:
         return self._me
 
-    def connect(self, peer: str) -> None:
-        """Bring up the tunnel between the two."""
+    def connect(self, peer: str, *, silently: bool = False) -> None:
+        """Bring up the tunnel between the two; ``silently``: what is sent at that moment is lost."""
         for one, other in ((self._me, peer), (peer, self._me)):
             self._network[one]._links.add(other)
+        if silently:
+            return
         for one, other in ((self._me, peer), (peer, self._me)):
             for callback in self._network[one]._peers:
                 callback(other, True)

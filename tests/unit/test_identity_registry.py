@@ -288,6 +288,32 @@ def test_records_about_strangers_and_a_second_genesis_are_refused(
     refuses((*desk.records, desk_signs(identity_draft("genesis", public, "x", [], False), 1)), "the first")
 
 
+def test_a_second_admission_or_a_change_of_a_removed_machine_is_refused_by_every_reader(
+    tmp_path: Path, desk: MachineRegistry, desk_signs: Forge
+) -> None:
+    public = new_identity(tmp_path, "one").public
+    desk.admit(public, "one", [], epoch=1)
+    refuses(
+        (*desk.records, desk_signs(identity_draft("admit", public, "x", [], False), 1)), "is or was a member"
+    )
+    desk.remove(public.machine_id, epoch=1)
+    refuses(
+        (*desk.records, desk_signs(identity_draft("admit", public, "x", [], False), 1)), "is or was a member"
+    )
+    refuses((*desk.records, desk_signs(draft("rename", public.machine_id, nickname="x"), 1)), "not a member")
+
+
+def test_a_well_signed_record_that_names_another_predecessor_is_refused(
+    tmp_path: Path, desk: MachineRegistry
+) -> None:
+    me = desk.active()[0].machine_id
+    elsewhere = msgspec.structs.replace(fold(desk.records), head="0" * 64)
+    record = signed_next(
+        draft("rename", me, nickname="x"), elsewhere, new_identity(tmp_path, "desk"), "now", 1
+    )
+    refuses((*desk.records, record), "does not follow")
+
+
 def test_a_genesis_signed_by_another_is_refused(tmp_path: Path) -> None:
     one, two = new_identity(tmp_path, "one"), new_identity(tmp_path, "two")
     record = signed_next(identity_draft("genesis", one.public, "x", [], False), None, two, "now", 1)

@@ -164,6 +164,23 @@ async def test_a_removal_on_a_chain_that_lost_is_made_again_by_the_holder(
     assert a.head == b.head
 
 
+async def test_a_peer_whose_chain_lost_is_told_of_the_one_that_stands(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    a = founded(tmp_path, "a", clock)
+    b = joined(tmp_path, "b", a, clock)
+    ids = [member.machine_id for member in b.active()]
+    a.rename(ids[0], "new", epoch=1_000)
+    network: dict[str, MemoryMesh] = {}
+    one = machine(a, ids[0], network, ids[0], clock)
+    machine(b, ids[1], network, ids[0], clock)
+    one.mesh.connect(ids[1], silently=True)
+    b.rename(ids[1], "bee", epoch=1)  # b's news is all that is sent
+    await settle()
+    assert b.head == a.head
+    assert b.nickname(ids[0]) == "new"
+
+
 async def test_new_addresses_are_recorded_by_the_holder_for_the_asker_only(
     trio: tuple[Machine, Machine, Machine],
 ) -> None:

@@ -191,6 +191,7 @@ async def test_a_guess_at_a_replaced_code_touches_the_new_one_in_no_way(
     old = host.mint()
     finish = await started(host, old, lap)
     late = asyncio.create_task(host.post("/api/pair", msgspec.json.encode(finish)))
+    await asyncio.sleep(0)  # it has arrived and is about to be judged
     host.mint()
     status, _ = await late
     assert status == 410
@@ -346,6 +347,33 @@ async def test_a_defect_in_the_admission_is_no_traceback_to_strangers(
 async def test_an_admission_goes_on_when_the_joiner_hangs_up(host: Host, lap: MachineIdentity) -> None:
     host.gate = asyncio.Event()
     join = asyncio.create_task(host.join(host.mint(), lap))
+    await settle()
+    join.cancel()
+    await settle()
+    host.gate.set()
+    await settle()
+    assert host.state() == "joined"
+
+
+async def test_the_answer_can_be_fetched_after_hanging_up(host: Host, lap: MachineIdentity) -> None:
+    host.gate = asyncio.Event()
+    body = msgspec.json.encode(await started(host, host.mint(), lap))
+    first = asyncio.create_task(host.post("/api/pair", body))
+    await settle()
+    first.cancel()
+    await settle()
+    host.gate.set()
+    assert (await host.post("/api/pair", body))[0] == 200
+
+
+async def test_hanging_up_after_the_comparison_does_not_undo_the_admission(
+    host: Host, lap: MachineIdentity
+) -> None:
+    host.gate = asyncio.Event()
+    join = asyncio.create_task(host.join(host.mint(sas=True), lap, confirm=yes))
+    await settle()
+    host.pairing.confirm(True)
+    host.clock.advance(POLL_S)  # the joiner asks again and waits for the admission
     await settle()
     join.cancel()
     await settle()
