@@ -39,7 +39,19 @@ SwapOutcome = Won | Lost | Unknown
 
 
 class StoreUnavailable(Exception):  # noqa: N818 - the name says what the caller handles: a hub that is away
-    """The register cannot be reached or read now; the text is for people."""
+    """The register cannot be reached or read now.
+
+    Attributes:
+        message: What is wrong and what to do about it, for people.
+        code: ``hub-unreachable``, ``hub-missing``, ``hub-not-repository``, ``hub-credentials``,
+            ``hub-read-only``, ``hub-foreign`` (its value is not a lease record), ``hub-busy`` or
+            ``git-missing``.
+    """
+
+    def __init__(self, message: str, code: str = "hub-unreachable") -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
 
 
 class Candidate(Protocol):
@@ -66,7 +78,7 @@ class LeaseStore(Protocol):
         """Build a signed record into a version that can be swapped in, and swapped in again, unchanged.
 
         Raises:
-            StoreUnavailable: ``record.prev`` is a version this store does not know and cannot fetch.
+            StoreUnavailable: the version to build on, or room for the new one, cannot be had now.
         """
 
     async def compare_and_swap(self, expected: str | None, candidate: Candidate) -> SwapOutcome:

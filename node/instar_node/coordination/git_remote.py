@@ -1,0 +1,169 @@
+"""Compare-and-swap of one ref of a remote repository, by the git program over any of its transports.
+
+``git push --force-with-lease=<ref>:<expected>`` is exact everywhere: git refuses when the advertised value
+differs, and the server compares the advertised value again under its own lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from instar_node.coordination.git_command import GitResult, run_git
+from instar_node.coordination.git_refs import RefusedSwap
+from instar_node.coordination.git_repository import LeaseRepository
+from instar_node.coordination.lease_store import StoreUnavailable
+
+_FETCH_TRIES = 3
+
+
+class RemoteRefs:
+    """The refs of one git URL, with a bare repository here for the objects.
+
+    Args:
+        cache: Made when it is missing; holds objects only, no refs, so several calls may run at once.
+        shown: The URL as messages may show it.
+        within: Seconds one command may take.
+    """
+
+    def __init__(self, url: str, shown: str, cache: LeaseRepository, within: float) -> None:
+        self.objects = cache
+        self._url = url
+        self._shown = shown
+        self._within = within
+
+    async def tip(self, ref: str, have: str | None) -> str | None:
+        """As ``Refs.tip``. A value that moves on while it is fetched is looked up again."""
+        for _ in range(_FETCH_TRIES):
+            version = await self._advertised(ref)
+            if version is None or await asyncio.to_thread(self.objects.has, version):
+                return version
+            fetched = await self._fetch(ref, have)
+            if await asyncio.to_thread(self.objects.has, version):
+                return version
+        raise self._unavailable(fetched)
+
+    async def swap(self, ref: str, expected: str | None, new: str, hooks: Path | None = None) -> None:
+        """As ``Refs.swap``; a ``pre-push`` hook in ``hooks`` runs after the ref is read, before it is set."""
+        await self._push(ref, expected, new, hooks)
+
+    async def remove(self, ref: str, expected: str) -> None:
+        await self._push(ref, expected, "", None)
+
+    async def _push(self, ref: str, expected: str | None, new: str, hooks: Path | None) -> None:
+        result = await run_git(
+            self.objects.path,
+            *(("-c", f"core.hooksPath={hooks}") if hooks else ()),
+            "push",
+            *(() if hooks else ("--no-verify",)),
+            "--porcelain",
+            "--no-follow-tags",
+            "--no-signed",
+            "--recurse-submodules=no",
+            f"--force-with-lease={ref}:{expected or ''}",
+            "--",
+            self._url,
+            f"{new}:{ref}",
+            within=self._within,
+        )
+        status = _push_status(result.output, ref)
+        if status is None:
+            raise self._unavailable(result)
+        flag, summary = status
+        if flag == "!":
+            raise RefusedSwap(summary)
+        if result.code != 0 and flag != "=":
+            raise self._unavailable(result)
+
+    async def _advertised(self, ref: str) -> str | None:
+        result = await run_git(
+            self.objects.path, "ls-remote", "--quiet", "--", self._url, ref, within=self._within
+        )
+        if result.code != 0:
+            raise self._unavailable(result)
+        for line in result.output.splitlines():
+            version, _, name = line.partition("\t")
+            if name == ref:
+                return version
+        return None
+
+    async def _fetch(self, ref: str, have: str | None) -> GitResult:
+        """Fetch the objects of ``ref``; that may fail because the ref moved on, so the caller looks again."""
+        return await run_git(
+            self.objects.path,
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-write-fetch-head",
+            "--no-auto-maintenance",
+            "--recurse-submodules=no",
+            *((f"--negotiation-tip={have}",) if have else ()),
+            "--",
+            self._url,
+            ref,
+            within=self._within,
+        )
+
+    def _unavailable(self, result: GitResult) -> StoreUnavailable:
+        return explain_failure(result.errors, self._shown)
+
+
+def _push_status(output: str, ref: str) -> tuple[str, str] | None:
+    """``(flag, summary)`` of our ref in ``git push --porcelain``; ``None`` if the server reported nothing of it."""
+    for line in output.splitlines():
+        flag, _, rest = line.partition("\t")
+        names, _, summary = rest.partition("\t")
+        if len(flag) == 1 and names.rpartition(":")[2] == ref:
+            return flag, summary
+    return None
+
+
+_REASONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "hub-read-only",
+        "{hub} may be read but not written with this account; it needs push rights",
+        ("write access", "read-only", "read only", "not allowed to push", "permission to", "error: 403"),
+    ),
+    (
+        "hub-credentials",
+        "{hub} wants credentials that git has not got; push to it once by hand, so that git remembers them",
+        (
+            "permission denied (",
+            "authentication failed",
+            "could not read username",
+            "could not read password",
+            "terminal prompts disabled",
+            "invalid username",
+        ),
+    ),
+    (
+        "hub-credentials",
+        "the host key of {hub} is not known or has changed; connect to it once by ssh and check it",
+        ("host key verification failed",),
+    ),
+    (
+        "hub-not-repository",
+        "{hub} is not a git repository",
+        (
+            "does not appear to be a git repository",
+            "not a git repository",
+            "not valid: is this a git repository",
+        ),
+    ),
+    (
+        "hub-missing",
+        "there is no repository at {hub}, or this account may not see it",
+        ("repository not found", "not found", "does not exist"),
+    ),
+)
+
+
+def explain_failure(errors: str, hub: str) -> StoreUnavailable:
+    """What git's stderr means, for people; its own last words when it is none of the usual."""
+    text = errors.lower()
+    for code, message, signs in _REASONS:
+        if any(sign in text for sign in signs):
+            return StoreUnavailable(message.format(hub=hub), code)
+    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    fatal = [line for line in lines if line.startswith(("fatal:", "error:", "ssh:", "remote:"))] or lines
+    return StoreUnavailable(f"{hub} cannot be reached: {fatal[0] if fatal else 'git gave no reason'}")

@@ -1,0 +1,183 @@
+"""The bare repository that holds lease records as commits: building, reading and dropping them.
+
+A record is the file ``lease.json`` of one commit. A renewal replaces the tip, so that the chain of first
+parents is the history of epochs: the last record of each. All calls block; every call opens the repository
+anew, because libgit2's repository objects must not be shared between threads.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import msgspec
+import pygit2
+from pygit2.enums import FileMode, Option
+
+from instar_node.coordination.hub import is_bare_repository
+from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.coordination.record import KnownRecord, LeaseRecord, decode_record, epoch_text
+
+LEASE_FILE = "lease.json"
+MAX_RECORD_BYTES = 262_144
+
+# An acknowledged swap must outlive a power cut; libgit2 by default syncs neither objects nor refs.
+pygit2.option(Option.ENABLE_FSYNC_GITDIR, True)
+
+
+class LeaseRepository:
+    """One bare repository on a disk of ours: a hub, or the local copy of a remote one."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def exists(self) -> bool:
+        """Whether there is a bare repository at the path."""
+        return is_bare_repository(self.path)
+
+    def create(self) -> None:
+        """Make the repository if it is not there.
+
+        Raises:
+            StoreUnavailable: ``hub-read-only`` or ``hub-not-repository``.
+        """
+        if self.exists():
+            return
+        try:
+            repository = pygit2.init_repository(str(self.path), bare=True)
+            repository.config["core.fsync"] = "all"  # for git itself, when it serves this repository
+            repository.config["receive.autogc"] = False
+            repository.config["gc.auto"] = 0
+        except (pygit2.GitError, OSError) as error:
+            raise StoreUnavailable(
+                f"no repository can be made at {self.path}: {error}", "hub-read-only"
+            ) from error
+
+    def open(self) -> pygit2.Repository:
+        """Raises ``StoreUnavailable`` when there is no repository to open."""
+        if not self.path.exists():
+            message = f"there is no repository at {self.path}; is its disk mounted?"
+            raise StoreUnavailable(message, "hub-missing")
+        if not self.exists():
+            raise StoreUnavailable(f"{self.path} is not a bare git repository", "hub-not-repository")
+        try:
+            return pygit2.Repository(str(self.path))
+        except pygit2.GitError as error:
+            raise StoreUnavailable(f"{self.path} cannot be opened: {error}", "hub-not-repository") from error
+
+    def tip(self, ref: str) -> str | None:
+        """The version ``ref`` holds now, ``None`` when it does not exist."""
+        return tip_of(self.open(), ref)
+
+    def has(self, version: str) -> bool:
+        """Whether the commit of this version is here."""
+        return version_in(self.open(), version)
+
+    def build(self, record: LeaseRecord, base: str | None) -> str:
+        """Write the commit of ``record`` and return its version.
+
+        ``base`` is the version it replaces: a renewal gets the base's parents, a change of epoch the base
+        itself as parent. The same record on the same base is always the same version.
+        """
+        repository = self.open()
+        parents = _parents(repository, record, base)
+        author = pygit2.Signature(record.holder, f"{record.holder}@instar", _seconds(record.at), 0)
+        try:
+            files = repository.TreeBuilder()
+            files.insert(LEASE_FILE, repository.create_blob(record.encode()), FileMode.BLOB)
+            version = repository.create_commit(None, author, author, _message(record), files.write(), parents)
+        except (pygit2.GitError, OSError) as error:
+            raise StoreUnavailable(f"{self.path} cannot be written: {error}", "hub-read-only") from error
+        return str(version)
+
+    def record_at(self, version: str) -> KnownRecord | None:
+        """The record of a version, ``None`` when its objects are not here.
+
+        Raises ``StoreUnavailable("hub-foreign")`` for a version that is no lease record.
+        """
+        repository = self.open()
+        if repository.get(version) is None:
+            return None
+        return KnownRecord(record=_record_of(_commit(repository, version)), version=version)
+
+    def epochs(self, version: str | None, limit: int) -> list[LeaseRecord]:
+        """The last record of each epoch up to ``version``, newest first, ``limit`` at most."""
+        repository = self.open()
+        found: list[LeaseRecord] = []
+        while version is not None and len(found) < limit:
+            commit = _commit(repository, version)
+            found.append(_record_of(commit))
+            version = str(commit.parent_ids[0]) if commit.parent_ids else None
+        return found
+
+    def forget_renewed(self, replaced: KnownRecord, by: KnownRecord) -> None:
+        """Delete the loose objects of a version that a renewal replaced; nothing refers to them any more.
+
+        Keeps the repository at a constant size without any packing: with a machine on the bench the holder
+        renews some two thousand times a day. Does nothing unless ``by`` is a later record of the same epoch.
+        """
+        repository = self.open()
+        renewed = replaced.record.epoch == by.record.epoch and replaced.record.serial < by.record.serial
+        if not renewed or not version_in(repository, replaced.version):
+            return
+        old, new = _commit(repository, replaced.version), _commit(repository, by.version)
+        if old.parent_ids != new.parent_ids:
+            return
+        for item in (old.id, old.tree_id, *(entry.id for entry in old.tree)):
+            name = str(item)
+            (self.path / "objects" / name[:2] / name[2:]).unlink(missing_ok=True)
+
+
+def tip_of(repository: pygit2.Repository, ref: str) -> str | None:
+    """The version ``ref`` holds in an open repository."""
+    reference = repository.references.get(ref)
+    if reference is None:
+        return None
+    return str(reference.resolve().target)
+
+
+def version_in(repository: pygit2.Repository, version: str) -> bool:
+    """Whether a version (any text a record may carry) names a commit of this repository."""
+    try:
+        found = repository.get(version)
+    except ValueError:  # not an object id at all
+        return False
+    return isinstance(found, pygit2.Commit) and str(found.id) == version
+
+
+def _commit(repository: pygit2.Repository, version: str) -> pygit2.Commit:
+    found = repository.get(version)
+    if not isinstance(found, pygit2.Commit):
+        raise StoreUnavailable(f"the register's value {version[:12]} is not a commit", "hub-foreign")
+    return found
+
+
+def _record_of(commit: pygit2.Commit) -> LeaseRecord:
+    entry = next((entry for entry in commit.tree if entry.name == LEASE_FILE), None)
+    if not isinstance(entry, pygit2.Blob) or entry.size > MAX_RECORD_BYTES:
+        raise StoreUnavailable(f"the register's commit {commit.short_id} has no {LEASE_FILE}", "hub-foreign")
+    try:
+        return decode_record(entry.data)
+    except msgspec.MsgspecError as error:
+        message = f"{LEASE_FILE} in the register's commit {commit.short_id} is not a lease record: {error}"
+        raise StoreUnavailable(message, "hub-foreign") from error
+
+
+def _parents(repository: pygit2.Repository, record: LeaseRecord, base: str | None) -> list[pygit2.Oid]:
+    if base is None:
+        return []
+    tip = _commit(repository, base)
+    return list(tip.parent_ids) if _record_of(tip).epoch == record.epoch else [tip.id]
+
+
+def _message(record: LeaseRecord) -> str:
+    subject = f"epoch {epoch_text(record.epoch)}, record {record.serial}: {record.state} by {record.holder}"
+    return "\n\n".join(part for part in (subject, record.reason) if part) + "\n"
+
+
+def _seconds(at: str) -> int:
+    """The commit's time; 1970 when the record carries none, so that a rebuild gives the same version."""
+    try:
+        return max(0, int(datetime.fromisoformat(at).timestamp()))
+    except (ValueError, OverflowError, OSError):
+        return 0

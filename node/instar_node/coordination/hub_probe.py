@@ -1,0 +1,126 @@
+"""Does a hub let exactly one of two writers win? Asked by racing, before a lease is trusted to it.
+
+Servers have got this wrong (one compared the expected value before it took its lock), and a folder that a
+program synchronises gets it wrong by nature.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import tempfile
+from pathlib import Path
+
+from instar_node.coordination.git_refs import Refs, RefusedSwap, in_thread
+from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.coordination.record import LeaseRecord
+from instar_node.errors import InstarError
+
+_LOG = logging.getLogger("instar.coordination")
+
+_ROUNDS = 3
+_DISK_SECONDS = 5.0
+
+_MEET = """#!/bin/sh
+# Runs in two pushes after each has read the register, before it writes: none goes on without the other.
+cat >/dev/null
+here=$(dirname "$0")
+: >"$here/arrived.$$"
+tries=0
+while [ "$(ls "$here" | grep -c '^arrived')" -lt 2 ] && [ $tries -lt 100 ]; do
+    sleep 0.05
+    tries=$((tries + 1))
+done
+exit 0
+"""
+
+
+async def probe_hub(refs: Refs, shown: str) -> None:
+    """Race two writers for a scratch ref: first to create it, then to change it from the same value.
+
+    Raises:
+        InstarError: ``hub-not-atomic`` when both win or an outdated swap is accepted; ``hub-refuses`` when
+            neither wins; the code of ``StoreUnavailable`` when the hub is away.
+    """
+    ref = f"refs/instar/probe-{secrets.token_hex(8)}"
+    tip: str | None = None
+    try:
+        for _ in range(_ROUNDS):
+            before, tip = tip, await _race(refs, ref, tip, shown)
+            await _expect_refusal(refs, ref, before, shown)
+    except StoreUnavailable as error:
+        raise InstarError(error.code, error.message, status=503) from error
+    finally:
+        await _tidy(refs, ref)
+
+
+async def _race(refs: Refs, ref: str, expected: str | None, shown: str) -> str:
+    """Both writers at once; the version of the one that won."""
+    candidates = [await _candidate(refs) for _ in range(2)]
+    with tempfile.TemporaryDirectory(prefix="instar-probe-") as folder:
+        meet = Path(folder) / "pre-push"
+        meet.write_text(_MEET)
+        meet.chmod(0o700)
+        outcomes = await asyncio.gather(
+            *(_attempt(refs, ref, expected, candidate, Path(folder)) for candidate in candidates)
+        )
+    winners = [candidate for candidate, refusal in zip(candidates, outcomes, strict=True) if refusal is None]
+    if not winners:
+        raise InstarError("hub-refuses", f"{shown} refuses to set {ref}: {outcomes[0]}", status=502)
+    tip = await refs.tip(ref, None)
+    if len(winners) > 1 or tip != winners[0]:
+        raise _not_atomic(shown, "told two writers at once that each of them had won")
+    return winners[0]
+
+
+async def _attempt(
+    refs: Refs, ref: str, expected: str | None, candidate: str, hooks: Path | None
+) -> str | None:
+    """``None`` when the swap was made, else why it was refused."""
+    try:
+        await refs.swap(ref, expected, candidate, hooks)
+    except RefusedSwap as refusal:
+        return str(refusal)
+    return None
+
+
+async def _expect_refusal(refs: Refs, ref: str, outdated: str | None, shown: str) -> None:
+    if await _attempt(refs, ref, outdated, await _candidate(refs), None) is None:
+        raise _not_atomic(shown, "accepted a change based on an outdated value")
+
+
+async def _candidate(refs: Refs) -> str:
+    record = LeaseRecord(
+        epoch=0,
+        serial=0,
+        prev=None,
+        holder="probe",
+        incarnation="",
+        electorate=(),
+        benched=(),
+        ttl_ms=0,
+        bench_ttl_ms=0,
+        reason="testing that only one of two writers wins",
+        nonce=secrets.token_hex(16),
+    )
+    return await in_thread(lambda: refs.objects.build(record, None), _DISK_SECONDS)
+
+
+async def _tidy(refs: Refs, ref: str) -> None:
+    """Remove the scratch ref. A hub that does not let us is only left with one ref that nobody reads."""
+    try:
+        tip = await refs.tip(ref, None)
+        if tip is not None:
+            await refs.remove(ref, tip)
+    except (StoreUnavailable, RefusedSwap) as error:
+        _LOG.warning("the scratch ref %s stays on the hub: %s", ref, error)
+
+
+def _not_atomic(shown: str, what: str) -> InstarError:
+    return InstarError(
+        "hub-not-atomic",
+        f"{shown} {what}, so it cannot keep a lease",
+        "use another git host, or a repository on a disk that all machines mount and no program synchronises",
+        status=502,
+    )
