@@ -7,6 +7,7 @@ timeout its whole process group is killed, ssh and credential helpers included.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -19,6 +20,7 @@ from instar_node.coordination.lease_store import StoreUnavailable
 
 _INHERITED = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
 _CONNECT_SECONDS = 10
+_REAP_SECONDS = 1.0
 
 
 class GitResult(msgspec.Struct, frozen=True):
@@ -71,7 +73,9 @@ async def _kill_group(process: asyncio.subprocess.Process) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-    await process.wait()
+    with contextlib.suppress(TimeoutError):  # a helper that left the group may keep the pipes open
+        async with asyncio.timeout(_REAP_SECONDS):
+            await process.wait()
 
 
 def _environment() -> dict[str, str]:

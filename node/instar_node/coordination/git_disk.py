@@ -129,8 +129,8 @@ def _await_ref_lock(lock: Path, deadline: float) -> None:
     """Wait until no lock file of the ref is there; remove one that a killed process left.
 
     None of our processes can own it, for we hold the advisory lock; a git process may, for milliseconds. So
-    one that stays the same file for ``STALE_AFTER`` on our own clock is dead. A git process stopped for longer
-    than that finds its lock gone when it goes on, and reports failure.
+    one that stays the same file for ``STALE_AFTER`` on our own clock is dead. A git process stopped for so long
+    finds its lock gone when it goes on, and reports failure.
     """
     seen: tuple[int, int] | None = None
     since = time.monotonic()

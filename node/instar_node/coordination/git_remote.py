@@ -109,7 +109,7 @@ class RemoteRefs:
 
 
 def _push_status(output: str, ref: str) -> tuple[str, str] | None:
-    """``(flag, summary)`` of our ref in ``git push --porcelain``; ``None`` if the server reported nothing of it."""
+    """``(flag, summary)`` of our ref in ``git push --porcelain``; ``None`` if nothing was reported of it."""
     for line in output.splitlines():
         flag, _, rest = line.partition("\t")
         names, _, summary = rest.partition("\t")

@@ -1,0 +1,351 @@
+"""The register in git: what holds for every kind of hub, and what is special to a disk."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import msgspec
+import pygit2
+import pytest
+
+from instar_node.coordination import git_disk, git_refs
+from instar_node.coordination.git_lease_store import LEASE_REF, GitLeaseStore
+from instar_node.coordination.hub import Hub
+from instar_node.coordination.lease_store import Lost, StoreUnavailable, Unknown, Won
+from instar_node.errors import InstarError
+from instar_node.storage.home import Home
+from tests.unit.lease_store_support import lease_record, renewed, swapped, taken, won
+
+ROOT = Path(__file__).parents[2]
+WRITER = "tests.unit.lease_store_support"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    home = Home(tmp_path / "home")
+    home.prepare()
+    return home
+
+
+@pytest.fixture(params=["embedded", "path", "remote"])
+async def hub(request: pytest.FixtureRequest, home: Home, tmp_path: Path) -> Hub:
+    """An empty hub; the remote one is pushed to by git, on a path for speed."""
+    if request.param == "embedded":
+        return Hub("embedded", str(home.hub))
+    await GitLeaseStore(path_hub := Hub("path", str(tmp_path / "hub.git")), home).create()
+    return path_hub if request.param == "path" else Hub("remote", path_hub.url)
+
+
+@pytest.fixture
+def store(hub: Hub, home: Home) -> GitLeaseStore:
+    return GitLeaseStore(hub, home)
+
+
+@pytest.fixture
+async def path_hub(home: Home, tmp_path: Path) -> Hub:
+    hub = Hub("path", str(tmp_path / "hub.git"))
+    await GitLeaseStore(hub, home).create()
+    return hub
+
+
+def other_store(hub: Hub, tmp_path: Path) -> GitLeaseStore:
+    """The same hub from another machine's home."""
+    home = Home(tmp_path / "other")
+    home.prepare()
+    return GitLeaseStore(hub, home)
+
+
+def loose_objects(hub: Hub) -> int:
+    return sum(1 for path in (Path(hub.url) / "objects").rglob("*") if path.is_file())
+
+
+# -- every kind of hub ---------------------------------------------------------------------------------
+
+
+async def test_an_empty_register_reads_as_nothing_and_takes_its_first_record(store: GitLeaseStore) -> None:
+    assert await store.read() is None
+    assert await store.epochs() == []
+    record = lease_record()
+    known = await won(store, record)
+    assert known.record == record
+    assert await store.read() == known
+
+
+async def test_a_swap_from_an_outdated_version_is_lost_and_shows_the_present_one(
+    store: GitLeaseStore,
+) -> None:
+    first = await won(store, lease_record())
+    second = await won(store, taken(first))
+    assert await swapped(store, taken(first, "m-cyd")) == Lost(second)
+    assert await store.read() == second
+
+
+async def test_a_swap_from_nothing_is_lost_when_there_is_something(store: GitLeaseStore) -> None:
+    first = await won(store, lease_record())
+    assert await swapped(store, lease_record(holder="m-bea")) == Lost(first)
+
+
+async def test_a_swap_from_a_version_is_lost_when_there_is_nothing(store: GitLeaseStore, hub: Hub) -> None:
+    first = await won(store, lease_record())
+    pygit2.Repository(hub.url).references.delete(LEASE_REF)
+    assert await swapped(store, taken(first)) == Lost(None)
+
+
+async def test_repeating_the_identical_swap_after_it_was_made_is_won(store: GitLeaseStore) -> None:
+    first = await won(store, lease_record())
+    candidate = await store.prepare(taken(first))
+    for _ in range(2):
+        outcome = await store.compare_and_swap(first.version, candidate)
+        assert isinstance(outcome, Won)
+        assert outcome.known.version == candidate.version
+
+
+async def test_records_that_differ_in_their_nonce_alone_are_rivals(store: GitLeaseStore) -> None:
+    record = lease_record()
+    twin = msgspec.structs.replace(record, nonce="another")
+    first, second = await store.prepare(record), await store.prepare(twin)
+    assert isinstance(await store.compare_and_swap(None, first), Won)
+    assert isinstance(await store.compare_and_swap(None, second), Lost)
+
+
+async def test_of_two_machines_that_swap_at_once_exactly_one_wins(
+    store: GitLeaseStore, hub: Hub, tmp_path: Path
+) -> None:
+    other = other_store(hub, tmp_path)
+    known = await won(store, lease_record())
+    for _ in range(5):
+        outcomes = await asyncio.gather(
+            swapped(store, taken(known, "m-ada")), swapped(other, taken(known, "m-bea"))
+        )
+        winners = [outcome.known for outcome in outcomes if isinstance(outcome, Won)]
+        losers = [outcome.known for outcome in outcomes if isinstance(outcome, Lost)]
+        assert len(winners) == 1
+        assert losers == winners
+        known = winners[0]
+        assert await store.read() == await other.read() == known
+
+
+async def test_renewals_replace_the_tip_and_changes_of_holder_append(store: GitLeaseStore) -> None:
+    first = await won(store, lease_record())
+    first = await won(store, renewed(await won(store, renewed(first))))
+    second = await won(store, taken(first))
+    second = await won(store, renewed(second))
+    third = await won(store, taken(second, "m-cyd"))
+    assert await store.epochs() == [third.record, second.record, first.record]
+    assert await store.epochs(limit=2) == [third.record, second.record]
+
+
+async def test_git_shows_who_took_the_lease_and_when(store: GitLeaseStore, hub: Hub) -> None:
+    known = await won(store, taken(await won(store, lease_record())))
+    shown = subprocess.run(
+        ["git", f"--git-dir={hub.url}", "log", "--format=%H %an %cn %at %s", LEASE_REF],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert shown[0] == f"{known.version} m-bea m-bea 1795453083 epoch 2, record 2: held by m-bea"
+    assert len(shown) == 2
+
+
+async def test_renewals_do_not_make_the_repository_grow(store: GitLeaseStore, hub: Hub, home: Home) -> None:
+    known = await won(store, renewed(await won(store, lease_record())))
+    local = hub if hub.kind != "remote" else Hub("path", str(home.path / "hub-objects.git"))
+    before = loose_objects(local)
+    for _ in range(5):
+        known = await won(store, renewed(known))
+        assert await store.read() == known
+    assert loose_objects(local) == before
+
+
+async def test_a_reader_of_a_remote_hub_follows_renewals_without_keeping_them(
+    path_hub: Hub, home: Home, tmp_path: Path
+) -> None:
+    store, reader = GitLeaseStore(path_hub, home), other_store(Hub("remote", path_hub.url), tmp_path)
+    known = await won(store, lease_record())
+    counts = set()
+    for _ in range(4):
+        known = await won(store, renewed(known))
+        assert await reader.read() == known
+        counts.add(loose_objects(Hub("path", str(tmp_path / "other" / "hub-objects.git"))))
+    assert len(counts) == 1
+
+
+async def test_a_record_that_replaces_one_of_another_register_continues_this_ones_history(
+    store: GitLeaseStore,
+) -> None:
+    known = await won(store, lease_record())
+    opened = lease_record(epoch=2, serial=9, prev="c" * 40, holder="m-bea")
+    outcome = await store.compare_and_swap(known.version, await store.prepare(opened))
+    assert isinstance(outcome, Won)
+    assert await store.epochs() == [opened, known.record]
+
+
+@pytest.mark.parametrize("content", [None, b"{}", b"x" * 300_000], ids=["no file", "no record", "too large"])
+async def test_a_tip_that_is_no_lease_record_is_not_taken_for_an_empty_register(
+    store: GitLeaseStore, hub: Hub, content: bytes | None
+) -> None:
+    await won(store, lease_record())
+    repository = pygit2.Repository(hub.url)
+    tree = repository.TreeBuilder()
+    if content is not None:
+        tree.insert("lease.json", repository.create_blob(content), pygit2.enums.FileMode.BLOB)
+    person = pygit2.Signature("someone", "s@example.org", 1, 0)
+    foreign = repository.create_commit(None, person, person, "hello", tree.write(), [])
+    repository.references.create(LEASE_REF, foreign, force=True)
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.read()
+    assert caught.value.code == "hub-foreign"
+
+
+async def test_a_hub_that_lets_one_writer_win_passes_the_probe_and_keeps_nothing_of_it(
+    store: GitLeaseStore, hub: Hub
+) -> None:
+    known = await won(store, lease_record())
+    await store.probe()
+    assert pygit2.Repository(hub.url).references.objects != []
+    assert [reference.name for reference in pygit2.Repository(hub.url).references.objects] == [LEASE_REF]
+    assert await store.read() == known
+
+
+# -- a repository on a disk ----------------------------------------------------------------------------
+
+
+async def test_a_repository_made_here_is_durable_and_never_packs_by_itself(path_hub: Hub) -> None:
+    config = pygit2.Repository(path_hub.url).config
+    assert config["core.fsync"] == "all"
+    assert config.get_bool("receive.autogc") is False
+    assert config.get_int("gc.auto") == 0
+
+
+async def test_a_disk_that_is_not_mounted_is_not_an_empty_register(home: Home, tmp_path: Path) -> None:
+    store = GitLeaseStore(Hub("path", str(tmp_path / "mnt" / "hub.git")), home)
+    with pytest.raises(StoreUnavailable, match="mounted") as caught:
+        await store.read()
+    assert caught.value.code == "hub-missing"
+    with pytest.raises(InstarError, match="mounted"):
+        await store.create()
+
+
+async def test_a_folder_that_is_no_repository_is_refused_by_name(home: Home, tmp_path: Path) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "song").touch()
+    store = GitLeaseStore(Hub("path", str(tmp_path / "music")), home)
+    with pytest.raises(StoreUnavailable, match="not a bare git repository"):
+        await store.read()
+    with pytest.raises(InstarError) as caught:
+        await store.create()
+    assert caught.value.code == "hub-not-repository"
+
+
+async def test_a_read_only_disk_is_said_to_be_one(
+    path_hub: Hub, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = GitLeaseStore(path_hub, home)
+    candidate = await store.prepare(lease_record())
+    real_open = os.open
+
+    def refuse(path: object, *rest: int) -> int:
+        if str(path).endswith("instar.lock"):
+            raise OSError(30, "Read-only file system")
+        return real_open(path, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(git_disk.os, "open", refuse)
+    outcome = await store.compare_and_swap(None, candidate)
+    assert isinstance(outcome, Unknown)
+    assert "Read-only" in outcome.why
+
+
+async def test_a_swap_that_cannot_get_the_lock_in_time_is_unknown(path_hub: Hub, home: Home) -> None:
+    store = GitLeaseStore(path_hub, home, within=0.1)
+    candidate = await store.prepare(lease_record())
+    with (Path(path_hub.url) / "instar.lock").open("w") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        outcome = await store.compare_and_swap(None, candidate)
+    assert isinstance(outcome, Unknown)
+    assert "locked" in outcome.why
+    assert isinstance(await store.compare_and_swap(None, candidate), Won)
+
+
+async def test_a_disk_that_hangs_is_unavailable_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(git_refs, "_DISK_GRACE", 0.0)
+    answers = threading.Event()
+    try:
+        with pytest.raises(StoreUnavailable, match="did not answer"):
+            await git_refs.in_thread(answers.wait, 0.05)
+    finally:
+        answers.set()
+
+
+async def test_a_lock_left_by_a_killed_process_is_removed(
+    path_hub: Hub, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(git_disk, "STALE_AFTER", 0.1)
+    store = GitLeaseStore(path_hub, home)
+    known = await won(store, lease_record())
+    (Path(path_hub.url) / f"{LEASE_REF}.lock").touch()
+    assert isinstance(await swapped(store, taken(known)), Won)
+
+
+async def test_a_lock_that_is_in_use_is_left_alone(path_hub: Hub, home: Home) -> None:
+    store = GitLeaseStore(path_hub, home, within=0.2)
+    known = await won(store, lease_record())
+    lock = Path(path_hub.url) / f"{LEASE_REF}.lock"
+    lock.touch()
+    outcome = await swapped(store, taken(known))
+    assert isinstance(outcome, Unknown)
+    assert lock.exists()
+
+
+def start_writer(hub: Hub, tmp_path: Path, swaps: int, name: str) -> subprocess.Popen[str]:
+    arguments = [sys.executable, "-m", WRITER, hub.url, str(tmp_path / name), str(swaps), name]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+@pytest.mark.parametrize("writers", [2, 4])
+async def test_processes_that_contend_keep_exactly_the_swaps_they_were_told_they_won(
+    path_hub: Hub, home: Home, tmp_path: Path, writers: int
+) -> None:
+    store = GitLeaseStore(path_hub, home)
+    await won(store, lease_record())
+    processes = [start_writer(path_hub, tmp_path, 25, f"m-{n}") for n in range(writers)]
+    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
+    assert [process.returncode for process in processes] == [0] * writers
+    acknowledged = [nonce for output in outputs for nonce in output]
+    history = await store.epochs()
+    assert len(acknowledged) == 25 * writers
+    assert {record.nonce for record in history[:-1]} == set(acknowledged)
+    assert [record.epoch for record in history] == list(range(len(history), 0, -1))
+
+
+async def test_killing_writers_at_any_moment_stops_nobody_and_loses_nothing(
+    path_hub: Hub, home: Home, tmp_path: Path
+) -> None:
+    store = GitLeaseStore(path_hub, home)
+    await won(store, lease_record())
+    acknowledged: list[str] = []
+    chance = random.Random(7)
+    for _ in range(6):
+        process = start_writer(path_hub, tmp_path, 100_000, "m-killed")
+        assert process.stdout is not None
+        acknowledged += process.stdout.readline().split()  # it is swapping now
+        time.sleep(chance.uniform(0.0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        acknowledged += process.communicate()[0].split()
+    known = await store.read()
+    assert known is not None
+    assert isinstance(await swapped(store, taken(known)), Won)
+    assert {record.nonce for record in await store.epochs(100_000)} >= set(acknowledged)
+
+
+def test_pygit2_is_loaded_with_the_first_use_and_not_with_the_module() -> None:
+    code = "import sys, instar_node.coordination.git_lease_store; sys.exit('pygit2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
