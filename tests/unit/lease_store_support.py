@@ -60,7 +60,7 @@ async def won(store: GitLeaseStore, record: LeaseRecord) -> KnownRecord:
 
 
 def fake_ssh(folder: Path, body: str) -> str:
-    """A program that git takes for ssh. ``$command`` is what it is to run on the other side, as one string."""
+    """A program that git takes for ssh. ``$command`` is what it is to run over there, as one string."""
     script = folder / "ssh"
     script.write_text(f"#!/bin/sh\nfor command; do :; done\n{body}\n")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)

@@ -19,8 +19,10 @@ import pytest
 
 from instar_node.coordination import git_disk, git_refs
 from instar_node.coordination.git_lease_store import LEASE_REF, GitLeaseStore
+from instar_node.coordination.git_repository import LeaseRepository
 from instar_node.coordination.hub import Hub
 from instar_node.coordination.lease_store import Lost, StoreUnavailable, Unknown, Won
+from instar_node.coordination.record import KnownRecord
 from instar_node.errors import InstarError
 from instar_node.storage.home import Home
 from tests.unit.lease_store_support import lease_record, renewed, swapped, taken, won
@@ -179,6 +181,31 @@ async def test_a_reader_of_a_remote_hub_follows_renewals_without_keeping_them(
     assert len(counts) == 1
 
 
+async def test_only_what_a_later_record_of_its_epoch_replaced_is_forgotten(path_hub: Hub, home: Home) -> None:
+    store, repository = GitLeaseStore(path_hub, home), LeaseRepository(Path(path_hub.url))
+    first = await won(GitLeaseStore(path_hub, home), lease_record())
+    later = KnownRecord(renewed(first), (await store.prepare(renewed(first))).version)
+    next_epoch = await won(store, taken(first))
+    repository.forget_renewed(later, by=first)
+    repository.forget_renewed(first, by=next_epoch)
+    assert repository.has(later.version)
+    assert repository.has(first.version)
+    repository.forget_renewed(first, by=later)
+    assert not repository.has(first.version)
+
+
+async def test_a_swap_is_won_even_when_what_it_replaced_cannot_be_deleted(
+    path_hub: Hub, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    store = GitLeaseStore(path_hub, home)
+    first = await won(store, lease_record())
+    monkeypatch.setattr(Path, "unlink", refuse)
+    assert (await won(store, renewed(first))).record.serial == 2
+
+
 async def test_a_record_that_replaces_one_of_another_register_continues_this_ones_history(
     store: GitLeaseStore,
 ) -> None:
@@ -224,6 +251,23 @@ async def test_a_repository_made_here_is_durable_and_never_packs_by_itself(path_
     assert config["core.fsync"] == "all"
     assert config.get_bool("receive.autogc") is False
     assert config.get_int("gc.auto") == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a repository to another account")
+async def test_a_shared_disk_may_show_another_account_as_the_owner(path_hub: Hub, home: Home) -> None:
+    for path in (Path(path_hub.url), *Path(path_hub.url).rglob("*")):
+        os.chown(path, 12_345, 12_345)
+    await won(GitLeaseStore(path_hub, home), lease_record())
+
+
+async def test_a_damaged_object_is_an_unavailable_hub_and_no_crash(path_hub: Hub, home: Home) -> None:
+    store = GitLeaseStore(path_hub, home)
+    version = (await won(store, lease_record())).version
+    damaged = Path(path_hub.url) / "objects" / version[:2] / version[2:]
+    damaged.chmod(0o600)
+    damaged.write_bytes(b"")
+    with pytest.raises(StoreUnavailable):
+        await GitLeaseStore(path_hub, home).read()
 
 
 async def test_a_disk_that_is_not_mounted_is_not_an_empty_register(home: Home, tmp_path: Path) -> None:

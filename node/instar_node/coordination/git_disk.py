@@ -86,15 +86,11 @@ def _locked_ref(
 ) -> Iterator[tuple[pygit2.Repository, ReferenceTransaction]]:
     """The open repository and a transaction with ``ref`` locked, applied at the end unless one raises."""
     deadline = time.monotonic() + within
-    opened = repository.open()
-    with _advisory_lock(repository.path / "instar.lock", deadline):
+    with repository.opened() as opened, _advisory_lock(repository.path / "instar.lock", deadline):
         _await_ref_lock(repository.path / f"{ref}.lock", deadline)
-        try:
-            with opened.transaction() as transaction:
-                transaction.lock_ref(ref)
-                yield opened, transaction
-        except (pygit2.GitError, OSError) as error:
-            raise StoreUnavailable(f"{ref} in {repository.path} cannot be written: {error}") from error
+        with opened.transaction() as transaction:
+            transaction.lock_ref(ref)
+            yield opened, transaction
 
 
 @contextmanager
@@ -129,8 +125,8 @@ def _await_ref_lock(lock: Path, deadline: float) -> None:
     """Wait until no lock file of the ref is there; remove one that a killed process left.
 
     None of our processes can own it, for we hold the advisory lock; a git process may, for milliseconds. So
-    one that stays the same file for ``STALE_AFTER`` on our own clock is dead. A git process stopped for so long
-    finds its lock gone when it goes on, and reports failure.
+    one that stays the same file for ``STALE_AFTER`` on our own clock is dead. A git process that was stopped
+    for so long finds its lock gone when it goes on, and reports failure.
     """
     seen: tuple[int, int] | None = None
     since = time.monotonic()

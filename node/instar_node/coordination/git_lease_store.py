@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ from instar_node.errors import InstarError
 from instar_node.storage.home import Home
 
 T = TypeVar("T")
+
+_LOG = logging.getLogger("instar.coordination")
 
 LEASE_REF = "refs/instar/lease"
 
@@ -183,8 +186,12 @@ class GitLeaseStore:
         if seen is not None and known.record.order <= seen.record.order:
             return
         self._seen = known
-        if seen is not None and self._refs is not None:
+        if seen is None or self._refs is None:
+            return
+        try:
             await self._blocking(partial(self._refs.objects.forget_renewed, seen, known))
+        except StoreUnavailable as error:  # it only costs room, and must not spoil a swap that was won
+            _LOG.warning("a replaced lease record stays in the repository: %s", error)
 
     async def _blocking(self, job: Callable[[], T]) -> T:
         return await in_thread(job, self._within)

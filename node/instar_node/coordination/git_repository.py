@@ -7,6 +7,10 @@ anew, because libgit2's repository objects must not be shared between threads.
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -23,6 +27,9 @@ MAX_RECORD_BYTES = 262_144
 
 # An acknowledged swap must outlive a power cut; libgit2 by default syncs neither objects nor refs.
 pygit2.option(Option.ENABLE_FSYNC_GITDIR, True)
+# A disk shared by machines shows other owners than our own account. The check protects from commands in a
+# stranger's configuration; libgit2 runs none of them, and the person has named this repository.
+pygit2.option(Option.SET_OWNER_VALIDATION, False)
 
 
 class LeaseRepository:
@@ -36,42 +43,47 @@ class LeaseRepository:
         return is_bare_repository(self.path)
 
     def create(self) -> None:
-        """Make the repository if it is not there.
-
-        Raises:
-            StoreUnavailable: ``hub-read-only`` or ``hub-not-repository``.
-        """
+        """Make the repository if it is not there, at once and whole. Raises ``StoreUnavailable``."""
         if self.exists():
             return
         try:
-            repository = pygit2.init_repository(str(self.path), bare=True)
-            repository.config["core.fsync"] = "all"  # for git itself, when it serves this repository
-            repository.config["receive.autogc"] = False
-            repository.config["gc.auto"] = 0
+            with tempfile.TemporaryDirectory(prefix=".instar-", dir=self.path.parent) as folder:
+                fresh = Path(folder) / self.path.name
+                config = pygit2.init_repository(str(fresh), bare=True).config
+                config["core.fsync"] = "all"  # for git itself, when it serves this repository
+                config["receive.autogc"] = False
+                config["gc.auto"] = 0
+                fresh.rename(self.path)
         except (pygit2.GitError, OSError) as error:
-            raise StoreUnavailable(
-                f"no repository can be made at {self.path}: {error}", "hub-read-only"
-            ) from error
+            if not self.exists():  # another one was not quicker
+                raise self._failed(error) from error
 
-    def open(self) -> pygit2.Repository:
-        """Raises ``StoreUnavailable`` when there is no repository to open."""
+    @contextmanager
+    def opened(self) -> Iterator[pygit2.Repository]:
+        """The repository for one piece of work.
+
+        Raises:
+            StoreUnavailable: there is none, or the disk fails or is full, or may not be written.
+        """
         if not self.path.exists():
             message = f"there is no repository at {self.path}; is its disk mounted?"
             raise StoreUnavailable(message, "hub-missing")
         if not self.exists():
             raise StoreUnavailable(f"{self.path} is not a bare git repository", "hub-not-repository")
         try:
-            return pygit2.Repository(str(self.path))
-        except pygit2.GitError as error:
-            raise StoreUnavailable(f"{self.path} cannot be opened: {error}", "hub-not-repository") from error
+            yield pygit2.Repository(str(self.path))
+        except (pygit2.GitError, OSError) as error:
+            raise self._failed(error) from error
 
     def tip(self, ref: str) -> str | None:
         """The version ``ref`` holds now, ``None`` when it does not exist."""
-        return tip_of(self.open(), ref)
+        with self.opened() as repository:
+            return tip_of(repository, ref)
 
     def has(self, version: str) -> bool:
         """Whether the commit of this version is here."""
-        return version_in(self.open(), version)
+        with self.opened() as repository:
+            return _holds(repository, version)
 
     def build(self, record: LeaseRecord, base: str | None) -> str:
         """Write the commit of ``record`` and return its version.
@@ -79,15 +91,12 @@ class LeaseRepository:
         ``base`` is the version it replaces: a renewal gets the base's parents, a change of epoch the base
         itself as parent. The same record on the same base is always the same version.
         """
-        repository = self.open()
-        parents = _parents(repository, record, base)
         author = pygit2.Signature(record.holder, f"{record.holder}@instar", _seconds(record.at), 0)
-        try:
+        with self.opened() as repository:
+            parents = _parents(repository, record, base)
             files = repository.TreeBuilder()
             files.insert(LEASE_FILE, repository.create_blob(record.encode()), FileMode.BLOB)
             version = repository.create_commit(None, author, author, _message(record), files.write(), parents)
-        except (pygit2.GitError, OSError) as error:
-            raise StoreUnavailable(f"{self.path} cannot be written: {error}", "hub-read-only") from error
         return str(version)
 
     def record_at(self, version: str) -> KnownRecord | None:
@@ -95,19 +104,19 @@ class LeaseRepository:
 
         Raises ``StoreUnavailable("hub-foreign")`` for a version that is no lease record.
         """
-        repository = self.open()
-        if repository.get(version) is None:
-            return None
-        return KnownRecord(record=_record_of(_commit(repository, version)), version=version)
+        with self.opened() as repository:
+            if repository.get(version) is None:
+                return None
+            return KnownRecord(record=_record_of(_commit(repository, version)), version=version)
 
     def epochs(self, version: str | None, limit: int) -> list[LeaseRecord]:
         """The last record of each epoch up to ``version``, newest first, ``limit`` at most."""
-        repository = self.open()
         found: list[LeaseRecord] = []
-        while version is not None and len(found) < limit:
-            commit = _commit(repository, version)
-            found.append(_record_of(commit))
-            version = str(commit.parent_ids[0]) if commit.parent_ids else None
+        with self.opened() as repository:
+            while version is not None and len(found) < limit:
+                commit = _commit(repository, version)
+                found.append(_record_of(commit))
+                version = str(commit.parent_ids[0]) if commit.parent_ids else None
         return found
 
     def forget_renewed(self, replaced: KnownRecord, by: KnownRecord) -> None:
@@ -116,16 +125,22 @@ class LeaseRepository:
         Keeps the repository at a constant size without any packing: with a machine on the bench the holder
         renews some two thousand times a day. Does nothing unless ``by`` is a later record of the same epoch.
         """
-        repository = self.open()
-        renewed = replaced.record.epoch == by.record.epoch and replaced.record.serial < by.record.serial
-        if not renewed or not version_in(repository, replaced.version):
+        if replaced.record.epoch != by.record.epoch or replaced.record.serial >= by.record.serial:
             return
-        old, new = _commit(repository, replaced.version), _commit(repository, by.version)
-        if old.parent_ids != new.parent_ids:
-            return
-        for item in (old.id, old.tree_id, *(entry.id for entry in old.tree)):
-            name = str(item)
-            (self.path / "objects" / name[:2] / name[2:]).unlink(missing_ok=True)
+        with self.opened() as repository:
+            if not _holds(repository, replaced.version):
+                return
+            old, new = _commit(repository, replaced.version), _commit(repository, by.version)
+            if old.parent_ids != new.parent_ids:
+                return
+            for item in (old.id, old.tree_id, *(entry.id for entry in old.tree)):
+                name = str(item)
+                (self.path / "objects" / name[:2] / name[2:]).unlink(missing_ok=True)
+
+    def _failed(self, error: Exception) -> StoreUnavailable:
+        nearest = self.path if self.path.exists() else self.path.parent
+        code = "hub-unreachable" if os.access(nearest, os.W_OK) else "hub-read-only"
+        return StoreUnavailable(f"the repository {self.path} cannot be used: {error}", code)
 
 
 def tip_of(repository: pygit2.Repository, ref: str) -> str | None:
@@ -136,7 +151,7 @@ def tip_of(repository: pygit2.Repository, ref: str) -> str | None:
     return str(reference.resolve().target)
 
 
-def version_in(repository: pygit2.Repository, version: str) -> bool:
+def _holds(repository: pygit2.Repository, version: str) -> bool:
     """Whether a version (any text a record may carry) names a commit of this repository."""
     try:
         found = repository.get(version)
