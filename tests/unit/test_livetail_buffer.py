@@ -228,6 +228,19 @@ async def test_a_copy_that_keeps_more_is_compared_where_the_other_begins(
     assert await small.differing(await standby.manifest()) == ["42"]
 
 
+async def test_what_was_said_after_a_manifest_was_made_does_not_count_as_a_difference(
+    holder: LiveTailBuffer, standby: LiveTailBuffer
+) -> None:
+    await say(holder, 1, 2)
+    manifest = await holder.manifest()
+    await say(holder, 3)
+    await copy(holder, standby)
+    assert await standby.differing(manifest) == []
+    await standby.truncate(P(1, 1))
+    await standby.apply(Batch(P(1, 1), (TailEntry(P(1, 3), line(3)),), P(1, 3)))
+    assert await standby.differing(manifest) == ["42"]
+
+
 async def test_a_copy_that_was_away_while_lines_were_dropped_still_catches_up(
     tmp_path: Path, standby: LiveTailBuffer
 ) -> None:

@@ -268,16 +268,22 @@ class LiveTailBuffer:
         return TailManifest(self._head, tuple(digests))
 
     async def differing(self, manifest: TailManifest) -> list[str]:
-        """Topics of which this copy, where the other one begins, does not hold exactly the same lines."""
+        """Topics of which this copy, where the other one begins and up to the manifest's position, does not
+        hold exactly the same lines. What was said since the manifest was made does not count."""
         wrong = []
         for other in manifest.topics:
             own = self.topic(other.topic)
-            count, digest = own.count, own.digest
-            if own.first < other.first:  # we keep more; compare from where the other begins
-                count, digest = await self._database.read(
-                    partial(store.digest_from, topic=other.topic, first=other.first)
+            held = (own.count, own.digest)
+            if held != (other.count, other.digest):  # we may keep more, before or after
+                held = await self._database.read(
+                    partial(
+                        store.digest_between,
+                        topic=other.topic,
+                        first=other.first,
+                        through=manifest.position.seq,
+                    )
                 )
-            if (count, digest) != (other.count, other.digest):
+            if held != (other.count, other.digest):
                 wrong.append(other.topic)
         return wrong
 

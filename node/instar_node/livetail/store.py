@@ -184,11 +184,13 @@ def behind(db: sqlite3.Connection, seq: int) -> tuple[int, int, str | None]:
     return count, total, oldest[0] if oldest else None
 
 
-def digest_from(db: sqlite3.Connection, topic: str, first: int) -> tuple[int, bytes]:
-    """Count and digest of a topic's lines from ``topic_seq`` ``first`` on."""
+def digest_between(db: sqlite3.Connection, topic: str, first: int, through: int) -> tuple[int, bytes]:
+    """Count and digest of a topic's lines from ``topic_seq`` ``first`` on, up to the log's ``seq``
+    ``through``."""
     digest, count = EMPTY_DIGEST, 0
     for (one,) in db.execute(
-        "SELECT digest FROM tail_entries WHERE topic = ? AND topic_seq >= ?", (topic, first)
+        "SELECT digest FROM tail_entries WHERE topic = ? AND topic_seq >= ? AND seq <= ?",
+        (topic, first, through),
     ):
         digest, count = add_digest(digest, one), count + 1
     return count, digest
