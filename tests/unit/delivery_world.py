@@ -239,6 +239,10 @@ class FakeAuthority:
         if announce:
             self._tell()
 
+    def change_silently(self, acting: int | None) -> None:
+        """Another acting epoch that nobody was told of yet."""
+        self._acting = acting
+
     def electorate(self, *others: str) -> None:
         self._ack_set = frozenset(others)
         self._tell()
@@ -346,10 +350,15 @@ class FakeChannel:
         self.before = asyncio.Event()
         self.before.set()
         self.lost_answers = 0
+        self.under_way = 0
         self.accept: Callable[[IngressMessage], Awaitable[None]] | None = None
 
     async def send(self, reply: OutgoingReply) -> SendOutcome:
-        await self.before.wait()
+        self.under_way += 1
+        try:
+            await self.before.wait()
+        finally:
+            self.under_way -= 1
         if self.outcomes:
             outcome = self.outcomes.pop(0)
             if isinstance(outcome, Sent):

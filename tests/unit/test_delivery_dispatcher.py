@@ -202,11 +202,46 @@ async def test_a_person_who_answers_ends_the_run_and_its_result_is_refused(machi
     machine.agent.gate.clear()
     await machine.delivery.submit("t", "x", "k1")
     await until(lambda: machine.agent.requests)
-    await machine.delivery.reply("t", "k1", "by hand")
+    machine.channel.before.clear()
+    reply = asyncio.ensure_future(machine.delivery.reply("t", "k1", "by hand"))
+    await until(lambda: machine.channel.under_way)
+    assert machine.agent.cancelled == ["local:t:k1"]
     machine.agent.gate.set()
     await until(lambda: not machine.delivery.running)
+    machine.channel.before.set()
+    await reply
     assert texts(machine) == ["by hand"]
     assert len(machine.agent.requests) == 1
+
+
+async def test_an_answer_is_never_on_its_way_twice(machine: Machine) -> None:
+    machine.agent.results = [RunResult("waiting")]
+    await machine.delivery.submit("t", "x", "k1")
+    await until(lambda: not machine.delivery.running)
+    machine.channel.before.clear()
+    reply = asyncio.ensure_future(machine.delivery.reply("t", "k1", "by hand"))
+    await until(lambda: machine.channel.under_way)
+    again = asyncio.ensure_future(machine.outbox.resume("local:t:k1"))
+    await asyncio.sleep(0.02)
+    assert machine.channel.under_way == 1
+    machine.channel.before.set()
+    await reply
+    with pytest.raises(InstarError) as refused:
+        await again
+    assert refused.value.code == "already-replied"
+    assert len(machine.channel.receiver.attempts) == 1
+
+
+async def test_nothing_is_appended_when_the_lease_ends_before_it_reaches_the_disk(machine: Machine) -> None:
+    await until(lambda: machine.ledger.head.seq == 1)
+    task = asyncio.ensure_future(machine.delivery.submit("t", "x"))
+    while not machine.ledger.log.busy:
+        await asyncio.sleep(0)
+    machine.authority.lapse(announce=False)
+    with pytest.raises(InstarError) as refused:
+        await task
+    assert refused.value.code == "not-awake"
+    assert machine.ledger.head.seq == 1
 
 
 async def test_a_result_under_an_older_grant_is_refused(machine: Machine) -> None:

@@ -154,6 +154,17 @@ async def test_a_refused_step_does_not_harm_its_neighbours(replicated: Replicate
     assert set(replicated.state.open) == {"k", "j"}
 
 
+async def test_half_an_operation_is_never_written(replicated: ReplicatedLog) -> None:
+    def half(tx: Transaction) -> None:
+        steps.record(tx, 1, message("half"))
+        raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        await replicated.submit(half)
+    assert replicated.state.open == {}
+    assert len(await everything(replicated)) == 1
+
+
 async def test_what_is_not_allowed_any_more_is_not_written(replicated: ReplicatedLog) -> None:
     def refuse() -> None:
         raise InstarError("not-awake", "no")

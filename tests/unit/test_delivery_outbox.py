@@ -153,11 +153,45 @@ async def test_what_surely_did_not_arrive_is_tried_again_and_shown_meanwhile(mac
     await until(lambda: not machine.outbox.trouble)
 
 
+@pytest.mark.parametrize(("acting", "why"), [(None, "no-lease"), (2, "stale-epoch")])
+async def test_the_lease_is_looked_at_before_every_single_attempt(
+    machine: Machine, acting: int | None, why: str
+) -> None:
+    machine.channel.outcomes = [Retry(0.5, "no connection", maybe_sent=False)]
+    await submit(machine, "k1")
+    await until(lambda: machine.outbox.trouble)
+    machine.authority.change_silently(acting)
+    await until(lambda: machine.outbox.refusals[why])
+    assert machine.channel.receiver.attempts == []
+
+
+async def test_an_answer_that_turned_out_to_be_given_is_not_sent(machine: Machine) -> None:
+    machine.channel.outcomes = [Retry(0.5, "no connection", maybe_sent=False)]
+    await submit(machine, "k1")
+    await until(lambda: machine.outbox.trouble)
+    row = machine.ledger.open_message("local:t:k1")
+    assert row is not None
+    assert row.reservation is not None
+    await machine.ledger.commit(row.key, row.reservation.digest, 1)
+    await until(lambda: machine.outbox.refusals["already-replied"])
+    assert machine.channel.receiver.attempts == []
+
+
+async def test_only_a_person_takes_up_what_is_undecided(machine: Machine) -> None:
+    machine.channel.outcomes = [Refused("400")]
+    await submit(machine, "k1")
+    await until(lambda: [i.state for i in machine.delivery.outbox_items()] == ["undecided"])
+    assert (await machine.outbox.resume("local:t:k1")).state == "undecided"
+    assert machine.channel.receiver.attempts == []
+    assert (await machine.outbox.resume("local:t:k1", by_person=True)).state == "committed"
+
+
 async def test_a_refused_answer_is_surfaced_and_does_not_block_the_topic(machine: Machine) -> None:
     machine.channel.outcomes = [Refused("400: too long")]
     await submit(machine, "k1")
     await submit(machine, "k2")
     await until(lambda: machine.channel.receiver.texts == ["a: k2"])
+    await until(lambda: len(machine.delivery.outbox_items()) == 1)
     [item] = machine.delivery.outbox_items()
     assert (item.state, item.reason) == ("undecided", "hook: 400: too long")
 

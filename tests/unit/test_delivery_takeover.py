@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from instar_node.contracts import RunResult
 from instar_node.delivery.contract import Fenced, OutgoingReply, SendOutcome
 from instar_node.errors import InstarError
 from tests.unit.delivery_world import World, running_world, until
@@ -125,7 +126,7 @@ async def test_a_send_that_ends_after_the_lease_did_is_still_reported_to_the_nex
         world.lead("a", 1, "b")
         world["a"].channel.before.clear()
         await submit(world, "a", "k1")
-        await until(lambda: world["b"].ledger.outbox())
+        await until(lambda: world["a"].channel.under_way)
         world.network.cut("a", "b")
         outbox, key = world["a"].outbox, "local:t:k1"
         world["a"].authority.lapse(announce=False)  # nobody tells delivery: its send goes on
@@ -185,6 +186,22 @@ async def test_an_unannounced_lapse_found_by_a_step_does_not_strand_the_message(
     await until(lambda: not world["a"].delivery.running)
     world["a"].authority.become_holder(1, "b")
     await until(lambda: world.receiver.texts == ["a: k0", "a: k1"])
+
+
+async def test_a_persons_answer_interrupted_by_an_unannounced_lapse_is_not_stranded(world: World) -> None:
+    world["a"].agent.results = [RunResult("waiting")]
+    world.lead("a", 1, "b")
+    await submit(world, "a", "k1")
+    await until(lambda: world["a"].ledger.open_message("local:t:k1").state == "waiting")  # type: ignore[union-attr]
+    world.network.hold("b", "a")
+    reply = asyncio.ensure_future(world["a"].delivery.reply("t", "k1", "by hand"))
+    await until(lambda: world["b"].ledger.outbox())
+    world["a"].authority.lapse(announce=False)
+    world.network.release("b", "a")
+    with pytest.raises(InstarError, match="lease ended"):
+        await reply
+    world["a"].authority.become_holder(1, "b")
+    await until(lambda: world.receiver.texts == ["by hand"])
 
 
 async def test_an_answer_handed_up_while_the_agent_works_goes_out_instead_of_the_agents(world: World) -> None:

@@ -203,9 +203,7 @@ class Delivery:
         """Go on after a handoff that did not take place (or, on a machine no longer awake, send those who
         wait to the holder)."""
         self._reopen()
-        if self._epoch is not None:
-            self._recover()
-            await self._start_channels()
+        await self._recover()
 
     # -- looking ----------------------------------------------------------------------------------------
 
@@ -246,25 +244,28 @@ class Delivery:
             self._spawn(self._take_up(acting))
 
     async def _take_up(self, epoch: int) -> None:
-        """Open the epoch, then go on with everything that is open."""
+        """Open the epoch, then go on with everything that is open; what the disk prevents is tried again."""
         pause = FIRST_PAUSE_S
         while self._epoch == epoch:
             try:
                 await self._ledger.ensure_open()
-                break
+                await self._recover()
+                return
             except InstarError as error:
                 if error.code == "not-awake":
-                    self._fence()
+                    self._lease_lost()
                     return
                 self._publish("ledger", f"epoch {epoch} cannot begin: {error.message}", code=error.code)
             await self._clock.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE_S)
-        if self._epoch == epoch:
-            self._recover()
-            await self._start_channels()
 
-    def _recover(self) -> None:
-        self._work.enqueue(self._ledger.open_messages())
+    async def _recover(self) -> None:
+        """Go on with what is open. First what was under way must have reached the disk: an answer reserved
+        in the last instant before is not given a second time."""
+        await self._ledger.settled()
+        if self._epoch is not None:
+            self._work.enqueue(self._ledger.open_messages())
+            await self._start_channels()
 
     def _fence(self) -> None:
         """This machine may no longer act: stop everything that could have an effect, now."""
@@ -376,15 +377,19 @@ class Delivery:
         except InstarError as error:  # the provider offers it again; its key is known
             log.info("the cursor was not moved past %s: %s", key, error)
 
-    async def _within(self, seconds: float, *waits: Awaitable[None]) -> bool:
-        both: asyncio.Future[list[None]] = asyncio.gather(*waits)
+    async def _within(self, seconds: float, *waits: Coroutine[Any, Any, None]) -> bool:
+        async def everything() -> None:
+            for wait in waits:
+                await wait
+
+        done = asyncio.create_task(everything())
         timer = asyncio.ensure_future(self._clock.sleep(seconds))
-        pending: set[asyncio.Future[Any]] = {both, timer}
+        pending: set[asyncio.Future[Any]] = {done, timer}
         try:
             await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            return both.done()
+            return done.done()
         finally:
-            both.cancel()
+            done.cancel()
             timer.cancel()
 
     def _spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:

@@ -98,11 +98,6 @@ class Follower:
 
     def _append(self, peer: str, message: ReplicaAppend) -> None:
         session = _Session(peer, message.epoch, message.session)
-        if session != self._session:
-            self.refused += 1
-            log.info("entries of epoch %d from %s refused: not our holder", message.epoch, peer)
-            self._mesh.send(peer, ReplicaBroken(message.session, "this stream was not begun here"))
-            return
         future = self._log.submit(lambda tx: self._ingest(tx, message), lambda: self._check_session(session))
         future.add_done_callback(lambda done: self._answer(session, done))
 
@@ -122,7 +117,7 @@ class Follower:
             position, self._has_orphans = done.result()
             self._mesh.send(session.holder, ReplicaAck(session.epoch, session.number, position))
             return
-        log.warning("the stream of %s broke: %s", session.holder, error)
+        log.info("entries of epoch %d from %s refused: %s", session.epoch, session.holder, error)
         if session == self._session:
             self._session = None
         self._mesh.send(session.holder, ReplicaBroken(session.number, str(error)))
@@ -142,4 +137,4 @@ class Follower:
     def _check_session(self, session: _Session) -> None:
         self._check_holder(session.holder, session.epoch)
         if session != self._session:
-            raise InstarError("stale-session", "a newer stream was begun")
+            raise InstarError("stale-session", "this stream was not begun here, or a newer one was")

@@ -64,6 +64,10 @@ class MessageProcessingLedger:
             await self.log.submit(step, lambda: self._require(epoch))
         return epoch
 
+    async def settled(self) -> None:
+        """Return when everything that was begun before is durable or refused."""
+        await self.log.submit(lambda tx: None)
+
     @property
     def head(self) -> LogPosition:
         """The newest durable position."""

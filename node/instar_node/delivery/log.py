@@ -87,6 +87,11 @@ class ReplicatedLog:
             self._pump = asyncio.create_task(self._run(), name="ledger-log")
         return future
 
+    @property
+    def busy(self) -> bool:
+        """Whether operations are waiting or under way."""
+        return self._pump is not None
+
     async def settle(self) -> None:
         """Wait until nothing is under way (for an orderly stop)."""
         while self._pump is not None:

@@ -6,6 +6,7 @@ the whole is committed. ``decide`` and ``after_doubt`` are the rules; the class 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from enum import Enum
@@ -91,7 +92,7 @@ class FencedOutbox:
         self._clock = clock
         self._publish = publish
         self._on_fenced = on_fenced
-        self._under_way: set[str] = set()
+        self._under_way: dict[str, asyncio.Event] = {}
         self._fenced_in: dict[str, int] = {}
         self.trouble: dict[str, str] = {}
         """By key: why a reserved answer is not out yet."""
@@ -103,8 +104,8 @@ class FencedOutbox:
         Raises ``InstarError``: ``stale-grant`` or ``already-replied`` when somebody else answered,
         ``lease-lost`` or ``not-awake`` when this machine no longer may (the next holder goes on from there).
         """
-        row, position = await self._ledger.reserve(key, grant, replies)
-        return await self._deliver(row, position, in_doubt=False)
+        _, position = await self._ledger.reserve(key, grant, replies)
+        return await self._deliver(key, position, in_doubt=False)
 
     async def resume(self, key: str, by_person: bool = False) -> MessageRow:
         """Deliver an answer that was reserved before: by another machine, or by us before a crash.
@@ -113,33 +114,37 @@ class FencedOutbox:
         """
         if not by_person and self._fenced_in.get(key) == self._authority.acting_epoch():
             raise InstarError("fenced", f"a receiver refused the answer to {key} in this epoch", status=503)
-        row, position = await self._ledger.take_over(key)
-        if row.rank is Rank.UNDECIDED and not by_person:
-            return row
-        return await self._deliver(row, position, in_doubt=not by_person)
+        _, position = await self._ledger.take_over(key)
+        return await self._deliver(key, position, in_doubt=not by_person, by_person=by_person)
 
     # -- delivering -------------------------------------------------------------------------------------
 
-    async def _deliver(self, row: MessageRow, position: LogPosition, in_doubt: bool) -> MessageRow:
-        reservation = row.reservation
-        if reservation is None or row.origin is None:
-            raise InstarError("not-reserved", f"message {row.key} has no answer to send")
-        if row.key in self._under_way:
-            raise InstarError("being-sent", f"the answer to {row.key} is on its way already")
-        self._under_way.add(row.key)
+    async def _deliver(
+        self, key: str, position: LogPosition, in_doubt: bool, by_person: bool = False
+    ) -> MessageRow:
+        while (earlier := self._under_way.get(key)) is not None:
+            await earlier.wait()  # never the same answer twice at a time; what it came to is looked at below
+        row = self._ledger.open_message(key)
+        reservation = row.reservation if row is not None else None
+        if row is None or reservation is None:
+            raise InstarError("already-replied", f"the answer to {key} is out")
+        if row.rank is Rank.UNDECIDED and not by_person:
+            return row
+        ended = self._under_way[key] = asyncio.Event()
         try:
             await self._transport.wait_replicated(position)
             for part in range(len(reservation.replies)):
                 for channel in self._channels:
                     held = await self._deliver_part(row, reservation.epoch, part, channel, in_doubt)
                     if held is not None:
-                        return await self._hold(row.key, f"{channel.name}: {held}")
-            return await self._ledger.commit(row.key, reservation.digest, reservation.epoch)
+                        return await self._hold(key, f"{channel.name}: {held}")
+            return await self._ledger.commit(key, reservation.digest, reservation.epoch)
         finally:
-            self._under_way.discard(row.key)
-            if self._ledger.open_message(row.key) is None:
-                self.trouble.pop(row.key, None)
-                self._fenced_in.pop(row.key, None)
+            del self._under_way[key]
+            ended.set()
+            if self._ledger.open_message(key) is None:
+                self.trouble.pop(key, None)
+                self._fenced_in.pop(key, None)
 
     async def _deliver_part(
         self, row: MessageRow, epoch: int, part: int, channel: Channel, in_doubt: bool

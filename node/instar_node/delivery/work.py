@@ -21,7 +21,7 @@ log = logging.getLogger("instar.delivery")
 
 LEASE_CODES = frozenset({"not-awake", "lease-lost", "stale-epoch"})
 """Refusals that mean: this machine may no longer act in that epoch."""
-SETTLED_CODES = frozenset({"already-replied", "stale-grant", "fenced", "being-sent"})
+SETTLED_CODES = frozenset({"already-replied", "stale-grant", "fenced"})
 """Refusals that mean: nothing is left to do here for this message."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
@@ -84,7 +84,7 @@ class MessageWork:
             except InstarError as error:
                 if error.code in SETTLED_CODES:
                     if error.code == "already-replied" and self._is_reserved(key):
-                        continue  # another machine's answer arrived while the agent worked: that one goes out
+                        continue  # somebody else's answer came in between: it goes out
                     return
                 if error.code in LEASE_CODES:
                     asyncio.get_running_loop().call_soon(self._on_lease_lost)
