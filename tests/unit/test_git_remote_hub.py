@@ -36,6 +36,14 @@ class Server:
         """As ``answer``, but reads are served."""
         self.answer(f'case "$command" in git-receive-pack*) {body};; *) {SERVE};; esac')
 
+    def hook(self, name: str, body: str) -> Path:
+        """Have git on the server run this shell text."""
+        path = self.repository / "hooks" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\n{body}\n")
+        path.chmod(0o755)
+        return path
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Home:
@@ -68,10 +76,9 @@ async def test_a_push_whose_reply_is_lost_is_unknown_and_is_won_when_repeated(
     store = GitLeaseStore(server.hub, home)
     first = await won(store, lease_record())
     candidate = await store.prepare(taken(first))
-    # The first answer of the server (its refs) passes, its report after the push does not.
-    server.answer_pushes('eval "$command" | { dd bs=65536 count=1 2>/dev/null; cat >/dev/null; }; exit 255')
+    hook = server.hook("reference-transaction", '[ "$1" = committed ] && kill -9 $PPID; exit 0')
     assert isinstance(await store.compare_and_swap(first.version, candidate), Unknown)
-    server.answer(SERVE)
+    hook.unlink()
     known = await store.read()
     assert known is not None
     assert known.version == candidate.version
@@ -134,8 +141,10 @@ def is_running(pid: int) -> bool:
 
 
 async def test_a_server_that_lets_two_writers_win_is_refused(server: Server, home: Home) -> None:
-    # Every push works on a copy of its own and then overwrites the hub: both of two at once succeed.
+    # Every push works on a copy of its own and then overwrites the hub. One of the two is slow to connect, so
+    # that they only meet if the probe makes them.
     server.answer_pushes(
+        f"mkdir {server.folder}/first 2>/dev/null || sleep 0.3; "
         f"copy=$(mktemp -d {server.folder}/copy.XXXXXX); cp -R {server.repository}/. $copy; "
         f"git-receive-pack $copy; code=$?; cp -R $copy/. {server.repository}; exit $code"
     )
@@ -147,10 +156,7 @@ async def test_a_server_that_lets_two_writers_win_is_refused(server: Server, hom
 async def test_a_server_that_refuses_our_refs_is_told_from_one_that_is_not_atomic(
     server: Server, home: Home
 ) -> None:
-    hook = server.repository / "hooks" / "update"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text("#!/bin/sh\nexit 1\n")
-    hook.chmod(0o755)
+    server.hook("update", "exit 1")
     store = GitLeaseStore(server.hub, home)
     with pytest.raises(InstarError) as caught:
         await store.probe()

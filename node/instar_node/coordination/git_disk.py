@@ -70,8 +70,6 @@ def swap_ref(
     """
     with _locked_ref(repository, ref, within) as (opened, transaction):
         current = tip_of(opened, ref)
-        if current == new:
-            return
         if current != expected:
             raise RefusedSwap(f"the register holds {current or 'nothing'}")
         if new is None:

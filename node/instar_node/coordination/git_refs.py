@@ -19,7 +19,7 @@ _DISK_GRACE = 1.0
 
 
 class RefusedSwap(Exception):  # noqa: N818 - an outcome for our caller, not a fault
-    """The ref was not set, for certain, by this attempt; the text says why."""
+    """The hub says that this attempt did not set the ref; the text says why."""
 
 
 class Refs(Protocol):
@@ -38,11 +38,10 @@ class Refs(Protocol):
     async def swap(self, ref: str, expected: str | None, new: str, hooks: Path | None = None) -> None:
         """Set ``ref`` from ``expected`` (``None``: absent) to ``new``.
 
-        A ref that already is ``new`` counts as set, because versions are unique. ``hooks`` is a folder of git
-        hooks for a hub that is pushed to.
+        ``hooks`` is a folder of git hooks for a hub that is pushed to.
 
         Raises:
-            RefusedSwap: this call did not set it.
+            RefusedSwap: the hub says this call did not set it (an earlier one with the same ``new`` may have).
             StoreUnavailable: it may have been set, or may yet be.
         """
 

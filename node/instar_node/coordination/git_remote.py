@@ -72,8 +72,6 @@ class RemoteRefs:
         flag, summary = status
         if flag == "!":
             raise RefusedSwap(summary)
-        if result.code != 0 and flag != "=":
-            raise self._unavailable(result)
 
     async def _advertised(self, ref: str) -> str | None:
         result = await run_git(

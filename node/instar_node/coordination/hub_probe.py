@@ -40,15 +40,14 @@ async def probe_hub(refs: Refs, shown: str) -> None:
     """Race two writers for a scratch ref: first to create it, then to change it from the same value.
 
     Raises:
-        InstarError: ``hub-not-atomic`` when both win or an outdated swap is accepted; ``hub-refuses`` when
-            neither wins; the code of ``StoreUnavailable`` when the hub is away.
+        InstarError: ``hub-not-atomic`` when both win; ``hub-refuses`` when neither does; the code of
+            ``StoreUnavailable`` when the hub is away.
     """
     ref = f"refs/instar/probe-{secrets.token_hex(8)}"
     tip: str | None = None
     try:
         for _ in range(_ROUNDS):
-            before, tip = tip, await _race(refs, ref, tip, shown)
-            await _expect_refusal(refs, ref, before, shown)
+            tip = await _race(refs, ref, tip, shown)
     except StoreUnavailable as error:
         raise InstarError(error.code, error.message, status=503) from error
     finally:
@@ -62,32 +61,19 @@ async def _race(refs: Refs, ref: str, expected: str | None, shown: str) -> str:
         meet = Path(folder) / "pre-push"
         meet.write_text(_MEET)
         meet.chmod(0o700)
-        outcomes = await asyncio.gather(
-            *(_attempt(refs, ref, expected, candidate, Path(folder)) for candidate in candidates)
-        )
+        attempts = (refs.swap(ref, expected, candidate, Path(folder)) for candidate in candidates)
+        outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+    for outcome in outcomes:
+        if outcome is not None and not isinstance(outcome, RefusedSwap):
+            raise outcome
     winners = [candidate for candidate, refusal in zip(candidates, outcomes, strict=True) if refusal is None]
     if not winners:
         raise InstarError("hub-refuses", f"{shown} refuses to set {ref}: {outcomes[0]}", status=502)
-    tip = await refs.tip(ref, None)
-    if len(winners) > 1 or tip != winners[0]:
+    if len(winners) > 1:
         raise _not_atomic(shown, "told two writers at once that each of them had won")
+    if await refs.tip(ref, None) != winners[0]:
+        raise _not_atomic(shown, "does not hold the value that it said it had taken")
     return winners[0]
-
-
-async def _attempt(
-    refs: Refs, ref: str, expected: str | None, candidate: str, hooks: Path | None
-) -> str | None:
-    """``None`` when the swap was made, else why it was refused."""
-    try:
-        await refs.swap(ref, expected, candidate, hooks)
-    except RefusedSwap as refusal:
-        return str(refusal)
-    return None
-
-
-async def _expect_refusal(refs: Refs, ref: str, outdated: str | None, shown: str) -> None:
-    if await _attempt(refs, ref, outdated, await _candidate(refs), None) is None:
-        raise _not_atomic(shown, "accepted a change based on an outdated value")
 
 
 async def _candidate(refs: Refs) -> str:
