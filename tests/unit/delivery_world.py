@@ -403,6 +403,7 @@ class Machine:
         self.path = world.folder / f"{name}.db"
         self.slow: list[str] = []
         self.alive = False
+        self.incomplete: frozenset[str] = frozenset()
 
     async def boot(self) -> None:
         world, clock = self.world, self.world.clock
@@ -414,7 +415,7 @@ class Machine:
         self.channel = FakeChannel(world.receiver)
         self.sink = Sink()
         members = FakeMembers(world.names)
-        self.ledger = MessageProcessingLedger(self.db, self.authority, clock)
+        self.ledger = MessageProcessingLedger(self.db, self.authority, clock, lambda: self.incomplete)
         await self.ledger.load()
         self.transport = ReplyMarkerTransport(
             self.mesh,

@@ -56,6 +56,7 @@ rows = st.builds(
     st.lists(reservations, max_size=3).map(canonical),
     st.sets(st.sampled_from(["0:hook", "1:hook"])).map(lambda s: tuple(sorted(s))),
     st.none() | commits,
+    st.sets(st.tuples(texts.map(digest_of), small)).map(lambda s: tuple(sorted(s))),
 )
 
 
@@ -102,6 +103,15 @@ def test_the_same_answer_reserved_twice_is_one_answer() -> None:
     assert row.state == "reserved"
     assert row.reservation is not None
     assert row.reservation.epoch == 2
+
+
+def test_an_answer_known_to_be_unsent_is_no_conflict_until_it_is_reserved_anew() -> None:
+    unsent = MessageRow("k", void=((digest_of(("no",)), 2),))
+    row = join(join(reserved("yes", 3), reserved("no", 2)), unsent)
+    assert row.state == "reserved"
+    assert row.reservation is not None
+    assert row.reservation.replies == ("yes",)
+    assert join(row, reserved("no", 4)).state == "undecided"
 
 
 def test_committed_wins_over_a_newer_reservation_and_names_its_own_answer() -> None:

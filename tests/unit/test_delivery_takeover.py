@@ -226,6 +226,30 @@ async def test_an_answer_handed_up_while_the_agent_works_goes_out_instead_of_the
     assert world.receiver.texts == ["a: k1"]
 
 
+async def test_an_answer_that_can_never_have_been_sent_troubles_nobody(world: World) -> None:
+    """Only b has what a reserved: c was in the electorate and lacks it, so a did not send it."""
+    world.lead("a", 1, "bc")
+    world["a"].agent.gate.clear()
+    await submit(world, "a", "k1")
+    await until(lambda: world["c"].ledger.open_message("local:t:k1"))
+    world.network.cut("a", "c")
+    world["a"].agent.gate.set()
+    await until(lambda: world["b"].ledger.outbox())
+    await world["a"].kill()
+    assert world.receiver.attempts == []
+    world["c"].channel.before.clear()
+    world.network.cut("b", "c")
+    world["c"].authority.become_holder(2)
+    await until(lambda: world["c"].channel.under_way)
+    world["b"].authority.observe("c", 2)
+    world.network.join("b", "c")
+    await until(lambda: world["c"].transport.caught_up("b"))
+    assert world["b"].ledger.open_message("local:t:k1").state == "reserved"  # type: ignore[union-attr]
+    await world["c"].kill()
+    world["b"].authority.become_holder(3)
+    await until(lambda: world.receiver.texts == ["c: k1"])
+
+
 async def test_two_answers_reserved_on_both_sides_wait_for_a_person(world: World) -> None:
     world.lead("a", 1, "b")
     world["a"].agent.gate.clear()
@@ -237,6 +261,7 @@ async def test_two_answers_reserved_on_both_sides_wait_for_a_person(world: World
     await until(lambda: world["b"].ledger.outbox())
     await world["a"].kill()
     world["c"].channel.before.clear()
+    world["c"].incomplete = frozenset("ab")
     world["c"].authority.become_holder(1_000_000)  # by force
     await until(lambda: world["c"].ledger.outbox())
     await world["c"].kill()

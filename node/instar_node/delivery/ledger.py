@@ -38,9 +38,10 @@ class MessageProcessingLedger:
         database: Database,
         authority: Authority,
         clock: Clock,
-        incomplete: Callable[[], frozenset[str]] = frozenset,
+        incomplete: Callable[[], frozenset[str]],
     ) -> None:
-        """``incomplete`` names the machines whose older rows the lease record says are missing."""
+        """``incomplete`` names the machines whose older rows are missing, as the lease record says after a
+        takeover from the bench or by force; answers that only they know may have been sent."""
         self.log = ReplicatedLog(database)
         self._database = database
         self._authority = authority

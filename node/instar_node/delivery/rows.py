@@ -101,11 +101,13 @@ class MessageRow(msgspec.Struct, frozen=True, array_like=True):
     delivered: tuple[str, ...] = ()
     """``part:channel`` of what a channel confirmed before the whole was committed; sorted."""
     commit: Commit | None = None
+    void: tuple[tuple[str, int], ...] = ()
+    """Answers by digest and the epoch up to which a reservation of it was surely never sent; sorted."""
 
     @property
     def rank(self) -> Rank:
         """The state; two different reservations of which neither was committed are undecided."""
-        if self.status.rank is Rank.RESERVED and len(self.reservations) > 1:
+        if self.status.rank is Rank.RESERVED and len(self.live) > 1:
             return Rank.UNDECIDED
         return self.status.rank
 
@@ -120,13 +122,22 @@ class MessageRow(msgspec.Struct, frozen=True, array_like=True):
         return self.origin is not None and self.rank in OPEN
 
     @property
+    def live(self) -> tuple[Reservation, ...]:
+        """Reservations that may have been sent."""
+        if not self.void:
+            return self.reservations
+        return tuple(
+            r for r in self.reservations if not any(v[0] == r.digest and v[1] >= r.epoch for v in self.void)
+        )
+
+    @property
     def reservation(self) -> Reservation | None:
-        """The answer: the committed one, else that of the highest epoch."""
+        """The answer: the committed one, else the live one of the highest epoch."""
         if self.commit is not None:
             for reservation in self.reservations:
                 if reservation.digest == self.commit.digest:
                     return reservation
-        return max(self.reservations, key=lambda r: (r.epoch, r.digest), default=None)
+        return max(self.live, key=lambda r: (r.epoch, r.digest), default=None)
 
     @property
     def reason(self) -> str:
@@ -146,6 +157,7 @@ def join(a: MessageRow, b: MessageRow) -> MessageRow:
         _union(a.reservations, b.reservations),
         a.delivered if not b.delivered else tuple(sorted({*a.delivered, *b.delivered})),
         a.commit if b.commit is None else b.commit if a.commit is None else max(a.commit, b.commit),
+        a.void if not b.void else tuple(sorted({*a.void, *b.void})),
     )
 
 

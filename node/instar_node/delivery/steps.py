@@ -198,7 +198,7 @@ def adopt(
     changed = []
     for key, row in folded.items():
         mine = tx.row(key)
-        merged = row if mine is None else join(mine, row)
+        merged = row if mine is None else join(join(mine, row), _void(tx, mine, row))
         if merged != mine:
             new_origin = mine is None or mine.origin != merged.origin
             new_commit = mine is None or mine.commit != merged.commit
@@ -259,6 +259,22 @@ def _already(row: MessageRow) -> InstarError:
 
 def _stale_grant(key: str) -> InstarError:
     return InstarError("stale-grant", f"message {key} was given to somebody else meanwhile")
+
+
+def _void(tx: Transaction, mine: MessageRow, offered: MessageRow) -> MessageRow:
+    """Mark offered answers that can never have been sent, so that ours stands without a doubt.
+
+    An answer is sent only when the whole electorate has its reservation. We came from that electorate, so
+    what we lacked when our epoch began was not sent; unless its machine is listed as ``incomplete``, because
+    we came from the bench or by force and know only part of what it did.
+    """
+    known = {reservation.digest for reservation in mine.reservations}
+    unsent = [
+        (r.digest, r.epoch)
+        for r in offered.reservations
+        if r.digest not in known and r.epoch < tx.head.epoch and r.machine not in tx.incomplete
+    ]
+    return MessageRow(mine.key, void=tuple(sorted(unsent)) if mine.live else ())
 
 
 def _renumbered(tx: Transaction, epoch: int, row: MessageRow, *, origin: bool, commit: bool) -> MessageRow:
