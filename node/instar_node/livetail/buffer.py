@@ -274,7 +274,7 @@ class LiveTailBuffer:
         for other in manifest.topics:
             own = self.topic(other.topic)
             held = (own.count, own.digest)
-            if held != (other.count, other.digest):  # we may keep more, before or after
+            if own.first < other.first or self._head > manifest.position:  # we keep more, before or after
                 held = await self._database.read(
                     partial(
                         store.digest_between,
