@@ -41,7 +41,7 @@ class Refs(Protocol):
         ``hooks`` is a folder of git hooks for a hub that is pushed to.
 
         Raises:
-            RefusedSwap: the hub says this call did not set it (an earlier one with the same ``new`` may have).
+            RefusedSwap: the hub says this call did not set it; an earlier one for the same ``new`` may have.
             StoreUnavailable: it may have been set, or may yet be.
         """
 
