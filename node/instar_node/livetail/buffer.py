@@ -273,8 +273,9 @@ class LiveTailBuffer:
         wrong = []
         for other in manifest.topics:
             own = self.topic(other.topic)
-            held = (own.count, own.digest)
-            if own.first < other.first or self._head > manifest.position:  # we keep more, before or after
+            held, theirs = (own.count, own.digest), (other.count, other.digest)
+            more = own.first < other.first or self._head > manifest.position  # before it begins, or after
+            if held != theirs and more:
                 held = await self._database.read(
                     partial(
                         store.digest_between,
@@ -283,7 +284,7 @@ class LiveTailBuffer:
                         through=manifest.position.seq,
                     )
                 )
-            if held != (other.count, other.digest):
+            if held != theirs:
                 wrong.append(other.topic)
         return wrong
 
