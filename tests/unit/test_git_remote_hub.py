@@ -141,8 +141,8 @@ def is_running(pid: int) -> bool:
 
 
 async def test_a_server_that_lets_two_writers_win_is_refused(server: Server, home: Home) -> None:
-    # Every push works on a copy of its own and then overwrites the hub. One of two is slow to connect, so they
-    # only meet if the probe makes them.
+    # Every push works on a copy of its own, then overwrites the hub. One of two is slow to connect, so that
+    # they only meet if the probe makes them.
     server.answer_pushes(
         f"mkdir {server.folder}/first 2>/dev/null || {{ rmdir {server.folder}/first; sleep 0.3; }}; "
         f"copy=$(mktemp -d {server.folder}/copy.XXXXXX); cp -R {server.repository}/. $copy; "
