@@ -202,6 +202,25 @@ async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     assert [entry.line.topic_seq for entry in (await again.batch(START, 9_999)).entries] == [1, 2, 3]
 
 
+async def test_a_manifest_does_not_wait_for_the_conversation_to_pause(holder: LiveTailBuffer) -> None:
+    stop = asyncio.Event()
+
+    async def talk() -> None:
+        n = 0
+        while not stop.is_set():
+            n += 1
+            holder.stage(1, line(n))
+            await asyncio.sleep(0)
+
+    talking = asyncio.create_task(talk())
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        assert (await holder.manifest()).position.seq >= 1
+    stop.set()
+    await talking
+    await holder.settled()
+
+
 async def test_equal_copies_have_equal_digests_and_one_changed_letter_shows(
     holder: LiveTailBuffer, standby: LiveTailBuffer
 ) -> None:

@@ -71,6 +71,7 @@ class LiveTailBuffer:
         self._in_write: list[tuple[int, Line]] = []
         self._staged: list[tuple[int, Line]] = []
         self._writing: asyncio.Task[None] | None = None
+        self._staged_ever = self._settled_ever = 0
         self._grown: list[Callable[[Sequence[TailEntry]], None]] = []
         self._moved = asyncio.Event()
 
@@ -181,24 +182,31 @@ class LiveTailBuffer:
         A line held already is ignored. Never blocks.
         """
         self._staged.append((epoch, line))
+        self._staged_ever += 1
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_staged())
 
     async def settled(self) -> None:
-        """Wait until every line staged so far is durable."""
-        while self._writing is not None:
-            await asyncio.shield(self._writing)
+        """Wait until every line staged before this call is durable, whatever is staged meanwhile."""
+        goal = self._staged_ever
+        while self._settled_ever < goal and self._writing is not None:
+            self._moved.clear()
+            await self._moved.wait()
 
     async def _write_staged(self) -> None:
         try:
             await self._clock.sleep(COALESCE_S)
             while self._staged:
                 self._in_write, self._staged = self._staged, []
-                if not await self._write(self._in_write):
+                if await self._write(self._in_write):
+                    self._settled_ever += len(self._in_write)
+                    self._moved.set()
+                else:
                     self._staged = self._in_write + self._staged
                     await self._clock.sleep(RETRY_S)
         finally:
             self._in_write, self._writing = [], None
+            self._moved.set()
 
     async def _write(self, staged: Sequence[tuple[int, Line]]) -> bool:
         """Write staged lines; ``False`` when the disk refused and it is worth trying again."""
