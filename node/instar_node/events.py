@@ -45,6 +45,11 @@ class EventHub:
         """Whether anybody subscribes; periodic ``pulse`` events are only made while it is true."""
         return bool(self._queues)
 
+    @property
+    def newest(self) -> int:
+        """Number of the newest event; 0 before the first."""
+        return self._next - 1
+
     def listen(self, callback: Callable[[Event], None]) -> None:
         """Call ``callback`` with every event, in order, on the publishing loop (used by the node's log)."""
         self._listeners.append(callback)

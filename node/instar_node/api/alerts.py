@@ -1,0 +1,136 @@
+"""What a person should know, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from instar_node.api import types as t
+from instar_node.api.lease_picture import NO_FAILOVER_HINT
+from instar_node.api.parts import Base, NodeParts
+from instar_node.coordination.lease_view import LeaseSnapshot
+from instar_node.delivery.rows import Rank
+
+FACTS = frozenset({"no-failover", "port-moved"})
+"""Alerts that tell of a choice; the node is well all the same."""
+
+
+def health_of(alerts: list[t.Alert]) -> Literal["ok", "degraded", "alarm"]:
+    """The node's state in one word."""
+    codes = {alert.code for alert in alerts} - FACTS
+    if "split-brain" in codes:
+        return "alarm"
+    return "degraded" if codes else "ok"
+
+
+def alerts_of(parts: NodeParts) -> list[t.Alert]:
+    """Every alert there is now, the worst first."""
+    base = parts.base
+    own = base.registry.get(base.me)
+    if own is not None and own.removed:
+        return [
+            t.Alert(
+                "removed",
+                "this machine was removed from the mesh, or left it",
+                "to come back it needs a new identity: use a fresh --home and `instar join`",
+            )
+        ]
+    snapshot = base.lease.snapshot()
+    return [
+        *_split_brain(snapshot),
+        *_holder(base, snapshot),
+        *_hub(snapshot),
+        *_undecided(parts),
+        *_incomplete(parts),
+        *_machines(base, snapshot),
+        *base.warnings,
+        *_no_failover(base),
+    ]
+
+
+def _split_brain(snapshot: LeaseSnapshot) -> Iterator[t.Alert]:
+    if snapshot.evidence is not None:
+        yield t.Alert(
+            "split-brain",
+            f"everybody stopped: {snapshot.evidence}",
+            "choose the machine whose line is to go on and run `instar wakeup --force` there",
+        )
+
+
+def _holder(base: Base, snapshot: LeaseSnapshot) -> Iterator[t.Alert]:
+    record = snapshot.record
+    if record is None:
+        yield t.Alert("no-lease", "this machine has not heard of the lease yet", "start the awake machine")
+    elif record.holder == base.me:
+        if not snapshot.acting and snapshot.evidence is None:
+            yield t.Alert(
+                "not-acting", f"this machine holds the lease and may not act: it is {snapshot.state}"
+            )
+    elif not base.mesh.connected(record.holder):
+        name = base.registry.nickname(record.holder)
+        yield t.Alert(
+            "holder-unreachable",
+            f"{name} holds the lease and cannot be reached",
+            f"check that {name} is on; `instar lease` says who takes over, and when",
+        )
+
+
+def _hub(snapshot: LeaseSnapshot) -> Iterator[t.Alert]:
+    if not snapshot.hub_reachable:
+        yield t.Alert(
+            "hub-unreachable",
+            f"the hub does not answer: {snapshot.hub_error}",
+            "nobody can take over until it does; the awake machine goes on while its standbys promise",
+        )
+
+
+def _undecided(parts: NodeParts) -> Iterator[t.Alert]:
+    count = sum(1 for row in parts.delivery.ledger.outbox() if row.rank is Rank.UNDECIDED)
+    if count:
+        yield t.Alert(
+            "undecided",
+            f"nobody can say whether {count} {'reply was' if count == 1 else 'replies were'} sent",
+            "`instar outbox` shows them; `instar outbox resolve ID send|drop` decides",
+        )
+
+
+def _incomplete(parts: NodeParts) -> Iterator[t.Alert]:
+    missing = parts.delivery.ledger.incomplete
+    if missing:
+        names = ", ".join(sorted(parts.base.registry.nickname(machine) for machine in missing))
+        yield t.Alert(
+            "incomplete",
+            f"messages that only {names} holds may be missing here",
+            f"they arrive when {names} is back",
+        )
+
+
+def _machines(base: Base, snapshot: LeaseSnapshot) -> Iterator[t.Alert]:
+    benched = snapshot.record.benched if snapshot.record is not None else ()
+    for member in base.registry.active():
+        machine, name = member.machine_id, member.nickname
+        info = base.mesh.info(machine)
+        if machine == base.me:
+            continue
+        if info is not None and not info.compatible:
+            yield t.Alert(
+                "held-back",
+                f"{name} runs version {info.version}, which cannot work with this one",
+                f"update instar-tui on {name}",
+            )
+        elif machine in benched and snapshot.acting:
+            reached = base.mesh.connected(machine)
+            yield t.Alert(
+                "benched",
+                f"{name} is not in sync" + ("" if reached else " and cannot be reached"),
+                "it catches up by itself" if reached else f"start {name}, or check its network",
+            )
+
+
+def _no_failover(base: Base) -> Iterator[t.Alert]:
+    if base.lease.hub.kind == "embedded":
+        yield t.Alert(
+            "no-failover",
+            "no automatic failover: the lease lies on the awake machine's own disk",
+            NO_FAILOVER_HINT,
+        )

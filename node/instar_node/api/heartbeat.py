@@ -1,0 +1,66 @@
+"""Once a second: standbys hear what only the holder knows, people what went wrong, screens that we live."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from instar_node.api.alerts import alerts_of
+from instar_node.api.news import TailPicture
+from instar_node.api.parts import NodeParts
+from instar_node.api.views import Views
+from instar_node.clock import MICROS_PER_MS
+
+log = logging.getLogger("instar.node")
+
+EVERY_S = 1.0
+
+
+class Heartbeat:
+    """Publishes ``pulse`` while somebody watches, ``alert`` when alerts come or go, and the tail's news."""
+
+    def __init__(self, parts: NodeParts, views: Views, tail: TailPicture) -> None:
+        self._parts = parts
+        self._views = views
+        self._tail = tail
+        self._alerts: dict[str, str] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._task = asyncio.create_task(self._run(), name="heartbeat")
+
+    async def stop(self) -> None:
+        """Stop beating."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self.beat()
+            except Exception:
+                log.exception("a heartbeat failed")
+            await self._parts.base.clock.sleep(EVERY_S)
+
+    async def beat(self) -> None:
+        """One beat."""
+        base = self._parts.base
+        if await self._tail.tell(self._views.others()):
+            base.events.publish("livetail", "", head_seq=self._parts.tail.buffer.head.seq)
+        self._tell_alerts()
+        if base.events.watched:
+            left = base.lease.snapshot().valid_for_us // MICROS_PER_MS
+            base.events.publish("pulse", "", epoch=base.lease.epoch, valid_for_ms=left)
+
+    def _tell_alerts(self) -> None:
+        events = self._parts.base.events
+        now = {f"{alert.code}: {alert.message}": alert.code for alert in alerts_of(self._parts)}
+        for text in now.keys() - self._alerts.keys():
+            events.publish("alert", text.partition(": ")[2], code=now[text])
+        for text in self._alerts.keys() - now.keys():
+            code = self._alerts[text]
+            if code not in now.values():
+                events.publish("alert", f"over: {text.partition(': ')[2]}", code=code, over=True)
+        self._alerts = now

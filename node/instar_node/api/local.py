@@ -1,0 +1,204 @@
+"""``LocalNodeApi``: the methods of ``NodeApi`` on the running parts of this process."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from instar_node.api import routes
+from instar_node.api import types as t
+from instar_node.api.forwarding import Forwarding
+from instar_node.api.holder_api import placement_view, pool_disabled
+from instar_node.api.membership import Membership
+from instar_node.api.parts import NodeParts
+from instar_node.api.roles import Roles
+from instar_node.api.topic_view import describe
+from instar_node.api.views import Views
+from instar_node.errors import InstarError
+from instar_node.events import Event
+from instar_node.identity.keys import mesh_name
+from instar_node.pairing.host import PairingHost
+from instar_node.pairing.view import PairState
+
+
+class LocalNodeApi:
+    """Implements ``NodeApi``. Reads are answered here; writes go to whichever machine is awake."""
+
+    def __init__(
+        self,
+        parts: NodeParts,
+        views: Views,
+        forwarding: Forwarding,
+        membership: Membership,
+        pairing: PairingHost,
+        roles: Roles,
+    ) -> None:
+        self._parts = parts
+        self._base = parts.base
+        self._views = views
+        self._forwarding = forwarding
+        self._membership = membership
+        self._pairing = pairing
+        self._roles = roles
+
+    # -- looking -----------------------------------------------------------------------------------------
+
+    async def status(self) -> t.Status:
+        return await self._views.status(self._roles.view())
+
+    async def health(self) -> t.Health:
+        return self._views.health()
+
+    async def whoami(self) -> t.WhoAmI:
+        return self._views.whoami()
+
+    async def machines(self) -> t.Machines:
+        return t.Machines(await self._views.machines())
+
+    async def lease(self) -> t.LeaseView:
+        return await self._views.lease()
+
+    async def livetail(self) -> t.LiveTail:
+        return await self._views.livetail()
+
+    def events(self, after: int | None = None) -> AsyncIterator[Event]:
+        return self._base.events.subscribe(after)
+
+    # -- pairing and membership --------------------------------------------------------------------------
+
+    async def pair(self, body: t.PairRequest) -> t.PairView:
+        self._require_member()
+        self._base.lease.require_acting()
+        return _pair_view(self._pairing.mint(body.sas))
+
+    async def pair_view(self) -> t.PairView:
+        return _pair_view(self._pairing.view())
+
+    async def pair_cancel(self) -> t.PairView:
+        return _pair_view(self._pairing.cancel())
+
+    async def pair_confirm(self, body: t.PairConfirm) -> t.PairView:
+        return _pair_view(self._pairing.confirm(body.accept))
+
+    async def join(self, body: t.JoinRequest) -> t.JoinResult:
+        """A running node is a member of a mesh already (its own, at least), so this is always refused."""
+        name = mesh_name(self._base.registry.mesh_id)
+        raise InstarError(
+            "already-member",
+            f"this home already belongs to mesh {name}; a home joins one mesh only",
+            f"use a fresh home: instar --home NEW-FOLDER join {body.url} --code CODE",
+        )
+
+    async def leave(self) -> t.Ok:
+        self._require_member()
+        await self._membership.leave()
+        return t.Ok(note="this machine has left; start over with a fresh --home")
+
+    async def remove_machine(self, machine: str) -> t.Ok:
+        self._require_member()
+        return await self._forwarding.perform(routes.REMOVE_MACHINE, machine=machine)
+
+    # -- roles -------------------------------------------------------------------------------------------
+
+    async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
+        self._require_member()
+        return await self._roles.wakeup(body.force, tuple(body.vouch))
+
+    async def handoff(self, body: t.HandoffRequest) -> t.HandoffResult:
+        self._require_member()
+        return await self._forwarding.perform(routes.HANDOFF, body=body)
+
+    async def handoff_view(self) -> t.HandoffResult:
+        return self._roles.view()
+
+    # -- conversation ------------------------------------------------------------------------------------
+
+    async def send(self, body: t.SendRequest) -> t.SendResult:
+        self._require_member()
+        if body.key is None:  # given here, so that a repeat towards the next holder is the same message
+            body = msgspec.structs.replace(body, key=self._base.clock.token_hex(8))
+        return await self._forwarding.perform(routes.SEND, body=body)
+
+    async def topics(self) -> t.Topics:
+        return t.Topics(self._views.topics())
+
+    async def messages(self, topic: str, after: int = 0, limit: int = 200) -> t.Messages:
+        return await self._views.messages(topic, after, limit)
+
+    async def reply(self, topic: str, body: t.ReplyRequest) -> t.SendResult:
+        self._require_member()
+        return await self._forwarding.perform(routes.REPLY, topic=topic, body=body)
+
+    async def outbox(self) -> t.Outbox:
+        return t.Outbox(self._views.outbox())
+
+    async def outbox_resolve(self, item: str, body: t.OutboxAction) -> t.Ok:
+        self._require_member()
+        return await self._forwarding.perform(routes.OUTBOX_RESOLVE, item=item, body=body)
+
+    # -- pool --------------------------------------------------------------------------------------------
+
+    async def pool(self) -> t.PoolView:
+        self._require_pool()
+        return await self._views.pool()
+
+    async def pool_machine(self, machine: str) -> t.Machine:
+        self._require_pool()
+        return await self._views.machine(machine)
+
+    async def rename(self, machine: str, body: t.RenameRequest) -> t.Machine:
+        self._require_member()
+        renamed = await self._forwarding.perform(routes.RENAME, machine=machine, body=body)
+        seen_here = await self._views.machine(
+            renamed.machine_id
+        )  # the registry's news may still be under way
+        return msgspec.structs.replace(seen_here, nickname=renamed.nickname)
+
+    async def placement(self, topic: str) -> t.PlacementView:
+        self._require_pool()
+        if self._may_be_behind():
+            try:
+                return await self._forwarding.perform(routes.PLACEMENT, topic=topic)
+            except InstarError as error:
+                if error.code not in ("holder-unreachable", "not-awake"):
+                    raise
+        return placement_view(describe(self._base, self._parts.pool, topic), "local", self._base.me)
+
+    async def transfer(self, body: t.TransferRequest) -> t.TransferResult:
+        self._require_member()
+        self._require_pool()
+        return await self._forwarding.perform(routes.TRANSFER, body=body)
+
+    async def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
+        self._require_member()
+        self._require_pool()
+        return await self._forwarding.perform(routes.UNPIN, body=body)
+
+    # -- inside ------------------------------------------------------------------------------------------
+
+    def _may_be_behind(self) -> bool:
+        """Whether the holder can be asked and this machine's rows need not be the newest."""
+        lease, known = self._base.lease, self._base.lease.known
+        if lease.acting_epoch() is not None or known is None:
+            return False
+        record = known.record
+        return self._base.me not in record.electorate and self._base.mesh.connected(record.holder)
+
+    def _require_pool(self) -> None:
+        if self._parts.pool is None:
+            raise pool_disabled()
+
+    def _require_member(self) -> None:
+        own = self._base.registry.get(self._base.me)
+        if own is None or own.removed:
+            raise InstarError(
+                "removed-machine",
+                "this machine was removed from the mesh, or left it",
+                "to come back it needs a new identity: use a fresh --home and `instar join`",
+                status=403,
+            )
+
+
+def _pair_view(state: PairState) -> t.PairView:
+    return msgspec.convert(msgspec.to_builtins(state), t.PairView)

@@ -1,0 +1,119 @@
+"""Every machine as people see it: role, connection, whether it is in sync, and how far behind."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from instar_node import PROTOCOL_RANGE, __version__
+from instar_node.api import types as t
+from instar_node.api.parts import Base, PoolParts
+from instar_node.clock import MICROS_PER_MS, MICROS_PER_SECOND, iso
+from instar_node.contracts import Member, PeerInfo
+from instar_node.coordination.lease_view import LeaseSnapshot
+from instar_node.identity.keys import fingerprint
+from instar_node.livetail.source import PeerLag
+from instar_node.pool.machine_pool import PoolMachine
+
+Standing = tuple[Literal["ok", "catching-up", "benched", "offline", "held-back", "joining", "removed"], str]
+"""``Machine.status`` and ``status_text``."""
+
+
+def role_of(member: Member, snapshot: LeaseSnapshot, me: str) -> t.Role:
+    """What a machine is now. The holder is awake only while its lease is not known to have ended."""
+    if member.removed:
+        return "removed"
+    if member.witness:
+        return "witness"
+    holds = snapshot.record is not None and snapshot.record.holder == member.machine_id
+    valid = snapshot.acting if member.machine_id == me else snapshot.state == "observed"
+    return "awake" if holds and valid else "standby"
+
+
+def machine_rows(base: Base, pool: PoolParts | None, copies: list[PeerLag]) -> list[t.Machine]:
+    """All members, and this machine even when it was removed, in order of admission."""
+    snapshot = base.lease.snapshot()
+    members = list(base.registry.active())
+    own = base.registry.get(base.me)
+    if own is not None and own not in members:
+        members.append(own)
+    lags = {copy.machine_id: t.Lag(copy.entries, copy.bytes, copy.ms) for copy in copies}
+    return [_row(base, pool, member, snapshot, lags) for member in members]
+
+
+def _row(
+    base: Base, pool: PoolParts | None, member: Member, snapshot: LeaseSnapshot, lags: dict[str, t.Lag]
+) -> t.Machine:
+    machine_id, is_self = member.machine_id, member.machine_id == base.me
+    role = role_of(member, snapshot, base.me)
+    info = base.mesh.info(machine_id)
+    online = is_self or base.mesh.connected(machine_id)
+    lag = None if role == "awake" else lags.get(machine_id)
+    status, text = _standing(base, member, role, info, snapshot, lag)
+    seen_ms = _seen_ms(base, info, online, is_self)
+    work = pool.machines.machine(machine_id) if pool is not None else _without_pool(member, online)
+    return t.Machine(
+        machine_id=machine_id,
+        nickname=member.nickname,
+        fingerprint=fingerprint(member.signing_public),
+        role=role,
+        status=status,
+        status_text=text,
+        online=online,
+        last_seen=None if seen_ms is None else iso(base.clock.wall() - seen_ms / 1_000),
+        last_seen_ms=seen_ms,
+        rtt_ms=None if info is None or info.rtt_us is None else info.rtt_us / MICROS_PER_MS,
+        version=__version__ if is_self else (info.version if info is not None else ""),
+        protocol=PROTOCOL_RANGE if is_self else (info.protocol if info and info.version else None),
+        electorate=snapshot.record is not None and machine_id in snapshot.record.electorate,
+        lag=lag,
+        topics=work.topics,
+        running=work.running,
+        urls=list(base.urls() if is_self else member.urls),
+        is_self=is_self,
+    )
+
+
+def _without_pool(member: Member, online: bool) -> PoolMachine:
+    return PoolMachine(member.machine_id, member.nickname, online, 0, 1, 0.0, 0)
+
+
+def _seen_ms(base: Base, info: PeerInfo | None, online: bool, is_self: bool) -> int | None:
+    if is_self:
+        return 0
+    if info is None or info.last_heard is None:
+        return None
+    return max(0, base.clock.now() - info.last_heard) // MICROS_PER_MS
+
+
+def _standing(
+    base: Base,
+    member: Member,
+    role: t.Role,
+    info: PeerInfo | None,
+    snapshot: LeaseSnapshot,
+    lag: t.Lag | None,
+) -> Standing:
+    machine_id, record = member.machine_id, snapshot.record
+    if member.removed:
+        return "removed", "removed"
+    if machine_id != base.me and not base.mesh.connected(machine_id):
+        return "offline", _offline_text(base, info, machine_id)
+    if info is not None and not info.compatible:
+        return "held-back", f"held back: its version {info.version} cannot work with this one"
+    if role == "witness":
+        return "ok", "keeps the register"
+    if record is None or machine_id not in {*record.electorate, *record.benched}:
+        return "joining", "joining: not in the lease yet"
+    if machine_id in record.electorate:
+        return "ok", "awake" if role == "awake" else "in sync"
+    if lag is not None and lag.entries:
+        return "catching-up", f"catching up: {lag.entries} entries behind"
+    return "benched", "benched: not in sync yet"
+
+
+def _offline_text(base: Base, info: PeerInfo | None, machine_id: str) -> str:
+    trouble = base.mesh.trouble(machine_id)
+    if info is not None and info.last_heard is not None:
+        seconds = (base.clock.now() - info.last_heard) // MICROS_PER_SECOND
+        return f"offline: last heard {seconds} s ago"
+    return f"offline: {trouble}" if trouble else "offline"

@@ -1,0 +1,151 @@
+"""Who belongs to the mesh: registry and lease record changed together, by the awake machine alone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from instar_node.api.parts import Base
+from instar_node.errors import InstarError
+from instar_node.identity.registry_sync import RegistrySync
+from instar_node.pairing.wire import JoinerInfo, PairingGrant
+
+log = logging.getLogger("instar.membership")
+
+RETRY_S = 2.0
+
+
+class Membership:
+    """Admits, removes, and brings the lease record back in line with the registry when the two differ.
+
+    They differ after a crash between the two writes, after a machine left, or when a holder was elected that
+    had not heard of the newest member.
+    """
+
+    def __init__(self, base: Base, sync: RegistrySync, unpin_all: Callable[[str], Awaitable[None]]) -> None:
+        """``unpin_all(machine)`` frees the topics that are pinned to a machine."""
+        self._base = base
+        self._sync = sync
+        self._unpin_all = unpin_all
+        self._joining: set[str] = set()
+        self._look = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to watch."""
+        self._base.lease.on_change(self._look.set)
+        self._base.registry.on_change(self._look.set)
+        self._task = asyncio.create_task(self._keep_in_line(), name="membership")
+
+    async def stop(self) -> None:
+        """Watch no more."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def admit(self, joiner: JoinerInfo) -> PairingGrant:
+        """Make a machine that proved the pairing code a standby, and tell it all it needs.
+
+        The lease is asked first: it can be undone, while a registry entry is for good. Raises ``not-awake``,
+        ``hub-unreachable``, or why the registry refuses; then nothing of the joiner is left.
+        """
+        lease, registry, machine = self._base.lease, self._base.registry, joiner.identity.machine_id
+        self._joining.add(machine)
+        try:
+            if not joiner.witness:
+                await lease.admit(machine)
+            try:
+                epoch = lease.require_acting()
+                registry.admit(
+                    joiner.identity, joiner.nickname, joiner.urls, epoch=epoch, witness=joiner.witness
+                )
+            except InstarError:
+                if not joiner.witness:
+                    await lease.expel(machine)
+                raise
+        finally:
+            self._joining.discard(machine)
+        return self._grant()
+
+    def _grant(self) -> PairingGrant:
+        base, hub = self._base, self._base.lease.hub
+        return PairingGrant(
+            identity=base.identity.public,
+            nickname=base.registry.nickname(base.me),
+            mesh_id=base.registry.mesh_id,
+            records=base.registry.records,
+            hub_kind=hub.kind,
+            hub_url="" if hub.kind == "embedded" else hub.url,
+            lease=msgspec.json.encode(base.lease.known),
+        )
+
+    async def remove(self, machine: str) -> None:
+        """Remove a member for good: out of the lease, then out of the registry, its topics freed.
+
+        Raises ``unknown-machine``, ``is-awake`` for this machine itself, ``not-awake``, ``hub-unreachable``.
+        """
+        base = self._base
+        epoch = base.lease.require_acting()
+        member = base.registry.resolve(machine)
+        if member is None:
+            raise unknown_machine(base, machine)
+        if member.machine_id == base.me:
+            raise InstarError(
+                "is-awake",
+                "the awake machine cannot be removed",
+                "hand off first (`instar handoff MACHINE`), then `instar leave` here",
+            )
+        if not member.witness:
+            await base.lease.expel(member.machine_id)
+        await self._sync.remove(member.machine_id, epoch)
+        await self._unpin_all(member.machine_id)
+
+    async def leave(self) -> None:
+        """Take this machine out for good. Raises ``is-awake``, or why the holder could not record it."""
+        await self._sync.leave()
+
+    # -- keeping registry and record in line ------------------------------------------------------------
+
+    async def _keep_in_line(self) -> None:
+        while True:
+            await self._look.wait()
+            self._look.clear()
+            own = self._base.registry.get(self._base.me)
+            if own is not None and own.removed:
+                self._base.lease.coordinator.eligible = False
+                continue
+            try:
+                await self._align()
+            except InstarError as error:
+                log.warning("lease record and registry differ and could not be aligned yet: %s", error)
+                await self._base.clock.sleep(RETRY_S)
+                self._look.set()
+
+    async def _align(self) -> None:
+        lease, known = self._base.lease, self._base.lease.known
+        if lease.acting_epoch() is None or known is None:
+            return
+        active = {
+            member.machine_id for member in self._base.registry.active() if not member.witness
+        } | self._joining
+        recorded = {*known.record.electorate, *known.record.benched}
+        for machine in sorted(recorded - active):
+            await lease.expel(machine)
+            await self._unpin_all(machine)
+        for machine in sorted(active - recorded - self._joining):
+            await lease.admit(machine)
+
+
+def unknown_machine(base: Base, name: str) -> InstarError:
+    """404 that lists the names there are."""
+    known = [member.nickname for member in base.registry.active()]
+    return InstarError(
+        "unknown-machine",
+        f"no machine is called {name}",
+        f"known: {', '.join(known)}",
+        status=404,
+        extra={"known": known},
+    )

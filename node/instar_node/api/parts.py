@@ -1,0 +1,96 @@
+"""The running parts of one node, as ``LocalNodeApi`` uses them. Built by ``instar_node.node``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from instar_node.api import types as t
+from instar_node.clock import Clock
+from instar_node.config import Config
+from instar_node.coordination.lease_service import LeaseService
+from instar_node.delivery.agents.base import Agent
+from instar_node.delivery.conversation import Conversation
+from instar_node.delivery.dispatcher import Delivery
+from instar_node.delivery.ledger import MessageProcessingLedger
+from instar_node.delivery.outbox import FencedOutbox
+from instar_node.delivery.replication import ReplyMarkerTransport
+from instar_node.events import EventHub
+from instar_node.identity.keys import MachineIdentity
+from instar_node.identity.registry import MachineRegistry
+from instar_node.identity.registry_sync import RegistrySync
+from instar_node.livetail.buffer import LiveTailBuffer
+from instar_node.livetail.http_transport import HttpLiveTailTransport
+from instar_node.livetail.source import LiveTailSource
+from instar_node.mesh.mesh import TunnelMesh
+from instar_node.pool.machine_pool import MachinePoolRegistry
+from instar_node.pool.pins import TopicPlacementPinStore
+from instar_node.pool.run_host import RunHost
+from instar_node.pool.session_router import SessionRouter
+from instar_node.pool.transfers import Transfers
+
+
+@dataclass(frozen=True)
+class Base:
+    """What every part stands on."""
+
+    config: Config
+    clock: Clock
+    events: EventHub
+    identity: MachineIdentity
+    registry: MachineRegistry
+    mesh: TunnelMesh
+    lease: LeaseService
+    urls: Callable[[], tuple[str, ...]]
+    """Where peers reach this machine, as far as it knows now."""
+    witness: bool
+    warnings: list[t.Alert] = field(default_factory=list)
+    """Found out at the start and true until the next."""
+
+    @property
+    def me(self) -> str:
+        """This machine's id."""
+        return self.identity.machine_id
+
+
+@dataclass(frozen=True)
+class DeliveryParts:
+    """Messages in, answers out."""
+
+    ledger: MessageProcessingLedger
+    replication: ReplyMarkerTransport
+    outbox: FencedOutbox
+    conversation: Conversation
+    agent: Agent
+    delivery: Delivery
+
+
+@dataclass(frozen=True)
+class TailParts:
+    """The live tail."""
+
+    buffer: LiveTailBuffer
+    source: LiveTailSource
+    transport: HttpLiveTailTransport
+
+
+@dataclass(frozen=True)
+class PoolParts:
+    """Topics on many machines."""
+
+    pins: TopicPlacementPinStore
+    host: RunHost
+    machines: MachinePoolRegistry
+    router: SessionRouter
+    transfers: Transfers
+
+
+@dataclass(frozen=True)
+class NodeParts:
+    """Everything. ``pool`` is ``None`` while ``[pool] enabled`` is false."""
+
+    base: Base
+    sync: RegistrySync
+    tail: TailParts
+    delivery: DeliveryParts
+    pool: PoolParts | None

@@ -1,0 +1,161 @@
+"""Joining a mesh from a home on which no node runs: pairing, the hub looked at, then the files written."""
+
+from __future__ import annotations
+
+import msgspec
+
+from instar_node import __version__
+from instar_node.api import types as t
+from instar_node.clock import Clock, SystemClock
+from instar_node.config import Config, load_config
+from instar_node.config_file import write_default_config
+from instar_node.coordination.fenced_lease import DurableLease
+from instar_node.coordination.git_lease_store import GitLeaseStore
+from instar_node.coordination.hub import Hub, parse_hub
+from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.coordination.record import PURPOSE, KnownRecord, is_authentic
+from instar_node.errors import InstarError
+from instar_node.identity.chain import Folded, fold
+from instar_node.identity.keys import MachineIdentity, fingerprint, mesh_name, verify
+from instar_node.identity.nicknames import nickname_from_host
+from instar_node.identity.registry import MachineRegistry
+from instar_node.mesh.http import post_bytes
+from instar_node.pairing.joiner import JoinOutcome, join
+from instar_node.pairing.wire import PairingGrant
+from instar_node.storage.atomic import write_atomic
+from instar_node.storage.home import Home
+from instar_node.storage.lock import HomeLock
+from instar_node.wiring.mesh_file import MeshFile, write_mesh_file
+from instar_node.wiring.own_urls import OwnUrls
+
+POST_WITHIN_S = 60.0
+"""An admission includes a swap on the hub, which may be a slow remote one."""
+
+
+async def join_home(home: Home, url: str, code: str, nickname: str | None) -> t.JoinResult:
+    """Make this home a standby of the mesh whose awake machine answers at ``url`` and shows ``code``.
+
+    Nothing of a mesh is written unless everything has succeeded. Raises ``InstarError`` naming the step that
+    failed: ``already-running``, ``already-member``, those of ``pairing.joiner.join``, ``hub-unreachable``.
+    """
+    home.prepare()
+    with HomeLock(home):
+        write_default_config(home.config)
+        config, clock = load_config(home.config), SystemClock()
+        identity = MachineIdentity.load_or_create(home.machine)
+        _refuse_member(MachineRegistry.load(home.machine, identity, clock), url)
+        asked = nickname or config.node.nickname
+        outcome = await join(
+            url,
+            code,
+            identity,
+            asked or nickname_from_host(),
+            OwnUrls(config.node.urls, config.node.listen)(),
+            post=_post,
+            clock=clock,
+            witness=config.node.witness,
+            version=__version__,
+        )
+        known = await _check_hub(home, outcome.grant)
+        _settle(home, identity, clock, outcome.grant, known, asked)
+    return _result(home, identity, config, outcome)
+
+
+async def _post(url: str, body: bytes) -> tuple[int, bytes]:
+    try:
+        return await post_bytes(url, body, POST_WITHIN_S)
+    except InstarError as error:
+        if error.code != "unreachable":
+            raise
+        raise InstarError("host-unreachable", error.message, error.hint, status=error.status) from error
+
+
+def _refuse_member(registry: MachineRegistry | None, url: str) -> None:
+    if registry is not None:
+        raise InstarError(
+            "already-member",
+            f"this home already belongs to mesh {mesh_name(registry.mesh_id)}; a home joins one mesh only",
+            f"use a fresh home: instar --home NEW-FOLDER join {url} --code CODE",
+        )
+
+
+async def _check_hub(home: Home, grant: PairingGrant) -> KnownRecord:
+    """The lease record of the mesh, believed; and the hub read from here, if it is not the holder's own disk.
+
+    Raises ``hub-unreachable`` with the way to undo the admission.
+    """
+    folded = fold(grant.records)
+    known = _lease_of(grant, folded)
+    if grant.hub_kind == "embedded":
+        return known
+    hub = parse_hub(grant.hub_url, home)
+    try:
+        seen = await GitLeaseStore(hub, home).read()
+    except StoreUnavailable as error:
+        raise _hub_unreachable(grant, hub, error.message) from error
+    if seen is None or not _believed(seen, folded):
+        raise _hub_unreachable(grant, hub, "it does not hold the lease of this mesh")
+    return max(seen, known, key=lambda one: one.record.order)
+
+
+def _lease_of(grant: PairingGrant, folded: Folded) -> KnownRecord:
+    try:
+        known = msgspec.json.decode(grant.lease, type=KnownRecord)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _bad_lease(grant, str(error)) from error
+    if not _believed(known, folded):
+        raise _bad_lease(grant, "no member signed it")
+    return known
+
+
+def _believed(known: KnownRecord, folded: Folded) -> bool:
+    def signed(machine: str, data: bytes, signature: bytes) -> bool:
+        member = folded.members.get(machine)
+        return member is not None and verify(member.signing_public, PURPOSE, folded.mesh_id, data, signature)
+
+    return is_authentic(known.record, signed)
+
+
+def _settle(
+    home: Home, identity: MachineIdentity, clock: Clock, grant: PairingGrant, known: KnownRecord, asked: str
+) -> None:
+    """Write what makes this home a member; the registry last, because it decides whether it is one."""
+    write_atomic(home.machine / "lease-state.json", msgspec.json.encode(DurableLease(newest=known)))
+    write_mesh_file(home, MeshFile(grant.hub_url, asked))
+    MachineRegistry.adopt(home.machine, identity, clock, grant.records, grant.mesh_id)
+
+
+def _result(home: Home, identity: MachineIdentity, config: Config, outcome: JoinOutcome) -> t.JoinResult:
+    grant = outcome.grant
+    where = "" if home == Home.default() else f" --home {home.path}"
+    return t.JoinResult(
+        machine_id=identity.machine_id,
+        mesh_id=grant.mesh_id,
+        peer={
+            "machine_id": grant.identity.machine_id,
+            "nickname": grant.nickname,
+            "fingerprint": fingerprint(grant.identity.signing_public),
+            "url": outcome.url,
+        },
+        sas=t.Sas(outcome.sas.digits, list(outcome.sas.emoji), list(outcome.sas.names)),
+        next=f"instar-tui{where}" + (" --daemon" if config.node.witness else ""),
+    )
+
+
+def _hub_unreachable(grant: PairingGrant, hub: Hub, why: str) -> InstarError:
+    return InstarError(
+        "hub-unreachable",
+        f"{grant.nickname} admitted this machine, but the hub {hub.shown} cannot be used from here: {why}",
+        f"make it reachable from this machine (mount, network, git credentials); then remove this machine on "
+        f"{grant.nickname} (`instar machines remove`), move its machine/ folder aside, and join again",
+        status=502,
+    )
+
+
+def _bad_lease(grant: PairingGrant, why: str) -> InstarError:
+    return InstarError(
+        "bad-grant",
+        f"{grant.nickname} admitted this machine, but the lease it sent cannot be trusted: {why}",
+        "remove this machine there (`instar machines remove`), update both, and join again",
+        status=502,
+    )

@@ -1,0 +1,257 @@
+"""``Node``: one machine of the mesh, put together, started and stopped in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import msgspec
+
+from instar_node.api import types as t
+from instar_node.api.forwarding import Forwarding
+from instar_node.api.heartbeat import Heartbeat
+from instar_node.api.holder_api import HolderApi
+from instar_node.api.http_server import ApiServer
+from instar_node.api.local import LocalNodeApi
+from instar_node.api.membership import Membership
+from instar_node.api.news import TailPicture
+from instar_node.api.parts import NodeParts
+from instar_node.api.protocol import NodeApi
+from instar_node.api.roles import Roles
+from instar_node.api.views import Views
+from instar_node.clock import Clock, SystemClock
+from instar_node.config import Config, NodeOptions
+from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.errors import InstarError
+from instar_node.events import Event, EventHub
+from instar_node.mesh.listener import PeerListener, PeerRoutes
+from instar_node.pairing.host import PairingHost
+from instar_node.pairing.session_store import PairingSessionStore
+from instar_node.storage.database import SqliteDatabase
+from instar_node.storage.home import Home
+from instar_node.storage.lock import HomeLock
+from instar_node.wiring.building import build
+from instar_node.wiring.foundation import Foundation, is_unfounded, lay_foundation
+from instar_node.wiring.introduction import Introduction
+from instar_node.wiring.mesh_file import write_mesh_file
+from instar_node.wiring.tail_mending import TailMending
+
+log = logging.getLogger("instar.node")
+
+PASSING_ON_S = 2.0
+"""At most so long does a stopping node try to hand its role on."""
+DRAIN_S = 1.0
+
+
+class Node:
+    """A node on one home. ``open`` it, ``start`` it, and ``stop`` it in any case."""
+
+    def __init__(
+        self,
+        home: Home,
+        foundation: Foundation,
+        parts: NodeParts,
+        closing: AsyncExitStack,
+    ) -> None:
+        self._home = home
+        self._foundation = foundation
+        self._parts = parts
+        self._closing = closing
+        self._started = False
+        base = parts.base
+        self._tail = TailPicture(parts.tail.source, base.mesh, base.lease, base.clock)
+        self._views = Views(parts, self._tail)
+        self._membership = Membership(base, parts.sync, self._unpin_all)
+        self._roles = Roles(parts)
+        holder_api = HolderApi(parts, self._membership, self._views, self._roles)
+        self._pairing = PairingHost(
+            PairingSessionStore(home.machine, base.clock),
+            base.me,
+            base.clock,
+            base.events,
+            members=base.registry,
+            urls=base.urls,
+            admit=self._membership.admit,
+        )
+        self.api: NodeApi = LocalNodeApi(
+            parts,
+            self._views,
+            Forwarding(holder_api, base.mesh, base.lease, base.registry, base.clock),
+            self._membership,
+            self._pairing,
+            self._roles,
+        )
+        self.api_url = ""
+
+    @property
+    def machine_id(self) -> str:
+        """This machine's id."""
+        return self._parts.base.me
+
+    # -- life --------------------------------------------------------------------------------------------
+
+    @classmethod
+    async def open(cls, home: Home, config: Config, options: NodeOptions) -> Node:
+        """Take the home and load what is on it; a fresh home founds a mesh. Nothing is sent yet.
+
+        Raises ``InstarError``: ``already-running`` naming the pid, or what is damaged and the way out.
+        """
+        async with AsyncExitStack() as closing:
+            home.prepare()
+            closing.enter_context(HomeLock(home))
+            clock: Clock = SystemClock()
+            events = EventHub(clock)
+            events.listen(_log_event)
+            foundation = await lay_foundation(home, config, options, clock)
+            database = SqliteDatabase.open(home.database)
+            closing.push_async_callback(database.close)
+            parts = await build(home, config, foundation, database, clock, events)
+            closing.push_async_callback(parts.delivery.agent.close)
+            return cls(home, foundation, parts, closing.pop_all())
+        raise AssertionError("the block above returns or raises")
+
+    async def start(self) -> None:
+        """Begin: reachable by peers first, then in the lease, then at work, then open to people.
+
+        Raises ``InstarError`` when the address is taken or the first lease cannot be written; call ``stop``.
+        """
+        parts, base = self._parts, self._parts.base
+        await self._listen()
+        await self._begin(base.mesh.start(), base.mesh.stop)
+        parts.sync.start()
+        self._at_stop(parts.sync.stop)
+        await self._begin(self._start_lease(), base.lease.stop)
+        parts.delivery.replication.start()
+        self._at_stop(_awaited(parts.delivery.replication.stop))
+        parts.delivery.delivery.start()
+        self._at_stop(parts.delivery.delivery.stop)
+        await self._begin(parts.tail.transport.start(), parts.tail.transport.stop)
+        mending = TailMending(
+            base.lease,
+            parts.delivery.ledger,
+            parts.delivery.conversation,
+            parts.tail.buffer,
+            parts.tail.source,
+        )
+        mending.start()
+        self._at_stop(mending.stop)
+        await self._start_pool()
+        await self._start_people()
+        self._started = True
+
+    async def stop(self, *, hand_off: bool = True) -> None:
+        """Hand the awake role on if that is wanted and possible, finish what is under way, and close.
+
+        Also for a node whose start failed half-way. Takes about 2 s at most beyond what runs.
+        """
+        if hand_off and self._started:
+            try:
+                async with asyncio.timeout(PASSING_ON_S):
+                    await self._pass_on()
+            except TimeoutError:
+                log.warning("the awake role was not passed on within %g s", PASSING_ON_S)
+            except InstarError as error:
+                log.warning("the awake role was not passed on: %s", error.message)
+        self._started = False
+        try:
+            await self._closing.aclose()
+        except Exception:
+            log.exception("the node did not stop cleanly")
+
+    async def _pass_on(self) -> None:
+        base, delivery = self._parts.base, self._parts.delivery.delivery
+        if base.lease.acting_epoch() is None:
+            return
+        embedded = base.lease.hub.kind == "embedded"
+        if not embedded and await self._roles.hand_off_for_shutdown(PASSING_ON_S):
+            return
+        await delivery.pause()
+        await delivery.drain(DRAIN_S)
+        await base.lease.release()
+
+    # -- the steps of a start ----------------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        base, urls = self._parts.base, self._foundation.urls
+        routes = PeerRoutes(self._pairing.handle, base.mesh.handle)
+        listener = PeerListener(
+            urls.host, urls.port, routes, port_is_default=self._foundation.port_is_default
+        )
+        wanted, urls.port = urls.port, await listener.start()
+        self._at_stop(listener.stop)
+        self._at_stop(self._pairing.close)
+        if wanted not in (0, urls.port):
+            base.warnings.append(
+                t.Alert(
+                    "port-moved",
+                    f"port {wanted} is in use, so this node listens on {urls.port}",
+                    "set node.listen in config.toml to have an address of its own",
+                )
+            )
+
+    async def _start_lease(self) -> None:
+        lease = self._parts.base.lease
+        try:
+            found = lease.known is None and await is_unfounded(self._foundation)
+            await lease.start(found=found)
+        except StoreUnavailable as error:
+            raise InstarError(error.code, error.message, status=503) from error
+
+    async def _start_pool(self) -> None:
+        pool = self._parts.pool
+        if pool is not None:
+            await self._begin(pool.host.start(), pool.host.stop)
+            await self._begin(pool.machines.start(), pool.machines.stop)
+            await self._begin(pool.transfers.start(), pool.transfers.stop)
+
+    async def _start_people(self) -> None:
+        parts = self._parts
+        self._membership.start()
+        self._at_stop(self._membership.stop)
+        wanted = self._foundation.wanted_nickname
+        introduction = Introduction(parts.base, parts.sync, self.api, wanted, self._note_nickname)
+        introduction.start()
+        self._at_stop(introduction.stop)
+        heartbeat = Heartbeat(parts, self._views, self._tail)
+        heartbeat.start()
+        self._at_stop(heartbeat.stop)
+        server = ApiServer(self.api, self._home)
+        self._at_stop(server.stop)
+        self.api_url = await server.start()
+
+    async def _begin(self, starting: Awaitable[None], stop: Callable[[], Awaitable[None]]) -> None:
+        """Start a part; it is stopped with the node even when its start fails half-way."""
+        self._at_stop(stop)
+        await starting
+
+    def _at_stop(self, stop: Callable[[], Awaitable[None]]) -> None:
+        self._closing.push_async_callback(stop)
+
+    # -- small ties --------------------------------------------------------------------------------------
+
+    async def _unpin_all(self, machine: str) -> None:
+        pool = self._parts.pool
+        if pool is None:
+            return
+        for placement in pool.pins.placements():
+            if placement.pinned_to == machine:
+                await pool.transfers.unpin(placement.topic)
+
+    def _note_nickname(self) -> None:
+        wanted = self._foundation.wanted_nickname
+        assert wanted is not None
+        write_mesh_file(self._home, msgspec.structs.replace(self._foundation.recorded, nickname=wanted))
+
+
+def _awaited(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
+    async def stop_now() -> None:
+        stop()
+
+    return stop_now
+
+
+def _log_event(event: Event) -> None:
+    if event.text:
+        log.info("%s: %s", event.kind, event.text)

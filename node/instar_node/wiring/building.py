@@ -1,0 +1,204 @@
+"""Building the parts: constructors and callbacks, nothing is started here."""
+
+from __future__ import annotations
+
+from instar_node import PROTOCOL_RANGE, __version__
+from instar_node.api.parts import Base, DeliveryParts, NodeParts, PoolParts, TailParts
+from instar_node.clock import Clock
+from instar_node.config import Config
+from instar_node.contracts import AgentRunner
+from instar_node.coordination.lease_service import LeaseService
+from instar_node.coordination.record import PURPOSE
+from instar_node.delivery.agents.factory import build_agent
+from instar_node.delivery.agents.reaper import RunRecords
+from instar_node.delivery.channels.factory import build_channels
+from instar_node.delivery.conversation import Conversation
+from instar_node.delivery.dispatcher import Delivery
+from instar_node.delivery.ledger import MessageProcessingLedger
+from instar_node.delivery.outbox import FencedOutbox
+from instar_node.delivery.replication import ReplyMarkerTransport
+from instar_node.events import EventHub
+from instar_node.identity.keys import verify
+from instar_node.identity.registry import MachineRegistry
+from instar_node.identity.registry_sync import RegistrySync
+from instar_node.livetail.buffer import LiveTailBuffer
+from instar_node.livetail.http_transport import HttpLiveTailTransport
+from instar_node.livetail.redaction import Redactor
+from instar_node.livetail.source import LiveTailSource
+from instar_node.mesh.mesh import TunnelMesh
+from instar_node.pool.chat_commands import ChatCommands
+from instar_node.pool.machine_pool import MachinePoolRegistry
+from instar_node.pool.nicknames import NicknameCommand, RelocationNicknameSet
+from instar_node.pool.pins import TopicPlacementPinStore
+from instar_node.pool.run_host import RunHost
+from instar_node.pool.session_router import SessionRouter
+from instar_node.pool.transfers import Transfers
+from instar_node.storage.database import SqliteDatabase
+from instar_node.storage.home import Home
+from instar_node.wiring.foundation import Foundation
+from instar_node.wiring.placement_log import LedgerPlacements, WorkInTopics
+
+
+async def build(
+    home: Home,
+    config: Config,
+    foundation: Foundation,
+    database: SqliteDatabase,
+    clock: Clock,
+    events: EventHub,
+) -> NodeParts:
+    """All parts of a node, tied together. What is on disk is loaded; nothing runs yet."""
+    base = _base(home, config, foundation, database, clock, events)
+    sync = RegistrySync(base.mesh, base.registry, base.lease, events, clock)
+    tail = await _tail(base, database)
+    ledger = MessageProcessingLedger(database, base.lease, clock, lambda: _incomplete(base.lease))
+    await ledger.load()
+    replication = ReplyMarkerTransport(
+        base.mesh, base.registry, base.lease, ledger, clock, events.publish, base.lease.on_slow
+    )
+    base.lease.caught_up = lambda machine: _may_succeed(base, replication, machine)
+    base.registry.on_change(base.mesh.refresh)
+    base.registry.on_change(replication.refresh)
+    return _delivery_and_pool(home, base, sync, tail, ledger, replication, database)
+
+
+def _base(
+    home: Home,
+    config: Config,
+    foundation: Foundation,
+    database: SqliteDatabase,
+    clock: Clock,
+    events: EventHub,
+) -> Base:
+    identity, registry = foundation.identity, foundation.registry
+    incarnation = clock.token_hex(8)
+    mesh = TunnelMesh(
+        identity,
+        registry,
+        clock,
+        events,
+        incarnation=incarnation,
+        version=__version__,
+        protocol_range=PROTOCOL_RANGE,
+        own_urls=foundation.urls,
+    )
+    lease = LeaseService(
+        me=identity.machine_id,
+        incarnation=incarnation,
+        settings=config.lease,
+        store=foundation.store,
+        hub=foundation.hub,
+        sign=lambda data: identity.sign(PURPOSE, registry.mesh_id, data),
+        verify=lambda machine, data, signature: signed_by_member(registry, machine, data, signature),
+        members=registry,
+        mesh=mesh,
+        database=database,
+        clock=clock,
+        events=events,
+        durable_path=home.machine / "lease-state.json",
+        eligible=not foundation.witness,
+    )
+    return Base(
+        config,
+        clock,
+        events,
+        identity,
+        registry,
+        mesh,
+        lease,
+        foundation.urls,
+        foundation.witness,
+        list(foundation.warnings),
+    )
+
+
+def signed_by_member(registry: MachineRegistry, machine: str, data: bytes, signature: bytes) -> bool:
+    """Whether a machine that is still a member signed this for the lease of this mesh."""
+    member = registry.get(machine)
+    if member is None or member.removed:
+        return False
+    return verify(member.signing_public, PURPOSE, registry.mesh_id, data, signature)
+
+
+def _incomplete(lease: LeaseService) -> frozenset[str]:
+    return frozenset(lease.known.record.incomplete) if lease.known is not None else frozenset()
+
+
+def _may_succeed(base: Base, replication: ReplyMarkerTransport, machine: str) -> bool:
+    """Whether a machine may stand in the electorate: it has every row, and its version can take over."""
+    info = base.mesh.info(machine)
+    return info is not None and info.compatible and replication.caught_up(machine)
+
+
+async def _tail(base: Base, database: SqliteDatabase) -> TailParts:
+    settings = base.config.livetail
+    buffer = await LiveTailBuffer.open(database, base.clock, settings.max_bytes_per_topic)
+    known = (base.config.channels.webhook.secret,) if base.config.channels.webhook.secret else ()
+    source = LiveTailSource(buffer, base.lease, base.clock, Redactor(lambda: known, settings.redact))
+    transport = HttpLiveTailTransport(source, buffer, base.mesh, base.lease, base.clock, base.events)
+    return TailParts(buffer, source, transport)
+
+
+def _delivery_and_pool(
+    home: Home,
+    base: Base,
+    sync: RegistrySync,
+    tail: TailParts,
+    ledger: MessageProcessingLedger,
+    replication: ReplyMarkerTransport,
+    database: SqliteDatabase,
+) -> NodeParts:
+    config, lease, publish = base.config, base.lease, base.events.publish
+    records = RunRecords(home.machine / "runs.json")
+    records.reap()
+    agent = build_agent(config.agent, records, lambda name: None)
+    channels = build_channels(config.channels)
+    conversation = Conversation(database)
+    outbox = FencedOutbox(ledger, replication, lease, channels, base.clock, publish, lease.poke)
+    pool: PoolParts | None = None
+    runner: AgentRunner = agent
+    if config.pool.enabled:
+        placements = LedgerPlacements(ledger, replication)
+        pool, runner = _pool(base, agent, tail, placements, WorkInTopics(lambda: delivery))
+    delivery = Delivery(
+        ledger,
+        replication,
+        outbox,
+        runner,
+        lease,
+        channels,
+        tail.source,
+        conversation.history,
+        base.clock,
+        publish,
+        config.agent.history,
+    )
+    parts = DeliveryParts(ledger, replication, outbox, conversation, agent, delivery)
+    return NodeParts(base, sync, tail, parts, pool)
+
+
+def _pool(
+    base: Base, agent: AgentRunner, tail: TailParts, placements: LedgerPlacements, work: WorkInTopics
+) -> tuple[PoolParts, AgentRunner]:
+    mesh, lease, clock, events = base.mesh, base.lease, base.clock, base.events
+    pins = TopicPlacementPinStore(placements, lease)
+    machines = MachinePoolRegistry(mesh, base.registry, lease, pins, agent, clock)
+    host = RunHost(agent, mesh, lease, clock, events)
+    settings = base.config.lease
+    router = SessionRouter(
+        host,
+        pins,
+        machines,
+        mesh,
+        lease,
+        clock,
+        events,
+        grant_ttl_us=settings.ttl_ms * 1_000,
+        drift=settings.drift,
+    )
+    nicknames = RelocationNicknameSet(base.registry, base.me)
+    transfers = Transfers(
+        router, pins, machines, nicknames, base.registry, mesh, lease, work, tail.transport, clock, events
+    )
+    runner = ChatCommands(router, NicknameCommand(nicknames), transfers)
+    return PoolParts(pins, host, machines, router, transfers), runner

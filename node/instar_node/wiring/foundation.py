@@ -1,0 +1,116 @@
+"""Opening a home: identity, mesh, hub and database, in the order in which a failure leaves nothing behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from instar_node.api import types as t
+from instar_node.clock import Clock
+from instar_node.config import Config, NodeOptions
+from instar_node.coordination.git_lease_store import GitLeaseStore
+from instar_node.coordination.hub import Hub
+from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.errors import InstarError
+from instar_node.identity.keys import MachineIdentity
+from instar_node.identity.nicknames import nickname_from_host
+from instar_node.identity.registry import MachineRegistry
+from instar_node.storage.home import Home
+from instar_node.wiring.mesh_file import MeshFile, hub_of, read_mesh_file, write_mesh_file
+from instar_node.wiring.own_urls import DEFAULT_LISTEN, OwnUrls
+
+
+@dataclass
+class Foundation:
+    """What was read from the home, or made there at the first start."""
+
+    identity: MachineIdentity
+    registry: MachineRegistry
+    hub: Hub
+    store: GitLeaseStore
+    urls: OwnUrls
+    port_is_default: bool
+    witness: bool
+    wanted_nickname: str | None
+    """A name asked for that was not asked for before."""
+    recorded: MeshFile
+    warnings: list[t.Alert]
+
+
+async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock: Clock) -> Foundation:
+    """Read the home; a fresh one founds a mesh of its own.
+
+    Raises ``InstarError`` naming the damaged file, or what is wrong with the hub; a home whose hub does not
+    serve is not founded.
+    """
+    home.prepare()
+    identity = MachineIdentity.load_or_create(home.machine)
+    registry = MachineRegistry.load(home.machine, identity, clock)
+    recorded = read_mesh_file(home) if registry is not None else None
+    wanted_hub = options.hub or config.hub.url
+    hub, warnings = hub_of(home, recorded, wanted_hub)
+    store = GitLeaseStore(hub, home)
+    listen = options.listen or config.node.listen
+    urls = OwnUrls(config.node.urls, listen)
+    witness = options.witness or config.node.witness
+    nickname = options.nickname or config.node.nickname
+    if registry is None:
+        await _prepare_hub(hub, store, witness)
+        recorded = MeshFile("" if hub.kind == "embedded" else hub.url, nickname)
+        write_mesh_file(home, recorded)
+        name = nickname or nickname_from_host()
+        registry = MachineRegistry.found(home.machine, identity, clock, name, urls(), epoch=1)
+    elif recorded is None:
+        recorded = MeshFile("" if hub.kind == "embedded" else hub.url, nickname)
+        write_mesh_file(home, recorded)
+    own = registry.get(identity.machine_id)
+    fresh_name = bool(nickname) and nickname != recorded.nickname
+    return Foundation(
+        identity=identity,
+        registry=registry,
+        hub=hub,
+        store=store,
+        urls=urls,
+        port_is_default=options.listen is None and config.node.listen == DEFAULT_LISTEN,
+        witness=own.witness if own is not None else witness,
+        wanted_nickname=nickname if fresh_name else None,
+        recorded=recorded,
+        warnings=warnings,
+    )
+
+
+async def _prepare_hub(hub: Hub, store: GitLeaseStore, witness: bool) -> None:
+    """Set up the hub of a new mesh and see that it can keep a lease, before anything of the mesh exists."""
+    if witness:
+        raise InstarError(
+            "witness-alone",
+            "a witness keeps the register for others; it cannot found a mesh",
+            "join one first: `instar join URL --code CODE`",
+            status=400,
+        )
+    await store.create()
+    await store.probe()
+    if hub.kind != "embedded" and await _read(store) is not None:
+        raise InstarError(
+            "hub-of-another-mesh",
+            f"the hub {hub.shown} already keeps the lease of another mesh",
+            "join that mesh (`instar pair` there, `instar join` here), or name a new hub",
+        )
+
+
+async def is_unfounded(foundation: Foundation) -> bool:
+    """Whether the first lease of this mesh was never written.
+
+    Only the founding machine, alone in its registry, can be in that state; and then the register is empty,
+    or, after a crash between writing it and noting that it was written, holds our own first record.
+    """
+    records = foundation.registry.records
+    if len(foundation.registry.active()) > 1 or records[0].machine_id != foundation.identity.machine_id:
+        return False
+    return await _read(foundation.store) is None
+
+
+async def _read(store: GitLeaseStore) -> object | None:
+    try:
+        return await store.read()
+    except StoreUnavailable as error:
+        raise InstarError(error.code, error.message, status=503) from error

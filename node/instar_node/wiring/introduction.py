@@ -1,0 +1,85 @@
+"""After the start: the mesh learns of this machine's new address, and of a new name it was given."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from instar_node.api import types as t
+from instar_node.api.parts import Base
+from instar_node.api.protocol import NodeApi
+from instar_node.errors import InstarError
+from instar_node.identity.registry_sync import RegistrySync
+
+log = logging.getLogger("instar.node")
+
+RETRY_S = 1.0
+FINAL = frozenset({"nickname-taken", "bad-input"})
+"""Refusals of a name that asking again does not change."""
+
+
+class Introduction:
+    """Tries until the awake machine has recorded both; then it is over."""
+
+    def __init__(
+        self,
+        base: Base,
+        sync: RegistrySync,
+        api: NodeApi,
+        nickname: str | None,
+        settled: Callable[[], None],
+    ) -> None:
+        """``nickname`` is one newly asked for, if any; ``settled`` is called when it was taken or refused."""
+        self._base = base
+        self._sync = sync
+        self._api = api
+        self._nickname = nickname
+        self._settled = settled
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to try."""
+        self._task = asyncio.create_task(self._run(), name="introduction")
+
+    async def stop(self) -> None:
+        """Try no more; the next start does."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while not (self._reachable() and await self._introduce()):
+            await self._base.clock.sleep(RETRY_S)
+
+    def _reachable(self) -> bool:
+        lease = self._base.lease
+        if lease.acting_epoch() is not None:
+            return True
+        return lease.holder is not None and self._base.mesh.connected(lease.holder)
+
+    async def _introduce(self) -> bool:
+        """``True`` when there is nothing left to tell."""
+        try:
+            await self._sync.announce_urls(self._base.urls())
+            await self._rename()
+        except InstarError as error:
+            own = self._base.registry.get(self._base.me)
+            if own is not None and own.removed:
+                return True
+            log.info("the mesh does not know this machine's address or name yet: %s", error)
+            return False
+        return True
+
+    async def _rename(self) -> None:
+        if self._nickname is None:
+            return
+        try:
+            await self._api.rename(self._base.me, t.RenameRequest(self._nickname))
+        except InstarError as error:
+            if error.code not in FINAL:
+                raise
+            self._base.events.publish(
+                "alert", f"this machine keeps its name: {error.message}", code=error.code
+            )
+        self._settled()
