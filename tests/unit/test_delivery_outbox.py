@@ -181,6 +181,7 @@ async def test_only_a_person_takes_up_what_is_undecided(machine: Machine) -> Non
     machine.channel.outcomes = [Refused("400")]
     await submit(machine, "k1")
     await until(lambda: [i.state for i in machine.delivery.outbox_items()] == ["undecided"])
+    machine.channel.undecided = "resend"
     assert (await machine.outbox.resume("local:t:k1")).state == "undecided"
     assert machine.channel.receiver.attempts == []
     assert (await machine.outbox.resume("local:t:k1", by_person=True)).state == "committed"

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from instar_node.contracts import LogPosition, PeerError, Placement
-from instar_node.delivery.entries import GENESIS
-from instar_node.delivery.wire import ReplicaAppend, ReplicaBegin, ReplicaMarks
+from instar_node.delivery.entries import GENESIS, Reported, make_entry
+from instar_node.delivery.wire import ReplicaAppend, ReplicaBegin, ReplicaBroken, ReplicaMarks
 from instar_node.errors import InstarError
 from tests.unit.delivery_world import FakeMesh, World, running_world, until
 
@@ -189,6 +189,40 @@ async def test_lag_is_counted_in_entries_and_bytes(world: World) -> None:
     assert not world["a"].transport.caught_up("b")
 
 
+async def test_a_tunnel_that_was_replaced_unnoticed_loses_nothing(world: World) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    world.network.lossy.add(("a", "b"))
+    before = len(world["a"].mesh.sent)
+    task = submit(world, "a", "k1")
+    await until(lambda: len(world["a"].mesh.sent) > before)
+    world.network.lossy.clear()
+    world["a"].mesh.announce("b", True)
+    await task
+    assert world["a"].slow == []
+
+
+async def test_who_lacks_something_acknowledged_is_not_caught_up(world: World) -> None:
+    world.lead("a", 1, "b")
+    world["a"].agent.gate.clear()
+    await level(world, "a", "b", "c")
+    world.network.hold("a", "c")
+    await submit(world, "a", "k1")
+    assert not world["a"].transport.caught_up("c")
+    world.network.release("a", "c")
+    await until(lambda: world["a"].transport.caught_up("c"))
+
+
+async def test_entries_of_a_stream_that_was_not_begun_are_refused(world: World) -> None:
+    world.lead("a", 1)
+    await level(world, "a", "c")
+    head = world["c"].ledger.log.state.head
+    fitting = make_entry(head, 1, "reported", Reported("x"))
+    world["a"].mesh.send("c", ReplicaAppend(1, 99, (fitting,), LogPosition(0, 0)))
+    await until(lambda: any(isinstance(m, ReplicaBroken) for _, m in world["c"].mesh.sent))
+    assert world["c"].ledger.log.state.head == head
+
+
 async def test_a_stale_holders_stream_is_refused_and_counted(world: World) -> None:
     world.lead("a", 1, "b")
     await submit(world, "a", "k1")
@@ -343,4 +377,4 @@ async def test_a_witness_keeps_no_copy(tmp_path: Path) -> None:
         world.lead("a", 1)
         await submit(world, "a", "k1")
         await until(lambda: world.receiver.taken)
-        assert world["w"].ledger.log.state.head == GENESIS
+        assert [message for peer, message in world["a"].mesh.sent if peer == "w"] == []

@@ -174,6 +174,30 @@ async def test_a_lease_that_lapses_and_returns_in_the_same_epoch_loses_nothing(w
     assert (await world["a"].delivery.submit("t", "k1", "k1")).duplicate
 
 
+async def test_an_answer_on_its_way_to_the_disk_when_the_lease_lapsed_is_not_given_again(
+    world: World,
+) -> None:
+    world.lead("a", 1)
+    machine, write, block = world["a"], world["a"].db.write, asyncio.Event()
+    machine.agent.gate.clear()
+    await submit(world, "a", "k1")
+    await until(lambda: machine.agent.requests and not machine.ledger.log.busy)
+
+    async def slow_write(job):  # type: ignore[no-untyped-def]
+        await block.wait()
+        return await write(job)
+
+    machine.db.write = slow_write  # type: ignore[method-assign]
+    machine.agent.gate.set()
+    await until(lambda: machine.ledger.log.busy)
+    machine.authority.lapse()
+    await asyncio.sleep(0)
+    machine.authority.become_holder(1)
+    block.set()
+    await until(lambda: world.receiver.texts == ["a: k1"])
+    assert machine.agent.runs_of("k1") == 1
+
+
 async def test_an_unannounced_lapse_found_by_a_step_does_not_strand_the_message(world: World) -> None:
     world.lead("a", 1, "b")
     await submit(world, "a", "k0")

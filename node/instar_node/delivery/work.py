@@ -83,8 +83,6 @@ class MessageWork:
                 return
             except InstarError as error:
                 if error.code in SETTLED_CODES:
-                    if error.code == "already-replied" and self._is_reserved(key):
-                        continue  # somebody else's answer came in between: it goes out
                     return
                 if error.code in LEASE_CODES:
                     asyncio.get_running_loop().call_soon(self._on_lease_lost)
@@ -110,10 +108,6 @@ class MessageWork:
             await self._outbox.resume(key, by_person=True)
         elif row.rank is Rank.RESERVED:
             await self._outbox.resume(key)
-
-    def _is_reserved(self, key: str) -> bool:
-        row = self._ledger.open_message(key)
-        return row is not None and row.rank is Rank.RESERVED
 
     def _position_of(self, row: MessageRow) -> LogPosition:
         """A position by which this row is in our log."""
