@@ -19,7 +19,6 @@ from instar_node.api.membership import Membership
 from instar_node.api.news import TailPicture
 from instar_node.api.parts import NodeParts
 from instar_node.api.protocol import NodeApi
-from instar_node.api.roles import Roles
 from instar_node.api.views import Views
 from instar_node.clock import Clock, SystemClock
 from instar_node.config import Config, NodeOptions
@@ -42,6 +41,8 @@ log = logging.getLogger("instar.node")
 
 PASSING_ON_S = 2.0
 """At most so long does a stopping node try to hand its role on."""
+LEAVING_S = 4.0
+"""Handing on, and then releasing the lease on a hub that may be slow."""
 DRAIN_S = 1.0
 
 
@@ -64,8 +65,7 @@ class Node:
         self._tail = TailPicture(parts.tail.source, base.mesh, base.lease, base.clock)
         self._views = Views(parts, self._tail)
         self._membership = Membership(base, parts.sync, self._unpin_all)
-        self._roles = Roles(parts)
-        holder_api = HolderApi(parts, self._membership, self._views, self._roles)
+        holder_api = HolderApi(parts, self._membership, self._views)
         self._pairing = PairingHost(
             PairingSessionStore(home.machine, base.clock),
             base.me,
@@ -81,7 +81,6 @@ class Node:
             Forwarding(holder_api, base.mesh, base.lease, base.registry, base.clock),
             self._membership,
             self._pairing,
-            self._roles,
         )
         self.api_url = ""
 
@@ -138,6 +137,9 @@ class Node:
         mending.start()
         self._at_stop(mending.stop)
         await self._start_pool()
+        self._at_stop(parts.handoff.receiver.stop)
+        self._at_stop(parts.handoff.sentinel.stop)
+        self._at_stop(parts.handoff.wakeup.stop)
         await self._start_people()
         self._started = True
 
@@ -148,10 +150,10 @@ class Node:
         """
         if hand_off and self._started:
             try:
-                async with asyncio.timeout(PASSING_ON_S):
+                async with asyncio.timeout(LEAVING_S):
                     await self._pass_on()
             except TimeoutError:
-                log.warning("the awake role was not passed on within %g s", PASSING_ON_S)
+                log.warning("the awake role was not passed on within %g s", LEAVING_S)
             except InstarError as error:
                 log.warning("the awake role was not passed on: %s", error.message)
         self._started = False
@@ -162,14 +164,10 @@ class Node:
 
     async def _pass_on(self) -> None:
         base, delivery = self._parts.base, self._parts.delivery.delivery
-        if base.lease.acting_epoch() is None:
-            return
-        embedded = base.lease.hub.kind == "embedded"
-        if not embedded and await self._roles.hand_off_for_shutdown(PASSING_ON_S):
-            return
-        await delivery.pause()
-        await delivery.drain(DRAIN_S)
-        await base.lease.release()
+        await self._parts.handoff.shutdown.hand_off_for_shutdown(PASSING_ON_S)
+        if base.lease.acting_epoch() is not None:  # the lease stays here: only end the work in good order
+            await delivery.pause()
+            await delivery.drain(DRAIN_S)
 
     # -- the steps of a start ----------------------------------------------------------------------------
 

@@ -7,11 +7,11 @@ import msgspec
 from instar_node.api import types as t
 from instar_node.api.membership import Membership, unknown_machine
 from instar_node.api.parts import NodeParts, PoolParts
-from instar_node.api.roles import Roles
 from instar_node.api.topic_view import describe
 from instar_node.api.views import Views
 from instar_node.delivery.dispatcher import Accepted
 from instar_node.errors import InstarError
+from instar_node.handoff.steps import HandoffOutcome
 from instar_node.pool.transfers import TransferRequest
 
 
@@ -21,9 +21,8 @@ class HolderApi:
     Every method raises ``not-awake`` when this machine may not act, before anything is changed.
     """
 
-    def __init__(self, parts: NodeParts, membership: Membership, views: Views, roles: Roles) -> None:
+    def __init__(self, parts: NodeParts, membership: Membership, views: Views) -> None:
         self._parts = parts
-        self._roles = roles
         self._base = parts.base
         self._delivery = parts.delivery.delivery
         self._membership = membership
@@ -73,7 +72,7 @@ class HolderApi:
 
     async def handoff(self, via: str, body: t.HandoffRequest) -> t.HandoffResult:
         """Make another machine the awake one."""
-        return await self._roles.handoff(body.to)
+        return handoff_result(await self._parts.handoff.sentinel.hand_off(body.to))
 
     async def remove_machine(self, via: str, machine: str) -> t.Ok:
         """Remove a machine for good."""
@@ -84,6 +83,11 @@ class HolderApi:
         if self._parts.pool is None:
             raise pool_disabled()
         return self._parts.pool
+
+
+def handoff_result(outcome: HandoffOutcome) -> t.HandoffResult:
+    """A change of holder as the API tells it."""
+    return msgspec.convert(msgspec.to_builtins(outcome), t.HandoffResult)
 
 
 def placement_view(found: object, answered_by: str, reader: str) -> t.PlacementView:

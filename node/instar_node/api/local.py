@@ -9,10 +9,9 @@ import msgspec
 from instar_node.api import routes
 from instar_node.api import types as t
 from instar_node.api.forwarding import Forwarding
-from instar_node.api.holder_api import placement_view, pool_disabled
+from instar_node.api.holder_api import handoff_result, placement_view, pool_disabled
 from instar_node.api.membership import Membership
 from instar_node.api.parts import NodeParts
-from instar_node.api.roles import Roles
 from instar_node.api.topic_view import describe
 from instar_node.api.views import Views
 from instar_node.errors import InstarError
@@ -32,7 +31,6 @@ class LocalNodeApi:
         forwarding: Forwarding,
         membership: Membership,
         pairing: PairingHost,
-        roles: Roles,
     ) -> None:
         self._parts = parts
         self._base = parts.base
@@ -40,12 +38,11 @@ class LocalNodeApi:
         self._forwarding = forwarding
         self._membership = membership
         self._pairing = pairing
-        self._roles = roles
 
     # -- looking -----------------------------------------------------------------------------------------
 
     async def status(self) -> t.Status:
-        return await self._views.status(self._roles.view())
+        return await self._views.status(await self.handoff_view())
 
     async def health(self) -> t.Health:
         return self._views.health()
@@ -103,14 +100,14 @@ class LocalNodeApi:
 
     async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         self._require_member()
-        return await self._roles.wakeup(body.force, tuple(body.vouch))
+        return handoff_result(await self._parts.handoff.wakeup.wakeup(body.force, tuple(body.vouch)))
 
     async def handoff(self, body: t.HandoffRequest) -> t.HandoffResult:
         self._require_member()
         return await self._forwarding.perform(routes.HANDOFF, body=body)
 
     async def handoff_view(self) -> t.HandoffResult:
-        return self._roles.view()
+        return handoff_result(self._parts.handoff.board.view())
 
     # -- conversation ------------------------------------------------------------------------------------
 

@@ -16,6 +16,11 @@ from instar_node.delivery.ledger import MessageProcessingLedger
 from instar_node.delivery.outbox import FencedOutbox
 from instar_node.delivery.replication import ReplyMarkerTransport
 from instar_node.events import EventHub
+from instar_node.handoff.board import HandoffBoard
+from instar_node.handoff.receiver import HandoffReceiver
+from instar_node.handoff.sentinel import HandoffSentinel
+from instar_node.handoff.shutdown import ShutdownHandoff
+from instar_node.handoff.wakeup import Wakeup
 from instar_node.identity.keys import MachineIdentity
 from instar_node.identity.registry import MachineRegistry
 from instar_node.identity.registry_sync import RegistrySync
@@ -86,6 +91,17 @@ class PoolParts:
 
 
 @dataclass(frozen=True)
+class HandoffParts:
+    """Changes of the awake machine."""
+
+    board: HandoffBoard
+    sentinel: HandoffSentinel
+    receiver: HandoffReceiver
+    wakeup: Wakeup
+    shutdown: ShutdownHandoff
+
+
+@dataclass(frozen=True)
 class NodeParts:
     """Everything. ``pool`` is ``None`` while ``[pool] enabled`` is false."""
 
@@ -94,3 +110,4 @@ class NodeParts:
     tail: TailParts
     delivery: DeliveryParts
     pool: PoolParts | None
+    handoff: HandoffParts

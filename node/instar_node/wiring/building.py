@@ -36,6 +36,7 @@ from instar_node.pool.transfers import Transfers
 from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
 from instar_node.wiring.foundation import Foundation
+from instar_node.wiring.handoffs import build_handoffs
 from instar_node.wiring.placement_log import LedgerPlacements, WorkInTopics
 
 
@@ -174,7 +175,7 @@ def _delivery_and_pool(
         config.agent.history,
     )
     parts = DeliveryParts(ledger, replication, outbox, conversation, agent, delivery)
-    return NodeParts(base, sync, tail, parts, pool)
+    return NodeParts(base, sync, tail, parts, pool, build_handoffs(base, tail, parts, pool))
 
 
 def _pool(
