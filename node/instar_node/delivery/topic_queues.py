@@ -18,9 +18,7 @@ class TopicQueues:
         self._handle = handle
         self._waiting: dict[str, list[tuple[int, str]]] = {}
         self._known: set[str] = set()
-        """Keys that wait."""
-        self._again: set[str] = set()
-        """Keys under way that were put once more: what is asked now may not be what is being done."""
+        """Keys that wait; one under way may wait too, to be looked at once more."""
         self._active: dict[str, str] = {}
         self._workers: dict[str, asyncio.Task[None]] = {}
         self._dropped: set[str] = set()
@@ -29,10 +27,9 @@ class TopicQueues:
         self._idle.set()
 
     def put(self, topic: str, line: int, key: str) -> None:
-        """Queue a message at its place, once; one under way is looked at once more afterwards."""
-        if self._active.get(topic) == key:
-            self._again.add(key)
-        if key in self._known or key in self._again:
+        """Queue a message at its place, once. One under way is looked at once more afterwards: what is asked
+        now may not be what is being done."""
+        if key in self._known:
             return
         self._known.add(key)
         heapq.heappush(self._waiting.setdefault(topic, []), (line, key))
@@ -48,7 +45,6 @@ class TopicQueues:
             queue[:] = [item for item in queue if item[1] != key]
             heapq.heapify(queue)
         self._known.discard(key)
-        self._again.discard(key)
 
     def hold(self) -> None:
         """Begin no further message; what is under way goes on."""
@@ -64,7 +60,6 @@ class TopicQueues:
         """Stop everything at once and forget what waits; held or not stays as it is."""
         self._waiting.clear()
         self._known.clear()
-        self._again.clear()
         for worker in self._workers.values():
             worker.cancel()
         self._workers.clear()
@@ -93,17 +88,13 @@ class TopicQueues:
         try:
             queue = self._waiting[topic]
             while queue and not self._held:
-                line, key = heapq.heappop(queue)
+                _, key = heapq.heappop(queue)
                 self._known.discard(key)
                 self._active[topic] = key
                 await self._handle_one(key)
                 if self._workers.get(topic) is not me:
                     return
                 del self._active[topic]
-                if key in self._again:
-                    self._again.discard(key)
-                    self._known.add(key)
-                    heapq.heappush(queue, (line, key))
         finally:
             if self._workers.get(topic) is me:
                 self._retire(topic)
