@@ -43,9 +43,9 @@ class Narrator:
             )
 
     def _publish_state(self, change: Change) -> None:
-        row = change.after
-        if row.origin is None or (change.before is not None and change.before.rank is row.rank):
+        row, rank = change.after, change.after.rank
+        if row.origin is None or (change.before is not None and change.before.rank is rank):
             return
-        topic, key = row.origin.topic, public_key(row.key)
+        topic, key, state = row.origin.topic, public_key(row.key), rank.name.lower()
         reason = f" ({row.reason})" if row.reason else ""
-        self._publish("message", f"{topic}: {key} {row.state}{reason}", topic=topic, key=key, state=row.state)
+        self._publish("message", f"{topic}: {key} {state}{reason}", topic=topic, key=key, state=state)

@@ -107,9 +107,10 @@ class MessageRow(msgspec.Struct, frozen=True, array_like=True):
     @property
     def rank(self) -> Rank:
         """The state; two different reservations of which neither was committed are undecided."""
-        if self.status.rank is Rank.RESERVED and len(self.live) > 1:
+        rank = self.status.rank
+        if rank is Rank.RESERVED and len(self.reservations) > 1 and len(self.live) > 1:
             return Rank.UNDECIDED
-        return self.status.rank
+        return rank
 
     @property
     def state(self) -> str:
@@ -137,6 +138,8 @@ class MessageRow(msgspec.Struct, frozen=True, array_like=True):
             for reservation in self.reservations:
                 if reservation.digest == self.commit.digest:
                     return reservation
+        if len(self.reservations) == 1 and not self.void:
+            return self.reservations[0]
         return max(self.live, key=lambda r: (r.epoch, r.digest), default=None)
 
     @property
