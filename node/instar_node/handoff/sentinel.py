@@ -27,6 +27,8 @@ from instar_node.handoff.wire_transport import (
 
 log = logging.getLogger("instar.handoff")
 
+STOPPING = "this machine is stopping"
+
 
 class HandoffSentinel:
     """Brings the target level, stops taking messages in, and passes the lease on, in that order.
@@ -59,7 +61,7 @@ class HandoffSentinel:
         self._members = members
         self._clock = clock
         self._times = times
-        self._task: asyncio.Task[HandoffOutcome] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._passing_to: str | None = None
         self._epoch_seen = lease.epoch
         self._changed_at: int | None = None
@@ -90,13 +92,15 @@ class HandoffSentinel:
         if member.witness:
             raise InstarError("witness", f"{member.nickname} is a witness and never awake")
         self._check(member.machine_id, automatic)
-        return await asyncio.shield(self._begin(member.machine_id, self._clock.token_hex(8), times))
+        self._begin(member.machine_id, self._clock.token_hex(8), times)
+        return await self._board.over()
 
     async def stop(self) -> None:
         """End a handoff under way; before the lease is passed on this aborts it."""
-        if self._task is not None:
+        if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+            self._doubt(STOPPING)  # a task cancelled before its first step has not said so itself
 
     # -- whether ----------------------------------------------------------------------------------------
 
@@ -137,29 +141,28 @@ class HandoffSentinel:
 
     # -- how --------------------------------------------------------------------------------------------
 
-    def _begin(self, to: str, session: str, times: HandoffTimes | None) -> asyncio.Task[HandoffOutcome]:
+    def _begin(self, to: str, session: str, times: HandoffTimes | None) -> None:
         self._board.begin("handoff", self._lease.me, to, session)
         work = self._run(to, session, times or self._times)
         self._task = asyncio.create_task(work, name=f"handoff-{session}")
-        return self._task
 
-    async def _run(self, to: str, session: str, times: HandoffTimes) -> HandoffOutcome:
-        before = self._lease.epoch
+    async def _run(self, to: str, session: str, times: HandoffTimes) -> None:
         try:
             await self._carry_out(to, session, times)
         except InstarError as error:
-            return self._doubt(to, before, error.message)
+            self._doubt(error.message)
         except PeerError as error:
-            return self._doubt(to, before, f"{self._members.nickname(to)}: {error.message}")
+            self._doubt(f"{self._members.nickname(to)}: {error.message}")
         except TimeoutError:
-            return self._doubt(to, before, f"it took too long after {self._board.took[-1]}")
+            self._doubt(f"it took too long after {self._board.took[-1]}")
         except asyncio.CancelledError:
-            # Only ``stop`` cancels; whoever waits for the outcome is still to get one.
-            return self._doubt(to, before, "this machine is stopping")
+            self._doubt(STOPPING)
+            raise
         except Exception as error:
             log.exception("handoff %s", session)
-            return self._doubt(to, before, f"{type(error).__name__}: {error}")
-        return self._board.finish("awake")
+            self._doubt(f"{type(error).__name__}: {error}")
+        else:
+            self._board.finish("awake")
 
     async def _carry_out(self, to: str, session: str, times: HandoffTimes) -> None:
         epoch = self._lease.acting_epoch()
@@ -212,14 +215,12 @@ class HandoffSentinel:
             self._step("yielded")
         self._step("committed")
 
-    def _doubt(self, to: str, before: int, reason: str) -> HandoffOutcome:
+    def _doubt(self, reason: str) -> None:
         """Something went wrong: who is awake now decides what to call it."""
-        if self._lease.epoch > before and self._lease.holder == to:
-            return self._board.finish("awake")
-        ending: Literal["aborted", "failed"] = (
-            "aborted" if self._lease.acting_epoch() is not None else "failed"
-        )
-        return self._board.finish(ending, reason)
+        if self._lease.holder == self._board.target:
+            self._board.finish("awake")
+        else:
+            self._board.finish("failed" if self._lease.acting_epoch() is None else "aborted", reason)
 
     async def _resume(self) -> None:
         """Messages are taken in again, or those who wait learn who is awake; whatever came before."""
