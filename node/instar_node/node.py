@@ -250,6 +250,9 @@ def _awaited(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
     return stop_now
 
 
+LOGGED_BY_THEIR_PART = frozenset({"handoff"})
+
+
 def _log_event(event: Event) -> None:
-    if event.text:
+    if event.text and event.kind not in LOGGED_BY_THEIR_PART:
         log.info("%s: %s", event.kind, event.text)

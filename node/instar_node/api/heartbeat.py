@@ -24,6 +24,7 @@ class Heartbeat:
         self._views = views
         self._tail = tail
         self._alerts: dict[str, str] = {}
+        self._seen: dict[str, str] = {}
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -55,8 +56,11 @@ class Heartbeat:
             base.events.publish("pulse", "", epoch=base.lease.epoch, valid_for_ms=left)
 
     def _tell_alerts(self) -> None:
+        """Tell what has been so for two beats: a restart, or a tunnel made anew, alarms nobody."""
         events = self._parts.base.events
-        now = {f"{alert.code}: {alert.message}": alert.code for alert in alerts_of(self._parts)}
+        seen = {f"{alert.code}: {alert.message}": alert.code for alert in alerts_of(self._parts)}
+        now = {text: code for text, code in seen.items() if text in self._seen or text in self._alerts}
+        self._seen = seen
         for text in now.keys() - self._alerts.keys():
             events.publish("alert", text.partition(": ")[2], code=now[text])
         for text in self._alerts.keys() - now.keys():

@@ -38,7 +38,9 @@ def topic_rows(parts: NodeParts, marks: ReadMarks) -> list[t.TopicRow]:
         heads.setdefault(placement.topic, TopicHead(placement.topic))
     queued = parts.delivery.delivery.queued_by_topic()
     running = Counter(
-        row.origin.topic for row in ledger.open_messages() if row.origin and row.rank is Rank.PROCESSING
+        row.origin.topic
+        for row in ledger.log.state.open.values()
+        if row.origin is not None and row.rank is Rank.PROCESSING
     )
     now = parts.base.clock.wall()
     rows = [_row(parts, marks, head, queued[topic], running[topic] > 0, now) for topic, head in heads.items()]

@@ -8,6 +8,7 @@ import sqlite3
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from typing import Literal
 
 import msgspec
@@ -160,7 +161,8 @@ class LiveTailBuffer:
         """The next entries after ``after``, about ``max_bytes`` of text at most (but at least one)."""
         goal = self._head
         if after.seq >= self._recent_after.seq:
-            found = [entry for entry in self._recent if entry.position.seq > after.seq]
+            newer = (entry for entry in self._recent if entry.position.seq > after.seq)
+            found = list(islice(newer, BATCH_ENTRIES))
         else:
             found = await self._database.read(
                 partial(store.entries_after, seq=after.seq, limit=BATCH_ENTRIES)
