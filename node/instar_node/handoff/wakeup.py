@@ -42,6 +42,7 @@ class Wakeup:
         self._members = members
         self._clock = clock
         self._task: asyncio.Task[HandoffOutcome] | None = None
+        self._forcing = False
         self._changed = asyncio.Event()
         self._came_back = False
         lease.on_change(self._changed.set)
@@ -60,14 +61,18 @@ class Wakeup:
         self._check_member()
         if self._lease.acting_epoch() is not None:
             return self._board.already_awake()
-        if self._board.running and self._board.target == self._lease.me and not force:
-            return await self._join()
+        under_way = self._task if self._task is not None and not self._task.done() else None
+        if under_way is not None and not force and not self._forcing:
+            return await _answer(under_way)
+        if self._board.running and not force and self._board.target == self._lease.me:
+            return await self._board.over()
         self._board.require_free()
-        if self._task is not None and not self._task.done():
-            raise InstarError("handoff-running", "this machine is being forced awake already")
+        if under_way is not None:
+            raise InstarError("handoff-running", "this machine is being woken up already")
+        self._forcing = force
         work = self._force(vouch) if force else self._by_the_rules()
         self._task = asyncio.create_task(work, name="wakeup")
-        return await asyncio.shield(self._task)
+        return await _answer(self._task)
 
     async def stop(self) -> None:
         """Wish no more."""
@@ -86,11 +91,6 @@ class Wakeup:
             )
         if member.witness:
             raise InstarError("witness", "a witness keeps the register and is never awake")
-
-    async def _join(self) -> HandoffOutcome:
-        if self._task is not None and not self._task.done():
-            return await asyncio.shield(self._task)
-        return await self._board.over()
 
     # -- by asking, or by the rules ---------------------------------------------------------------------
 
@@ -206,3 +206,13 @@ class Wakeup:
     def _open_force(self, source: str | None, began: int) -> None:
         """Show it on the board only once a person has confirmed; a question is no attempt."""
         self._board.begin("force", source, self._lease.me, self._clock.token_hex(8), began=began)
+
+
+async def _answer(task: asyncio.Task[HandoffOutcome]) -> HandoffOutcome:
+    """What a wakeup comes to; a caller who goes away does not end it."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if task.cancelled():
+            raise InstarError("stopping", "this machine is stopping", status=503) from None
+        raise
