@@ -1,6 +1,8 @@
-"""Joining a mesh from a home on which no node runs: pairing, the hub looked at, then the files written."""
+"""Joining a mesh from a home on which no node runs: pairing, in it a look at the hub, then the files."""
 
 from __future__ import annotations
+
+from functools import partial
 
 import msgspec
 
@@ -55,8 +57,9 @@ async def join_home(home: Home, url: str, code: str, nickname: str | None) -> t.
             clock=clock,
             witness=config.node.witness,
             version=__version__,
+            check_hub=partial(_check_hub, home),
         )
-        known = await _check_hub(home, outcome.grant)
+        known = _lease_of(outcome.grant)
         _settle(home, identity, clock, outcome.grant, known, asked)
     return _result(home, identity, config, outcome)
 
@@ -79,31 +82,29 @@ def _refuse_member(registry: MachineRegistry | None, url: str) -> None:
         )
 
 
-async def _check_hub(home: Home, grant: PairingGrant) -> KnownRecord:
-    """The lease record of the mesh, believed; and the hub read from here, if it is not the holder's own disk.
+async def _check_hub(home: Home, kind: str, url: str) -> None:
+    """See whether this machine can use the hub of the mesh, before it is admitted.
 
-    Raises ``hub-unreachable`` with the way to undo the admission.
+    Raises ``hub-unreachable`` saying what to mend; the other machine keeps nothing of this one.
     """
-    folded = fold(grant.records)
-    known = _lease_of(grant, folded)
-    if grant.hub_kind == "embedded":
-        return known
-    hub = parse_hub(grant.hub_url, home)
+    hub = parse_hub(url, home)
+    store = GitLeaseStore(hub, home)
     try:
-        seen = await GitLeaseStore(hub, home).read()
+        seen = await store.read()
+        await store.probe()
     except StoreUnavailable as error:
-        raise _hub_unreachable(grant, hub, error.message) from error
-    if seen is None or not _believed(seen, folded):
-        raise _hub_unreachable(grant, hub, "it does not hold the lease of this mesh")
-    return max(seen, known, key=lambda one: one.record.order)
+        raise _hub_unreachable(hub, error.message) from error
+    if seen is None:
+        raise _hub_unreachable(hub, "it holds no lease: is it another repository of that name?")
 
 
-def _lease_of(grant: PairingGrant, folded: Folded) -> KnownRecord:
+def _lease_of(grant: PairingGrant) -> KnownRecord:
+    """The lease record that came with the admission, believed. Raises ``bad-grant``."""
     try:
         known = msgspec.json.decode(grant.lease, type=KnownRecord)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise _bad_lease(grant, str(error)) from error
-    if not _believed(known, folded):
+    if not _believed(known, fold(grant.records)):
         raise _bad_lease(grant, "no member signed it")
     return known
 
@@ -142,12 +143,12 @@ def _result(home: Home, identity: MachineIdentity, config: Config, outcome: Join
     )
 
 
-def _hub_unreachable(grant: PairingGrant, hub: Hub, why: str) -> InstarError:
+def _hub_unreachable(hub: Hub, why: str) -> InstarError:
     return InstarError(
         "hub-unreachable",
-        f"{grant.nickname} admitted this machine, but the hub {hub.shown} cannot be used from here: {why}",
-        f"make it reachable from this machine (mount, network, git credentials); then remove this machine on "
-        f"{grant.nickname} (`instar machines remove`), move its machine/ folder aside, and join again",
+        f"the code is right, but the mesh's hub {hub.shown} cannot be used from this machine: {why}",
+        "make it reachable here (mount it, check the network and your git credentials), then `instar pair` "
+        "there again; nothing was registered",
         status=502,
     )
 

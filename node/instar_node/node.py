@@ -74,6 +74,7 @@ class Node:
             members=base.registry,
             urls=base.urls,
             admit=self._membership.admit,
+            hub=None if base.lease.hub.kind == "embedded" else (base.lease.hub.kind, base.lease.hub.url),
         )
         self.api: NodeApi = LocalNodeApi(
             parts,

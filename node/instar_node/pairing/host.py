@@ -29,6 +29,7 @@ from instar_node.pairing.wire import (
     Refusal,
     Start,
     Started,
+    Terms,
     Verdict,
     decode_joiner,
     decode_request,
@@ -50,6 +51,8 @@ class PairingHost:
             ``InstarError`` reaches the joiner; it must leave nothing half-registered.
         members: Who is a member already.
         urls: This machine's addresses for peers, as they are now.
+        hub: Kind and URL of the hub if the joiner has to reach it, else ``None``. Then it is shown to the
+            joiner first, and nothing is admitted until that machine says that it can use it.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class PairingHost:
         members: Members,
         urls: Callable[[], Iterable[str]],
         admit: Callable[[JoinerInfo], Awaitable[PairingGrant]],
+        hub: tuple[str, str] | None = None,
     ) -> None:
         self._store = store
         self._machine_id = machine_id
@@ -70,6 +74,7 @@ class PairingHost:
         self._members = members
         self._urls = urls
         self._admit = admit
+        self._hub = hub
         self._runs: dict[str, Run] = {}
         self._confirming: Run | None = None
         self._starts: deque[int] = deque()
@@ -168,7 +173,7 @@ class PairingHost:
         if verdict.accept:
             run.accepted_there = True
             self._admit_if_agreed(run)
-        elif self._store.current().state == "confirming":
+        elif self._waits_for(run):
             self._store.end("cancelled", "declined on the joining machine")
             self._publish("the join was declined on the joining machine")
         return await self._outcome(run)
@@ -194,7 +199,8 @@ class PairingHost:
             self._publish(f"{joiner.nickname} proved the code: compare the short string", remote=remote)
             self._watch_expiry()
         else:
-            run.accepted_here = run.accepted_there = True
+            run.accepted_here = True
+            run.accepted_there = self._hub is None
             self._admit_if_agreed(run)
         return await self._outcome(run)
 
@@ -246,11 +252,27 @@ class PairingHost:
             sealed = run.keys.seal("host", msgspec.json.encode(grant))
             return 200, msgspec.json.encode(Finished(confirm, sealed))
         session = self._store.current()
-        if session.state == "confirming" and self._confirming is run:
-            return 202, msgspec.json.encode(Finished(confirm))
+        if self._waits_for(run):
+            return 202, msgspec.json.encode(Finished(confirm, terms=self._terms(run)))
         if session.state == "cancelled":
             raise refusals.declined(session.last_refusal or "the join was declined")
         raise refusals.exchange_over()
+
+    def _waits_for(self, run: Run) -> bool:
+        """Whether somebody has still to say yes or no to this exchange."""
+        if run.admission is not None or self._runs.get(run.exchange.session) is not run:
+            return False
+        state = self._store.current().state
+        return (state == "confirming" and self._confirming is run) or (
+            state == "consumed" and run.accepted_here and not run.accepted_there
+        )
+
+    def _terms(self, run: Run) -> bytes:
+        if self._hub is None:
+            return b""
+        assert run.keys is not None
+        kind, url = self._hub
+        return run.keys.seal("terms", msgspec.json.encode(Terms(kind, url, self._confirming is run)))
 
     def _end(self, run: Run, state: State, why: str | None = None) -> None:
         """Move the session on, unless a newer code has taken its place meanwhile."""

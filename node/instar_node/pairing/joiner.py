@@ -27,6 +27,7 @@ from instar_node.pairing.wire import (
     Request,
     Start,
     Started,
+    Terms,
     Verdict,
 )
 from instar_node.pairing.words import normal_code
@@ -63,6 +64,7 @@ async def join(
     version: str = "",
     sas: bool = False,
     confirm: Callable[[ShortString], Awaitable[bool]] | None = None,
+    check_hub: Callable[[str, str], Awaitable[None]] | None = None,
 ) -> JoinOutcome:
     """Join the mesh of the machine at ``url`` as a standby. Nothing is written here.
 
@@ -70,6 +72,8 @@ async def join(
         post: Sends a body to an address and returns status and body; raises ``OSError`` or ``TimeoutError``
             when there is no answer. It must wait as long as an admission may take (a lease swap on the hub).
         sas: Demand that people compare the short string before anything is admitted; needs ``confirm``.
+        check_hub: Looks whether this machine can use a hub (kind, URL), before anything is admitted. Its
+            ``InstarError`` is raised here, after the host was told that this machine does not come.
         confirm: Shows the short string and asks the person. Called if either side demands it; without it,
             a host that does is answered by a refusal that says so.
 
@@ -90,7 +94,7 @@ async def join(
         version=version,
         sas=sas,
     )
-    return await _Join(address + PATH, exchange, info, post, clock, confirm).run(address)
+    return await _Join(address + PATH, exchange, info, post, clock, confirm, check_hub).run(address)
 
 
 class _Join:
@@ -104,6 +108,7 @@ class _Join:
         post: Post,
         clock: Clock,
         confirm: Callable[[ShortString], Awaitable[bool]] | None,
+        check_hub: Callable[[str, str], Awaitable[None]] | None,
     ) -> None:
         self._endpoint = endpoint
         self._exchange = exchange
@@ -111,6 +116,7 @@ class _Join:
         self._post = post
         self._clock = clock
         self._confirm = confirm
+        self._check_hub = check_hub
 
     async def run(self, address: str) -> JoinOutcome:
         me = self._info.identity.machine_id
@@ -120,7 +126,7 @@ class _Join:
             finished = await self._finish(started.session, keys)
             check_confirmation(keys, "host", finished.confirm)
             if not finished.sealed:
-                finished = await self._compare(started.session, keys)
+                finished = await self._agree(started.session, keys, finished.terms)
             grant = _decode(keys.unseal("host", finished.sealed), PairingGrant)
         except WrongGuessError:
             raise _not_authentic() from None
@@ -143,8 +149,21 @@ class _Join:
             raise _not_authentic()  # a host that heard our wish would have waited for two people
         return finished
 
-    async def _compare(self, session: str, keys: Keys) -> Finished:
-        """Ask the person here, tell the host, and wait for the person there."""
+    async def _agree(self, session: str, keys: Keys, sealed_terms: bytes) -> Finished:
+        """See whether the hub can be used from here, ask the person where wanted, and tell the host."""
+        terms = _decode(keys.unseal("terms", sealed_terms), Terms) if sealed_terms else None
+        if terms is not None and self._check_hub is not None:
+            try:
+                await self._check_hub(terms.hub_kind, terms.hub_url)
+            except InstarError:
+                await self._tell(session, keys, accept=False)
+                raise
+        if terms is None or terms.compare:
+            await self._compare(session, keys)
+        return await self._until_admitted(session, keys)
+
+    async def _compare(self, session: str, keys: Keys) -> None:
+        """Ask the person here whether both machines show the same."""
         if self._confirm is None:
             await self._tell(session, keys, accept=False)
             raise InstarError(
@@ -160,6 +179,9 @@ class _Join:
                 "if the strings differed, somebody is between the machines: do not use this network",
                 status=403,
             )
+
+    async def _until_admitted(self, session: str, keys: Keys) -> Finished:
+        """Say yes, and wait for the admission, or for the person there."""
         deadline = self._clock.now() + LIFETIME_US
         while self._clock.now() < deadline:
             verdict = Verdict(session, True, keys.verdict(True))

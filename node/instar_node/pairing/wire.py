@@ -2,7 +2,8 @@
 
 Two requests make a join: ``start`` (a commitment to the joiner's share) and ``finish`` (the share, the proof
 of the code, the joiner's identity sealed). Where people compare the short string, ``verdict`` follows, asked
-again until both have answered. Everything is JSON; bytes are base64.
+again until both have answered; so does one where the mesh has a hub that the joiner must be able to reach.
+Everything is JSON; bytes are base64.
 """
 
 from __future__ import annotations
@@ -62,11 +63,22 @@ class Verdict(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
 class Finished(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Host: the proof that it knows the code too, and the sealed ``PairingGrant``.
 
-    ``sealed`` is empty (status 202) while people compare the short string.
+    ``sealed`` is empty (status 202) while people compare the short string, or while the joiner looks at the
+    sealed ``Terms``; a verdict of the joiner answers both.
     """
 
     confirm: Hash
     sealed: bytes = b""
+    terms: bytes = b""
+
+
+class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a joiner has to be able to use before it is admitted: an admission cannot be undone."""
+
+    hub_kind: str
+    hub_url: str
+    compare: bool
+    """Whether people compare the short string as well."""
 
 
 Request = Start | Finish | Verdict
