@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import Any
 
@@ -89,6 +90,7 @@ class HandoffReceiver:
         """Catch up with the holder's manifest and acknowledge it when ours is the same."""
         self._check_holder(peer, offer.epoch)
         if offer.round == 1:
+            await self._own_end(peer, offer.within_ms / 1_000)
             self.follow(peer, offer.session)
         session = self._require(peer, offer)
         await self._copies.confirm(offer.manifest, offer.within_ms / 1_000)
@@ -96,6 +98,14 @@ class HandoffReceiver:
         self._require(peer, offer)
         session.acked = offer.round
         return HandoffAck(offer.session, offer.round, offer.manifest.digest())
+
+    async def _own_end(self, peer: str, within: float) -> None:
+        """The holder to which we have just handed over may hand back before our own sentinel has seen it end:
+        that is a matter of milliseconds, so it is waited for."""
+        if self._board.running and self._board.target == peer:
+            with contextlib.suppress(TimeoutError):  # then ``follow`` says that it is still running
+                async with asyncio.timeout(within):
+                    await self._board.over()
 
     def _require(self, peer: str, offer: HandoffOffer) -> _Session:
         session = self._session
