@@ -64,6 +64,7 @@ class Node:
         base = parts.base
         self._tail = TailPicture(parts.tail.source, base.mesh, base.lease, base.clock)
         self._views = Views(parts, self._tail)
+        self._heartbeat = Heartbeat(parts, self._views, self._tail)
         self._membership = Membership(base, parts.sync, self._unpin_all)
         holder_api = HolderApi(parts, self._membership, self._views)
         self._pairing = PairingHost(
@@ -213,9 +214,8 @@ class Node:
         introduction = Introduction(parts.base, parts.sync, self.api, wanted, self._note_nickname)
         introduction.start()
         self._at_stop(introduction.stop)
-        heartbeat = Heartbeat(parts, self._views, self._tail)
-        heartbeat.start()
-        self._at_stop(heartbeat.stop)
+        self._heartbeat.start()
+        self._at_stop(self._heartbeat.stop)
         server = ApiServer(self.api, self._home)
         self._at_stop(server.stop)
         self.api_url = await server.start()

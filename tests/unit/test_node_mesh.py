@@ -27,7 +27,7 @@ async def said(node: Node, topic: str, count: int) -> list[tuple[str, str]]:
     return await lines(node, topic)
 
 
-# -- messages -------------------------------------------------------------------------------------------------
+# -- messages ------------------------------------------------------------------------------------------------
 
 
 async def test_a_message_given_to_a_standby_is_answered_once_and_known_to_both(tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ async def test_what_nobody_was_shown_counts_as_unread(tmp_path: Path) -> None:
         assert await unread(mini) == 0
 
 
-# -- one hop --------------------------------------------------------------------------------------------------
+# -- one hop -------------------------------------------------------------------------------------------------
 
 
 async def ask(sender: Node, receiver: Node, method: str, **arguments: Any) -> ApiAnswer:
@@ -157,7 +157,7 @@ async def test_an_unreachable_holder_is_a_502_that_names_it(tmp_path: Path) -> N
         assert "holder-unreachable" in alerts
 
 
-# -- the same picture on both ---------------------------------------------------------------------------------
+# -- the same picture on both --------------------------------------------------------------------------------
 
 
 async def test_both_machines_tell_the_same_of_roles_lease_and_topics(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ async def test_a_standby_hears_of_what_happens_through_its_own_events(tmp_path: 
         listening.cancel()
 
 
-# -- roles ----------------------------------------------------------------------------------------------------
+# -- roles ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("hub", [True, False])
@@ -280,7 +280,7 @@ async def _start(home: Any) -> Node:
     return node
 
 
-# -- membership -----------------------------------------------------------------------------------------------
+# -- membership ----------------------------------------------------------------------------------------------
 
 
 async def test_a_code_is_minted_only_where_it_works_and_the_refusal_names_that_machine(

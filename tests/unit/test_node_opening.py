@@ -20,13 +20,17 @@ ANY_PORT = NodeOptions(listen="127.0.0.1:0")
 
 async def refusal_of(home: Home, options: NodeOptions = ANY_PORT) -> InstarError:
     """Why a node on this home does not run; the home is free again afterwards."""
-    node: Node | None = None
     with pytest.raises(InstarError) as refused:
-        node = await Node.open(home, load_config(home.config), options)
-        await node.start()
-    if node is not None:
-        await node.stop()
+        await _open_and_start(home, options)
     return refused.value
+
+
+async def _open_and_start(home: Home, options: NodeOptions) -> None:
+    node = await Node.open(home, load_config(home.config), options)
+    try:
+        await node.start()
+    finally:
+        await node.stop()
 
 
 async def test_a_fresh_home_founds_a_mesh_and_is_awake_at_epoch_1(tmp_path: Path) -> None:
