@@ -203,6 +203,7 @@ class Provenance(msgspec.Struct, frozen=True):
     machine: str
     epoch: int
     previous_machine: str | None
+    """Where the topic's last answer was made; the agent is told when that was another machine."""
     complete: bool
 
 
@@ -213,6 +214,8 @@ class RunResult(msgspec.Struct, frozen=True):
     outcome: str
     replies: tuple[str, ...] = ()
     error: str = ""
+    machine: str = ""
+    """Where the agent ran; empty for the machine that asked."""
 
 
 class AgentRunner(Protocol):

@@ -12,11 +12,12 @@ import textwrap
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from instar_node.config import AgentSettings
 from instar_node.contracts import HistoryItem, Provenance, RunRequest, RunResult
-from instar_node.delivery.agents.command import CommandAgent
+from instar_node.delivery.agents.command import CommandAgent, encode_input
 from instar_node.delivery.agents.process_identity import identity
 from instar_node.delivery.agents.reaper import RunRecords
 from instar_node.errors import InstarError
@@ -76,6 +77,12 @@ async def test_the_agent_reads_one_json_object_and_its_stdout_is_the_reply(tmp_p
         "history": [{"role": "user", "text": "before", "at": "2025-12-31T23:59:59.000Z"}],
         "provenance": {"machine": "m1", "epoch": 7, "previous_machine": "m0", "complete": True},
     }
+
+
+def test_a_machine_that_goes_on_itself_is_told_of_no_other() -> None:
+    same = msgspec.structs.replace(request(), provenance=Provenance("m1", 7, "m1", True))
+    assert json.loads(encode_input(same))["provenance"]["previous_machine"] is None
+    assert json.loads(encode_input(request()))["provenance"]["previous_machine"] == "m0"
 
 
 async def test_inner_lines_are_kept_and_only_the_last_line_end_goes(tmp_path: Path) -> None:
@@ -243,7 +250,7 @@ import asyncio, sys
 from pathlib import Path
 from instar_node.config import AgentSettings
 from instar_node.contracts import Provenance, RunRequest
-from instar_node.delivery.agents.command import CommandAgent
+from instar_node.delivery.agents.command import CommandAgent, encode_input
 from instar_node.delivery.agents.reaper import RunRecords
 settings = AgentSettings(kind="command", command=(sys.executable, sys.argv[1]))
 runner = CommandAgent(settings, RunRecords(Path(sys.argv[2])), lambda name: None)

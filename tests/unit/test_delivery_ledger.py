@@ -105,7 +105,7 @@ class LedgerMachine(RuleBasedStateMachine):
             "abandon": lambda tx: steps.abandon(tx, epoch, key, grant, "why"),
             "hold": lambda tx: steps.hold(tx, epoch, key, "why"),
             "reject": lambda tx: steps.reject(tx, epoch, key, "why"),
-            "take_over": lambda tx: steps.take_over(tx, epoch, key, "a"),
+            "take_over": lambda tx: steps.take_over(tx, epoch, key),
             "advance": lambda tx: steps.advance_cursor(tx, epoch, key),
         }[kind]
         self.apply(step)

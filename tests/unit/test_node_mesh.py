@@ -219,6 +219,20 @@ async def test_a_placement_is_read_by_whoever_asks(tmp_path: Path) -> None:
         assert unpinned.is_this_machine == (unpinned.owner == mini.machine_id)
 
 
+async def test_an_answer_names_the_machine_on_which_it_was_made_also_after_a_handoff(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        await desk.api.transfer(t.TransferRequest("work", "mini"))
+        await desk.api.send(t.SendRequest("work", "one"))
+        await said(desk, "work", 2)
+        await mini.api.wakeup(t.WakeupRequest())
+        await desk.api.transfer(t.TransferRequest("home", "desk"))
+        await mini.api.send(t.SendRequest("home", "two"))
+        await said(mini, "home", 2)
+        for node in (desk, mini):
+            made = [(await node.api.messages(topic)).messages[1].machine for topic in ("work", "home")]
+            assert made == ["mini", "desk"]
+
+
 async def test_a_standby_hears_of_what_happens_through_its_own_events(tmp_path: Path) -> None:
     async with pair(tmp_path) as (desk, mini):
         kinds: set[str] = set()

@@ -31,14 +31,16 @@ async def begun(machine: Machine, key: str = "k1") -> None:
 
 
 async def test_a_new_topic_runs_on_the_holder_and_is_placed_once(world: World) -> None:
-    assert await world.desk.router.run(request()) == RunResult("ok", ("desk says hello",))
-    assert await world.desk.router.run(request("k2")) == RunResult("ok", ("desk says hello",))
+    assert await world.desk.router.run(request()) == RunResult("ok", ("desk says hello",), machine="m-desk")
+    assert await world.desk.router.run(request("k2")) == RunResult(
+        "ok", ("desk says hello",), machine="m-desk"
+    )
     assert world.log.writes == [Placement("42", DESK, 1, 1, "placed")]
 
 
 async def test_a_pinned_topic_runs_on_its_machine_which_is_named_in_the_provenance(world: World) -> None:
     world.pin("42", MINI)
-    assert await world.desk.router.run(request()) == RunResult("ok", ("mini says hello",))
+    assert await world.desk.router.run(request()) == RunResult("ok", ("mini says hello",), machine="m-mini")
     assert keys(world.desk) == []
     assert world.mini.runner.requests[0].provenance.machine == MINI
 
@@ -51,7 +53,7 @@ async def test_a_long_run_elsewhere_is_kept_alive_past_its_grant(world: World) -
     await asyncio.sleep(0.5)  # more than three grants
     assert list(world.desk.router.running("42")) == ["k1"]
     world.mini.runner.finish("k1", RunResult("ok", ("done",)))
-    assert await task == RunResult("ok", ("done",))
+    assert await task == RunResult("ok", ("done",), machine="m-mini")
     assert keys(world.mini) == ["k1"]
 
 
@@ -81,7 +83,9 @@ async def test_a_repeated_order_is_answered_with_the_run_under_way(world: World)
 async def test_a_repeated_order_after_the_end_is_answered_with_the_result(world: World) -> None:
     world.pin("42", MINI)
     assert (await world.desk.router.run(request())).outcome == "ok"
-    assert await world.desk.router.run(request(n=2)) == RunResult("ok", ("mini says hello",))
+    assert await world.desk.router.run(request(n=2)) == RunResult(
+        "ok", ("mini says hello",), machine="m-mini"
+    )
     assert keys(world.mini) == ["k1"]
 
 
@@ -92,7 +96,7 @@ async def test_the_machine_of_a_placed_topic_dies_and_another_runs_it_after_the_
     await begun(world.mini)
     cut_at = world.desk.clock.now()
     world.net.isolate(MINI)
-    assert await task == RunResult("ok", ("desk says hello",))
+    assert await task == RunResult("ok", ("desk says hello",), machine="m-desk")
     assert world.desk.clock.now() - cut_at >= 150_000, "not before mini has surely stopped"
     assert not list(world.mini.runner.running()), "its grant was not renewed"
     assert world.log.rows["42"] == Placement("42", DESK, 1, 2, "placed")
@@ -120,7 +124,7 @@ async def test_a_short_cut_does_not_disturb_a_run(world: World) -> None:
     world.net.mend(DESK, MINI)
     await asyncio.sleep(0.3)
     world.mini.runner.finish("k1", RunResult("ok", ("done",)))
-    assert await task == RunResult("ok", ("done",))
+    assert await task == RunResult("ok", ("done",), machine="m-mini")
     assert keys(world.mini) == ["k1"]
 
 
@@ -133,7 +137,7 @@ async def test_a_result_that_could_not_be_brought_is_brought_when_the_link_is_ba
     world.mini.runner.finish("k1", RunResult("ok", ("done",)))
     await asyncio.sleep(0.02)
     world.net.mend(DESK, MINI)
-    assert await task == RunResult("ok", ("done",))
+    assert await task == RunResult("ok", ("done",), machine="m-mini")
     assert keys(world.mini) == ["k1"]
 
 
@@ -146,7 +150,7 @@ async def test_a_machine_that_restarted_is_told_again(world: World) -> None:
     assert hosted.task is not None
     hosted.task.cancel()
     world.mini.runner.auto = True
-    assert await task == RunResult("ok", ("mini says hello",))
+    assert await task == RunResult("ok", ("mini says hello",), machine="m-mini")
     assert keys(world.mini) == ["k1", "k1"]
 
 
@@ -163,7 +167,7 @@ async def test_a_run_that_is_still_dying_is_waited_for_before_it_begins_anew(wor
     await asyncio.sleep(0.02)
     assert keys(world.mini) == ["k1"]
     world.mini.runner.finish("k1", RunResult("cancelled"))
-    assert await task == RunResult("ok", ("mini says hello",))
+    assert await task == RunResult("ok", ("mini says hello",), machine="m-mini")
     assert keys(world.mini) == ["k1", "k1"]
 
 
@@ -177,7 +181,7 @@ async def test_a_result_that_was_refused_for_good_is_not_brought_again(world: Wo
     await asyncio.sleep(0.6)
     assert world.net.log.count((MINI, DESK, "pool.done")) == 1
     world.laptop.runner.finish("k1", RunResult("ok", ("right",)))
-    assert await task == RunResult("ok", ("right",))
+    assert await task == RunResult("ok", ("right",), machine="m-laptop")
 
 
 async def test_a_pin_to_a_machine_that_is_away_makes_the_message_wait(world: World) -> None:
@@ -188,7 +192,7 @@ async def test_a_pin_to_a_machine_that_is_away_makes_the_message_wait(world: Wor
     assert list(world.desk.router.running("17")) == []
     assert not task.done()
     world.net.rejoin(LAPTOP)
-    assert await task == RunResult("ok", ("laptop says hello",))
+    assert await task == RunResult("ok", ("laptop says hello",), machine="m-laptop")
 
 
 async def test_a_message_that_waits_for_its_machine_can_be_cancelled(world: World) -> None:
@@ -232,7 +236,7 @@ async def test_the_next_holder_takes_over_a_run_that_still_lives(world: World) -
     new = asyncio.create_task(world.mini.router.run(request(epoch=2)))
     await asyncio.sleep(0.3)  # the first grant would have lapsed by now
     world.laptop.runner.finish("k1", RunResult("ok", ("done",)))
-    assert await new == RunResult("ok", ("done",))
+    assert await new == RunResult("ok", ("done",), machine="m-laptop")
     assert keys(world.laptop) == ["k1"]
 
 
@@ -246,7 +250,7 @@ async def test_an_owner_that_becomes_the_holder_takes_over_its_own_run(world: Wo
     new = asyncio.create_task(world.mini.router.run(request(epoch=2)))
     await asyncio.sleep(0.02)
     world.mini.runner.finish("k1", RunResult("ok", ("done",)))
-    assert await new == RunResult("ok", ("done",))
+    assert await new == RunResult("ok", ("done",), machine="m-mini")
     assert keys(world.mini) == ["k1"]
 
 
@@ -267,7 +271,7 @@ async def test_an_owner_that_has_not_heard_of_the_lease_yet_is_asked_again(world
     task = asyncio.create_task(world.mini.router.run(request(epoch=2)))
     await asyncio.sleep(0.02)
     world.lease(MINI, 2, world.laptop)
-    assert await task == RunResult("ok", ("laptop says hello",))
+    assert await task == RunResult("ok", ("laptop says hello",), machine="m-laptop")
 
 
 @pytest.mark.parametrize(
@@ -287,7 +291,7 @@ async def test_a_result_of_an_older_grant_is_refused(world: World, stale: RunDon
         await world.mini.mesh.request(DESK, stale, RunDoneTaken, within=1, lane=Lane.NORMAL)
     assert caught.value.code == "stale-grant"
     world.mini.runner.finish("k1", RunResult("ok", ("right",)))
-    assert await task == RunResult("ok", ("right",))
+    assert await task == RunResult("ok", ("right",), machine="m-mini")
 
 
 async def test_a_result_of_a_machine_that_was_not_asked_is_refused(world: World) -> None:
@@ -299,7 +303,7 @@ async def test_a_result_of_a_machine_that_was_not_asked_is_refused(world: World)
     with pytest.raises(PeerError, match="has ended"):
         await world.laptop.mesh.request(DESK, forged, RunDoneTaken, within=1)
     world.mini.runner.finish("k1", RunResult("ok", ("right",)))
-    assert await task == RunResult("ok", ("right",))
+    assert await task == RunResult("ok", ("right",), machine="m-mini")
 
 
 async def test_a_result_after_the_topic_moved_is_refused(world: World) -> None:

@@ -50,7 +50,9 @@ async def test_a_topic_moves_step_by_step_and_its_next_message_runs_there(world:
     assert steps(world) == ["drained", "tail_synced", "moved"]
     assert world.desk.tail.asked == [MINI]
     assert world.log.rows["42"] == Placement("42", MINI, 1, 2, "pinned", MINI)
-    assert await world.desk.router.run(request("k2")) == RunResult("ok", ("mini says hello",))
+    assert await world.desk.router.run(request("k2")) == RunResult(
+        "ok", ("mini says hello",), machine="m-mini"
+    )
 
 
 async def test_a_tail_that_is_behind_is_told_and_does_not_hold_the_move_up(world: World) -> None:
@@ -86,7 +88,9 @@ async def test_running_work_is_asked_about_then_stopped_and_run_anew_there(world
         world.desk.transfers.transfer(TransferRequest("42", "mini", error.extra["confirm"]))
     )
     assert await running == RunResult("cancelled")
-    assert await world.desk.router.run(request(n=2)) == RunResult("ok", ("mini says hello",))
+    assert await world.desk.router.run(request(n=2)) == RunResult(
+        "ok", ("mini says hello",), machine="m-mini"
+    )
     assert (await moved).outcome == "moved"
 
 
@@ -100,7 +104,7 @@ async def test_a_run_that_ends_in_a_moment_is_not_asked_about(
     moving = asyncio.create_task(world.desk.transfers.transfer(TransferRequest("42", "mini")))
     await asyncio.sleep(0.02)
     world.desk.runner.finish("k1", RunResult("ok", ("done",)))
-    assert await running == RunResult("ok", ("done",))
+    assert await running == RunResult("ok", ("done",), machine="m-desk")
     assert (await moving).outcome == "moved"
 
 
@@ -127,7 +131,7 @@ async def test_nothing_begins_while_a_topic_moves(world: World) -> None:
     assert not world.desk.runner.requests
     gate.set()
     assert (await moving).outcome == "moved"
-    assert await message == RunResult("ok", ("mini says hello",))
+    assert await message == RunResult("ok", ("mini says hello",), machine="m-mini")
     assert world.desk.transfers.moving_to("42") is None
 
 
@@ -227,7 +231,7 @@ async def test_unpinning_a_topic_that_waits_sets_its_messages_free(world: World)
     waiting = asyncio.create_task(world.desk.router.run(request()))
     await eventually(lambda: world.desk.router.waiting("42") == 1)
     await world.desk.transfers.unpin("42")
-    assert await waiting == RunResult("ok", ("desk says hello",))
+    assert await waiting == RunResult("ok", ("desk says hello",), machine="m-desk")
 
 
 # -- from inside the conversation -------------------------------------------------------------------------

@@ -87,6 +87,6 @@ def agent_line(row: MessageRow, part: int) -> Line | None:
         reply_id(row.key, part),
         public_key(row.key),
         row.commit.epoch,
-        row.commit.machine,
+        row.reservation.machine,
         None,
     )

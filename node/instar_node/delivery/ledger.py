@@ -108,19 +108,19 @@ class MessageProcessingLedger:
         return await self._step(lambda tx, epoch: steps.abandon(tx, epoch, key, grant, reason), grant.epoch)
 
     async def reserve(
-        self, key: str, grant: Grant, replies: tuple[str, ...]
+        self, key: str, grant: Grant, replies: tuple[str, ...], machine: str = ""
     ) -> tuple[MessageRow, LogPosition]:
-        """Fix the whole answer; it may be sent once the returned position is replicated."""
-        me = self._authority.me
+        """Fix the whole answer, made on ``machine`` (empty: here); it may be sent once the returned position
+        is replicated."""
+        where = machine or self._authority.me
         return await self._step(
-            lambda tx, epoch: (steps.reserve(tx, epoch, key, grant, replies, me), tx.head.position),
+            lambda tx, epoch: (steps.reserve(tx, epoch, key, grant, replies, where), tx.head.position),
             grant.epoch,
         )
 
     async def take_over(self, key: str) -> tuple[MessageRow, LogPosition]:
         """Put an answer reserved in an older epoch under ours."""
-        me = self._authority.me
-        return await self._step(lambda tx, epoch: (steps.take_over(tx, epoch, key, me), tx.head.position))
+        return await self._step(lambda tx, epoch: (steps.take_over(tx, epoch, key), tx.head.position))
 
     async def delivered(self, key: str, part: int, channel: str, epoch: int) -> MessageRow:
         """A channel confirmed one part. A fact: see ``commit``."""

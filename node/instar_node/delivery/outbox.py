@@ -98,13 +98,15 @@ class FencedOutbox:
         """By key: why a reserved answer is not out yet."""
         self.refusals: dict[str, int] = {refusal.value: 0 for refusal in Refusal}
 
-    async def answer(self, key: str, grant: Grant, replies: tuple[str, ...]) -> MessageRow:
-        """Reserve an answer and deliver it. Returns the row as it then is (``committed`` or ``undecided``).
+    async def answer(self, key: str, grant: Grant, replies: tuple[str, ...], machine: str = "") -> MessageRow:
+        """Reserve an answer, made on ``machine`` (empty: here), and deliver it.
+
+        Returns the row as it then is (``committed`` or ``undecided``).
 
         Raises ``InstarError``: ``stale-grant`` or ``already-replied`` when somebody else answered,
         ``lease-lost`` or ``not-awake`` when this machine no longer may (the next holder goes on from there).
         """
-        _, position = await self._ledger.reserve(key, grant, replies)
+        _, position = await self._ledger.reserve(key, grant, replies, machine)
         return await self._deliver(key, position, in_doubt=False)
 
     async def resume(self, key: str, by_person: bool = False) -> MessageRow:

@@ -72,7 +72,7 @@ class Grant(msgspec.Struct, frozen=True, order=True, array_like=True):
 
 
 class Reservation(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """All parts of one answer, fixed before the first is sent."""
+    """All parts of one answer, fixed before the first is sent. ``machine`` is where it was made."""
 
     digest: str
     epoch: int

@@ -55,7 +55,7 @@ class Runs:
             grant = self._ledger.begin(row)
             result = await self._attempt(row, grant)
             if result.outcome == "ok":
-                await self._outbox.answer(row.key, grant, result.replies)
+                await self._outbox.answer(row.key, grant, result.replies, result.machine)
                 return
             if result.outcome == "waiting":
                 await self._ledger.wait_for_person(row.key, grant)
@@ -98,7 +98,7 @@ class Runs:
         provenance = Provenance(
             me,
             grant.epoch,
-            answered_by if answered_by not in ("", me) else None,
+            answered_by or None,
             complete=not self._ledger.incomplete,
         )
         return RunRequest(

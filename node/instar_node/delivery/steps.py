@@ -107,14 +107,14 @@ def reserve(
     return _append(tx, epoch, "reserved", part)
 
 
-def take_over(tx: Transaction, epoch: int, key: str, machine: str) -> MessageRow:
+def take_over(tx: Transaction, epoch: int, key: str) -> MessageRow:
     """Put an answer that an older epoch reserved under ours, unchanged."""
     row = _known(tx, key)
     if row.rank not in (Rank.RESERVED, Rank.UNDECIDED) or row.reservation is None:
         raise _already(row)
     if row.reservation.epoch >= epoch:
         return row
-    ours = Reservation(row.reservation.digest, epoch, machine, row.reservation.replies)
+    ours = msgspec.structs.replace(row.reservation, epoch=epoch)
     return _append(tx, epoch, "reserved", MessageRow(key, reservations=(ours,)))
 
 

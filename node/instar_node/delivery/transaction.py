@@ -202,9 +202,8 @@ class Transaction:
             if replies and (before is None or before.commit != commit):
                 last = commit.seq + len(replies) - 1
                 text = replies[-1][:PREVIEW]
-                self._raise_head(
-                    TopicHead(after.origin.topic, last, "agent", text, commit.at, commit.machine)
-                )
+                made_on = after.reservation.machine
+                self._raise_head(TopicHead(after.origin.topic, last, "agent", text, commit.at, made_on))
 
     def _raise_head(self, line: TopicHead) -> None:
         known = self.topics.get(line.topic) or self._state.topics.get(line.topic)

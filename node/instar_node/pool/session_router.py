@@ -218,7 +218,7 @@ class SessionRouter:
         if current is not None and ownership(current) != ownership(placement):
             log.warning("result of %s refused: topic %s has moved", request.key, request.topic)
             return RunResult("cancelled")
-        return result
+        return msgspec.structs.replace(result, machine=owner) if result.outcome == "ok" else result
 
     async def _run_there(self, dispatch: _Dispatch, owner: str, order: RunOrder) -> RunResult | None:
         """Keep a run on another machine alive until it ends; ``None`` when the machine was lost.

@@ -50,7 +50,10 @@ class AgentInput(msgspec.Struct, frozen=True):
 def encode_input(request: RunRequest) -> bytes:
     """What the agent reads on stdin for this request."""
     question = _Question(request.key, request.text, request.sender, request.at)
-    return msgspec.json.encode(AgentInput(request.topic, question, request.history, request.provenance))
+    provenance = request.provenance
+    if provenance.previous_machine == provenance.machine:
+        provenance = msgspec.structs.replace(provenance, previous_machine=None)
+    return msgspec.json.encode(AgentInput(request.topic, question, request.history, provenance))
 
 
 class _Run:
