@@ -42,6 +42,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.entries: list[bytes] = []
+        self.under_way: list[bytes] = []
+        """Writes that ``settle`` waits for."""
         self._listeners: list[Callable[[Any], None]] = []
 
     @property
@@ -59,6 +61,8 @@ class Ledger:
 
     async def settle(self) -> None:
         await asyncio.sleep(0)
+        self.append(*self.under_way)
+        self.under_way.clear()
 
     async def greatest_common(self, theirs: tuple[Mark, ...]) -> Mark:
         held = [mark for mark in theirs if mark.seq <= len(self.entries) and mark == self._mark(mark.seq)]
@@ -174,6 +178,7 @@ class Lease(FakeAuthority):
         self.calls: list[str] = []
         self.trouble: dict[str, Exception] = {}
         self.hang: set[str] = set()
+        self.cut_short: list[str] = []
         self.contend_in_us: int | None = 0
         self.may_take = asyncio.Event()
 
@@ -220,7 +225,11 @@ class Lease(FakeAuthority):
         self.calls.append(what)
         await asyncio.sleep(0)
         if what in self.hang:
-            await asyncio.Event().wait()
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.cut_short.append(what)
+                raise
         if what in self.trouble:
             raise self.trouble[what]
 

@@ -176,6 +176,27 @@ async def test_what_happens_during_the_drain_must_reach_the_standby_too(world: W
     stays_awake(world)
 
 
+async def test_a_write_under_way_when_the_drain_ends_must_reach_the_standby_too(world: World) -> None:
+    world.office.at("ingress_fenced", lambda: world.office.ledger.under_way.append(b"late"))
+    outcome = await world.office.sentinel.hand_off("mini")
+    assert (outcome.outcome, world.office.steps()[-1]) == ("aborted", "drained")
+
+
+async def test_the_lease_is_not_given_up_towards_a_machine_that_has_gone(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer = world.office.wire.offer
+
+    async def gone_after_the_second(*args: Any) -> None:
+        await offer(*args)
+        if args[3] == 2:
+            world.net.cut("m-office", "m-mini")
+
+    monkeypatch.setattr(world.office.wire, "offer", gone_after_the_second)
+    assert (await world.office.sentinel.hand_off("mini")).outcome == "aborted"
+    stays_awake(world)
+
+
 @pytest.mark.parametrize("step", BEFORE_THE_END)
 async def test_a_link_cut_at_any_step_before_the_end_aborts_on_both_sides(world: World, step: str) -> None:
     world.office.at(step, lambda: world.net.cut("m-office", "m-mini"))
@@ -270,6 +291,16 @@ async def test_a_pass_that_never_returns_is_not_waited_for_for_ever(world: World
     outcome = await world.office.sentinel.hand_off("mini")
     assert outcome.outcome == "failed"
     assert world.office.steps()[-1] == "yielded"
+    assert world.office.lease.cut_short == [], "what the lease has begun it brings to its end"
+
+
+async def test_a_target_seen_awake_is_success_whatever_else_went_wrong(world: World) -> None:
+    async def late(machine: str, within: float) -> int:
+        world.award(machine)
+        raise InstarError("handoff-failed", "the successor has not taken the lease yet")
+
+    world.office.lease.pass_to = late  # type: ignore[method-assign]
+    assert (await world.office.sentinel.hand_off("mini")).outcome == "awake"
 
 
 async def test_only_the_target_s_own_epoch_counts_as_success(world: World) -> None:
@@ -355,6 +386,10 @@ async def test_only_the_holder_of_the_highest_epoch_is_believed(world: World) ->
 
 async def test_the_second_round_counts_only_after_the_first_of_the_same_handoff(world: World) -> None:
     assert await offered(world, world.office, round=2) == "unknown-session"
+    world.mini.tail.lines[0] = "differs"
+    assert await offered(world, world.office) == "copy-differs"
+    world.mini.tail.lines[0] = "hello"
+    assert await offered(world, world.office, round=2) == "unknown-session"
     assert await offered(world, world.office) == "acked"
     assert await offered(world, world.office, round=2, session="session-2") == "unknown-session"
     assert await offered(world, world.office, round=2) == "acked"
@@ -369,6 +404,25 @@ async def test_a_machine_that_learns_of_a_newer_holder_while_it_compares_acknowl
     world.mini.lease.set("m-nas", 8, valid=False)
     world.mini.ledger.append(b"three")
     assert await offering == "stale-epoch"
+
+
+async def test_a_holder_that_restarted_begins_anew(world: World) -> None:
+    assert await offered(world, world.office) == "acked"
+    assert (await world.office.sentinel.hand_off("mini")).outcome == "awake"
+    assert [outcome.outcome for outcome in world.mini.ended] == ["aborted", "awake"]
+    assert world.mini.ended[0].reason == "office began anew"
+
+
+async def test_a_lease_on_its_way_when_the_link_broke_is_waited_for(world: World) -> None:
+    def cut() -> None:
+        world.net.cut("m-office", "m-mini")
+        soon(world.award, "m-mini")
+
+    world.office.at("yielded", cut)
+    handing = asyncio.create_task(world.office.sentinel.hand_off("mini"))
+    await eventually(lambda: world.mini.board.view().outcome not in ("none", "running"))
+    assert world.mini.board.view().outcome == "awake"
+    await handing
 
 
 async def test_a_manifest_nobody_can_read_is_refused(world: World) -> None:
