@@ -1,15 +1,15 @@
 """``FencedLease``: who may act and who may contend, as pure rules.
 
 At most one machine acts, under any loss, delay, duplication and reordering of messages, crashes, restarts,
-suspend, clocks of any reading whose *rates* differ by at most the configured drift, and swaps whose outcome is
-unknown, provided that the hub is honest and atomic. The idea:
+suspend, clocks of any reading whose *rates* differ by at most the configured drift, and swaps whose outcome
+is unknown, provided that the hub is honest and atomic. The idea:
 
 * Authority is the epoch of the newest record in one register that only compare-and-swap changes.
 * The holder may act for ``ttl`` from *before* it began the last swap it won, or from before the oldest of the
   last promises of every other machine of its electorate.
-* A member of the electorate may swap ``epoch + 1`` onto a version only ``wait(ttl)`` after it *first saw* that
-  version and after its own last promise, both on its own clock. ``wait`` stretches the time by the drift, so
-  the holder has stopped by its own clock before any contender starts by its own.
+* A member of the electorate may swap ``epoch + 1`` onto a version only ``wait(ttl)`` after it *first saw*
+  that version and after its own last promise, both on its own clock. ``wait`` stretches the time by the
+  drift, so the holder has stopped by its own clock before any contender starts by its own.
 * Machines that stopped answering are *benched*: no promise of theirs is needed any more, and in return they
   wait ``bench_ttl`` and the holder renews by a swap before that.
 
@@ -27,6 +27,8 @@ from typing import Literal
 import msgspec
 
 from instar_node.coordination.record import KnownRecord, LeaseRecord, next_generation
+
+SwapKind = Literal["contend", "renew", "release", "close"]
 
 FOREVER = 1 << 62
 """A deadline that never comes (microseconds)."""
@@ -108,10 +110,11 @@ class OpenSwap(Tenure):
     """An own swap whose outcome is not known yet. ``expected`` is the version it replaces."""
 
     expected: str | None = None
-    kind: Literal["contend", "renew", "release", "close"] = "renew"
+    kind: SwapKind = "renew"
 
 
 Refusal = str
+"""Why something may not be done, as a stable name."""
 
 
 @dataclass
@@ -231,21 +234,23 @@ class FencedLease:
         self.suspicion = None
         self.token = None
         if self.open is not None and record.nonce == self.open.record.nonce:
-            self._settle_won(version)
+            self._settle_won(seen)
         elif self.own is not None and not self.mutations.ignore_newer_register:
             self.own = None
             self.open = None
         else:
             self.open = None
 
-    def _settle_won(self, version: str) -> None:
+    def _settle_won(self, seen: KnownRecord) -> None:
         swap, self.open = self.open, None
         assert swap is not None
         if swap.record.state != "held" and not self.mutations.adopt_released:
             self.own = None
             return
         if swap.record.incarnation == self.incarnation:
-            self.own = Tenure(swap.record, version, swap.started, max(swap.started, swap.proven))
+            # The record as it was seen, because that one carries our signature: members are shown it.
+            proven = max(swap.started, swap.proven)
+            self.own = Tenure(seen.record, seen.version, swap.started, proven)
 
     def _compare_twins(self, seen: KnownRecord) -> None:
         known = self.known
@@ -427,8 +432,8 @@ class FencedLease:
     def contender_record(self, *, reason: str, at: str, nonce: str) -> LeaseRecord:
         """The record of a takeover of the newest version by this machine: epoch + 1.
 
-        A planned handoff (token) keeps the former holder in the electorate; otherwise it is benched. A machine
-        that comes from the bench may miss rows of everybody else of the old electorate.
+        A planned handoff (token) keeps the former holder in the electorate; otherwise it is benched. A
+        machine that comes from the bench may miss rows of everybody else of the old electorate.
         """
         known = self.known
         assert known is not None
@@ -510,12 +515,13 @@ class FencedLease:
             **changes,
         )
 
-    def begin_swap(
-        self, record: LeaseRecord, kind: Literal["contend", "renew", "release", "close"], now: int
-    ) -> OpenSwap:
-        """An own swap is about to be sent; at most one is open, and it stays open until it is settled."""
+    def begin_swap(self, record: LeaseRecord, kind: SwapKind, now: int, expected: str | None) -> OpenSwap:
+        """An own swap is about to be sent; at most one is open, and it stays open until it is settled.
+
+        ``expected`` is the version it replaces: the newest one known, or with an embedded hub the tip of
+        this machine's own register, which may be an older instance.
+        """
         assert self.open is None, "at most one own swap is open"
-        expected = self.known.version if self.known is not None else None
         swap = OpenSwap(record, None, started=now, proven=now, expected=expected, kind=kind)
         if kind == "contend":
             self.own = None
@@ -525,6 +531,10 @@ class FencedLease:
     def on_won(self, won: KnownRecord, now: int) -> None:
         """The register took our open swap."""
         self.learn(won, now)
+
+    def abandon_unsent(self) -> None:
+        """Our open swap never left this machine, so it can never land."""
+        self.open = None
 
     def on_lost(self, seen: KnownRecord | None, now: int) -> None:
         """The register holds something else than what our swap expected, and not our record.
@@ -544,8 +554,16 @@ class FencedLease:
         kept = (*self.durable.ceased[-15:], version)
         self.durable = msgspec.structs.replace(self.durable, ceased=kept)
 
+    @property
+    def holding(self) -> Tenure | None:
+        """Our own record while it is neither given up nor superseded, valid at this instant or not."""
+        own = self.own
+        if own is None or self._has_ceased(own.version) or self.durable.evidence is not None:
+            return None
+        return own if own.record.state == "held" else None
+
     def accept_token(self, version: str, signer: str) -> bool:
-        """Take a yield token: valid only for the newest version, from its holder, for an electorate member."""
+        """Take a yield token: only for the newest version, from its holder, for an electorate member."""
         known = self.known
         if known is None or known.version != version or known.record.holder != signer:
             return False
@@ -605,7 +623,8 @@ class FencedLease:
     def reopening_record(self, *, reason: str, at: str, nonce: str) -> LeaseRecord:
         """After a decline: a new instance two epochs up, so that the declined one can never collide."""
         known = self.known
-        assert known is not None and known.record.holder == self.me
+        assert known is not None
+        assert known.record.holder == self.me
         return replace_record(
             known.record,
             epoch=known.record.epoch + 2,

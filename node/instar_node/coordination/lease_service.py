@@ -1,0 +1,717 @@
+"""The lease in the running node: performs what ``LeaseCoordinator`` decides, and obeys persons' commands.
+
+Everything that depends on durable state is sent after ``lease-state.json`` is on disk. All of it runs on the
+node's event loop; the hub is asked in tasks of their own, so a hung hub never delays a promise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from instar_node.clock import Clock, iso
+from instar_node.config import LeaseSettings
+from instar_node.contracts import Database, Members, Mesh
+from instar_node.coordination.baton import Baton
+from instar_node.coordination.epoch_history import EpochHistory
+from instar_node.coordination.fenced_lease import DurableLease, FencedLease, LeaseTiming, SwapKind
+from instar_node.coordination.http_lease_transport import (
+    HistoryReply,
+    HistoryRequest,
+    HistoryRow,
+    HttpLeaseTransport,
+    LeaseNotice,
+    PromiseReply,
+    PromiseRequest,
+    TokenReply,
+    YieldToken,
+)
+from instar_node.coordination.hub import Hub
+from instar_node.coordination.lease_coordinator import (
+    AskPromises,
+    Effect,
+    LeaseCoordinator,
+    ReadHub,
+    SendClosing,
+    SendSwap,
+)
+from instar_node.coordination.lease_store import Candidate, LeaseStore, Lost, StoreUnavailable, Won
+from instar_node.coordination.lease_view import LeaseSnapshot, if_lost, lease_state, valid_for
+from instar_node.coordination.record import (
+    KnownRecord,
+    LeaseRecord,
+    Signer,
+    Verifier,
+    epoch_text,
+    is_authentic,
+    sign_record,
+)
+from instar_node.errors import InstarError
+from instar_node.events import EventHub
+from instar_node.storage.atomic import read_json, write_atomic
+
+log = logging.getLogger("instar.lease")
+T = TypeVar("T")
+TOKEN_PURPOSE = b"instar-lease-token/1:"
+
+
+class LeaseService:
+    """Implements ``contracts.Authority``; the one object of the node that knows who is awake."""
+
+    def __init__(
+        self,
+        *,
+        me: str,
+        incarnation: str,
+        settings: LeaseSettings,
+        store: LeaseStore,
+        hub: Hub,
+        sign: Signer,
+        verify: Verifier,
+        members: Members,
+        mesh: Mesh,
+        database: Database,
+        clock: Clock,
+        events: EventHub,
+        durable_path: Path,
+        eligible: bool = True,
+    ) -> None:
+        self._me = me
+        self.hub = hub
+        self._store = store
+        self.sign = sign
+        self.verify = verify
+        self._members = members
+        self._mesh = mesh
+        self._clock = clock
+        self._events = events
+        self._durable_path = durable_path
+        self._history = EpochHistory(database)
+        self.transport = HttpLeaseTransport(mesh)
+        timing = LeaseTiming(
+            settings.ttl_ms * 1_000,
+            settings.round_ms * 1_000,
+            settings.bench_ttl_ms * 1_000,
+            settings.drift,
+        )
+        durable = read_json(durable_path, DurableLease) if durable_path.exists() else DurableLease()
+        self.lease = FencedLease(me, incarnation, timing, durable, baton=hub.kind == "embedded")
+        self.coordinator = LeaseCoordinator(
+            self.lease, lambda: clock.token_hex(8), lambda: iso(clock.wall()), eligible=eligible
+        )
+        self.baton = Baton(self)
+        self.caught_up: Callable[[str], bool] = lambda machine: True
+        """Set by the composition root: replication says this peer holds every row, both ways."""
+        self._compared: set[str] = set()
+        self._stored = durable
+        self._candidate: Candidate | None = None
+        self._attempt = 0
+        self._wake = asyncio.Event()
+        self._changed = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._callbacks: list[Callable[[], None]] = []
+        self._last_view: object = None
+        self._last_epoch = self.epoch
+        self._round_took: int | None = None
+        self._hub_latency: int | None = None
+        self._hub_error: str | None = None
+        self._last_write: int | None = None
+        self._stopping = False
+
+    # -- Authority ---------------------------------------------------------------------------------
+
+    @property
+    def me(self) -> str:
+        return self._me
+
+    @property
+    def known(self) -> KnownRecord | None:
+        """The newest record this machine knows of, with its version."""
+        return self.lease.known
+
+    @property
+    def epoch(self) -> int:
+        return self.lease.epoch
+
+    @property
+    def holder(self) -> str | None:
+        return self.lease.known.record.holder if self.lease.known else None
+
+    def acting_epoch(self) -> int | None:
+        return self.lease.acting_epoch(self._clock.now())
+
+    def ack_set(self) -> frozenset[str]:
+        return self.lease.ack_set()
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        self._callbacks.append(callback)
+
+    # -- Peers (for the coordinator) ---------------------------------------------------------------
+
+    def connected(self, machine: str) -> bool:
+        return self._mesh.connected(machine)
+
+    def compared(self, machine: str) -> bool:
+        return machine in self._compared
+
+    # -- life --------------------------------------------------------------------------------------
+
+    async def start(self, *, found: bool) -> None:
+        """Begin to take part; ``found`` writes the first record of a new mesh and waits for it.
+
+        Raises:
+            InstarError: the hub cannot be reached or already belongs to another mesh, while founding.
+        """
+        self._serve()
+        self.coordinator.boot(self._clock.now())
+        if found:
+            await self._found()
+        elif self.lease.baton:
+            tip = await self._store.read()
+            self.coordinator.own_tip = tip.version if tip is not None else None
+        await self._history.load()
+        self._loop_task = asyncio.create_task(self._run(), name="lease")
+        self._after_step()
+
+    async def stop(self) -> None:
+        """Take no more part. Nothing is released: see ``release``."""
+        self._stopping = True
+        self.coordinator.eligible = False
+        tasks = [task for task in (self._loop_task, *self._tasks) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._store.close()
+
+    def _serve(self) -> None:
+        self.transport.serve(
+            promise=self._on_promise_request,
+            token=self._on_token,
+            closing=self.baton.on_closing,
+            history=self._on_history_request,
+            notice=self._on_notice,
+        )
+        self._mesh.on_peer(self._on_peer)
+
+    async def _found(self) -> None:
+        try:
+            existing = await self._store.read()
+        except StoreUnavailable as error:
+            raise InstarError("hub-unreachable", f"the hub cannot be read: {error}", status=502) from error
+        if existing is not None and self.hub.kind != "embedded":
+            raise InstarError(
+                "hub-of-another-mesh",
+                f"the hub {self.hub.url} already holds the lease of another mesh",
+                "join that mesh with `instar join`, or give this one a hub of its own",
+            )
+        self.coordinator.own_tip = existing.version if existing is not None else None
+        record = self.lease.founding_record(at=self.coordinator.at(), nonce=self.coordinator.nonce())
+        await self.swap_now(record, "contend")
+        if not self.lease.may_act(self._clock.now()):
+            raise InstarError(
+                "hub-unreachable", f"the hub did not take the first lease: {self._hub_error}", status=502
+            )
+
+    async def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            self._step()
+            now = self._clock.now()
+            pause = (self.coordinator.next_wake(now) - now) / 1e6
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _step(self) -> None:
+        try:
+            for effect in self.coordinator.tick(self._clock.now(), self):
+                self._perform(effect)
+        except Exception:
+            # The loop must go on: without it nobody renews, benches or notices.
+            log.exception("lease step failed")
+        self._after_step()
+
+    def _perform(self, effect: Effect) -> None:
+        self.persist()
+        match effect:
+            case ReadHub():
+                self.spawn(self._read_hub())
+            case SendSwap():
+                self.spawn(self._send_swap(effect))
+            case AskPromises():
+                self.spawn(self._round(effect))
+            case SendClosing():
+                self.spawn(self.baton.resend(effect.known))
+
+    def spawn(self, work: Coroutine[object, object, None]) -> None:
+        """Run a coroutine beside the loop; its failure is logged, never lost."""
+        task: asyncio.Task[None] = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("lease task failed", exc_info=error)
+        self.poke()
+
+    def now(self) -> int:
+        """Microseconds on this machine's own clock."""
+        return self._clock.now()
+
+    async def swap_now(self, record: LeaseRecord, kind: SwapKind) -> None:
+        """Send a swap a command asked for, and see it settled or left open to be sent again."""
+        effect = self.coordinator.begin(record, kind, self._clock.now())
+        self._after_step()
+        await self._send_swap(effect)
+
+    def poke(self) -> None:
+        """Something changed: decide anew."""
+        self._wake.set()
+
+    def persist(self) -> None:
+        """Store durable state if it changed. Raises ``InstarError`` when the disk refuses."""
+        if self.lease.durable is not self._stored:
+            write_atomic(self._durable_path, msgspec.json.encode(self.lease.durable))
+            self._stored = self.lease.durable
+
+    # -- effects -----------------------------------------------------------------------------------
+
+    async def _read_hub(self) -> None:
+        began, before = self._clock.now(), self.lease.order
+        try:
+            seen = await self._store.read()
+            if seen is not None and not self._is_ours(seen):
+                raise StoreUnavailable("the hub holds a record that no member signed")
+        except StoreUnavailable as error:
+            self._hub_error = str(error)
+            self.coordinator.on_read_failed(self._clock.now())
+            return
+        now = self._clock.now()
+        self._hub_latency, self._hub_error = now - began, None
+        self.coordinator.on_read(seen, before, began, now)
+        self._after_step()
+
+    def _is_ours(self, seen: KnownRecord) -> bool:
+        return is_authentic(seen.record, self.verify)
+
+    async def _send_swap(self, effect: SendSwap) -> None:
+        swap, coordinator = effect.swap, self.coordinator
+        if self._candidate is None or self._candidate.record.nonce != swap.record.nonce:
+            self._attempt = 0
+            try:
+                self._candidate = await self._store.prepare(sign_record(swap.record, self.sign))
+            except StoreUnavailable as error:
+                self._hub_error = str(error)
+                coordinator.on_unsent(self._clock.now())
+                self._after_step()
+                return
+        sent = self._clock.now()
+        outcome = await self._store.compare_and_swap(swap.expected, self._candidate)
+        now = self._clock.now()
+        if isinstance(outcome, Won):
+            self._hub_latency, self._hub_error, self._last_write = now - sent, None, now
+            coordinator.on_won(outcome.known, now)
+            self.persist()
+            self.announce()
+        elif isinstance(outcome, Lost):
+            seen = outcome.known
+            coordinator.on_lost(seen if seen is not None and self._is_ours(seen) else None, now)
+        else:
+            self._hub_error = outcome.why
+            self._attempt += 1
+            coordinator.on_unknown(now, self._attempt)
+        self._after_step()
+        self.poke()
+
+    async def _round(self, ask: AskPromises) -> None:
+        replies = [self._ask_one(machine, ask) for machine in ask.machines]
+        await asyncio.gather(*replies)
+        self.coordinator.on_round_over()
+        self._round_took = self._clock.now() - ask.began
+
+    async def _ask_one(self, machine: str, ask: AskPromises) -> None:
+        reply = await self.transport.ask_promise(machine, ask.known, ask.within / 1e6)
+        now = self._clock.now()
+        if reply is None:
+            self.coordinator.on_miss(machine, now)
+        elif reply.refusal is None:
+            self.coordinator.on_promise(machine, ask.known.version, ask.began, now)
+        else:
+            self.coordinator.counters["promises_refused"] = (
+                self.coordinator.counters.get("promises_refused", 0) + 1
+            )
+            if reply.newest is not None:
+                self.learn(reply.newest)
+        self._after_step()
+
+    # -- messages ----------------------------------------------------------------------------------
+
+    async def _on_promise_request(self, peer: str, request: PromiseRequest) -> PromiseReply:
+        if not self._is_ours(request.known):
+            return PromiseReply("not-authentic", self.known)
+        refusal = self.lease.answer_promise(peer, request.known, self._clock.now())
+        self.persist()
+        self._after_step()
+        newer = self.known if self.known and self.known.version != request.known.version else None
+        return PromiseReply(refusal, newer)
+
+    def _on_notice(self, peer: str, notice: LeaseNotice) -> None:
+        self._compared.add(peer)
+        if notice.known is not None:
+            self.learn(notice.known)
+        self.poke()
+
+    async def _on_token(self, peer: str, token: YieldToken) -> TokenReply:
+        signed = TOKEN_PURPOSE + f"{token.version}:{token.successor}".encode()
+        genuine = token.successor == self._me and self.verify(peer, signed, token.signature)
+        taken = genuine and self.lease.accept_token(token.version, peer)
+        self.poke()
+        return TokenReply(taken)
+
+    async def _on_history_request(self, peer: str, request: HistoryRequest) -> HistoryReply:
+        return HistoryReply(tuple(self._history.rows[:200]))
+
+    def _on_peer(self, machine: str, up: bool) -> None:
+        if up:
+            self.transport.notify(machine, self.known)
+            self.spawn(self._compare_history(machine))
+        else:
+            self._compared.discard(machine)
+        self.poke()
+
+    async def _compare_history(self, machine: str) -> None:
+        await self._history.merge(await self.transport.ask_history(machine, 5.0))
+
+    def learn(self, seen: KnownRecord) -> None:
+        """Take in a record from a message, if a member signed it."""
+        if not self._is_ours(seen):
+            self.coordinator.counters["unsigned_records"] = (
+                self.coordinator.counters.get("unsigned_records", 0) + 1
+            )
+            return
+        self.lease.learn(seen, self._clock.now())
+        self.persist()
+        self._after_step()
+        self.poke()
+
+    def announce(self) -> None:
+        """Tell every connected machine the newest record."""
+        for member in self._members.active():
+            if member.machine_id != self._me and self._mesh.connected(member.machine_id):
+                self.transport.notify(member.machine_id, self.known)
+
+    # -- change ------------------------------------------------------------------------------------
+
+    def _after_step(self) -> None:
+        """Persist, and tell the other parts when holder, epoch, acting or electorate changed."""
+        self.persist()
+        view = (
+            self.known.version if self.known else None,
+            self.acting_epoch(),
+            self.ack_set(),
+            self.lease.durable.evidence,
+        )
+        if view == self._last_view:
+            return
+        self._last_view = view
+        if self.epoch != self._last_epoch and self.known is not None:
+            self._last_epoch = self.epoch
+            self._new_epoch(self.known.record)
+        else:
+            self._events.publish("lease", "", epoch=self.epoch)
+        for callback in self._callbacks:
+            callback()
+        asyncio.ensure_future(self._notify_waiters())  # noqa: RUF006 - nothing depends on when it ends
+
+    def _new_epoch(self, record: LeaseRecord) -> None:
+        row = HistoryRow(record.epoch, record.holder, record.reason, record.at)
+        self.spawn(self._history.merge((row,)))
+        nickname = self._members.nickname(record.holder)
+        text = f"{nickname} is awake, epoch {epoch_text(record.epoch)} ({record.reason})"
+        self._events.publish("lease", text, epoch=record.epoch, holder=record.holder, reason=record.reason)
+
+    async def _notify_waiters(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def wait_until(self, true: Callable[[], bool], within: float) -> bool:
+        """Wait for a condition over the lease; ``False`` when it did not come true in time."""
+        try:
+            async with asyncio.timeout(within), self._changed:
+                await self._changed.wait_for(true)
+        except TimeoutError:
+            return true()
+        return True
+
+    # -- commands ----------------------------------------------------------------------------------
+
+    def require_acting(self) -> int:
+        """The epoch, or ``InstarError("not-awake")`` naming the awake machine."""
+        epoch = self.acting_epoch()
+        if epoch is None:
+            holder = self._members.nickname(self.holder) if self.holder else "no machine"
+            raise InstarError(
+                "not-awake", "this machine is not awake", f"{holder} is: run this there", status=409
+            )
+        return epoch
+
+    async def admit(self, machine: str) -> KnownRecord:
+        """Take a joiner into the record, benched until it has caught up: one swap.
+
+        Raises:
+            InstarError: ``not-awake``, or ``hub-unreachable`` when the swap did not land in time.
+        """
+        self.require_acting()
+        self.coordinator.wishes.admit.add(machine)
+        self.coordinator.wishes.expel.discard(machine)
+        self.poke()
+
+        def admitted() -> bool:
+            own = self.lease.holding
+            return own is not None and machine in {*own.record.electorate, *own.record.benched}
+
+        if not await self.wait_until(admitted, 15.0):
+            self.coordinator.wishes.admit.discard(machine)
+            raise InstarError("hub-unreachable", "the hub did not take the admission in time", status=502)
+        self.coordinator.wishes.admit.discard(machine)
+        assert self.known is not None
+        return self.known
+
+    async def expel(self, machine: str) -> None:
+        """Take a machine out of electorate and bench: one swap. Raises as ``admit``."""
+        self.require_acting()
+        self.coordinator.wishes.expel.add(machine)
+        self.poke()
+
+        def gone() -> bool:
+            own = self.lease.holding
+            return own is not None and machine not in {*own.record.electorate, *own.record.benched}
+
+        if not await self.wait_until(gone, 15.0):
+            raise InstarError("hub-unreachable", "the hub did not take the removal in time", status=502)
+
+    async def bring_in(self, machine: str, within: float) -> None:
+        """Wait until a machine is in the electorate; the first step of a handoff.
+
+        Raises:
+            InstarError: ``not-in-sync`` when it did not catch up in time.
+        """
+        self.require_acting()
+        self.coordinator.answers[machine] = max(self.coordinator.answers.get(machine, 0), 1 << 10)
+        self.poke()
+
+        def inside() -> bool:
+            own = self.lease.holding
+            return own is not None and self.lease.open is None and machine in own.record.electorate
+
+        if not await self.wait_until(inside, within):
+            nickname = self._members.nickname(machine)
+            raise InstarError("not-in-sync", f"{nickname} has not caught up yet", "try again in a moment")
+
+    async def pass_to(self, machine: str, within: float) -> int:
+        """The last step of a handoff: give up durably, then hand over; returns the epoch that was seen.
+
+        Raises:
+            InstarError: ``not-awake`` (nothing was given up), ``declined`` (embedded hub: awake again at a
+                later epoch), ``handoff-failed`` (given up, but the successor has not been seen to hold).
+        """
+        epoch = self.require_acting()
+        own = self.lease.holding
+        assert own is not None
+        assert own.version is not None
+        if self.lease.open is not None or machine not in own.record.electorate:
+            raise InstarError("not-in-sync", "the electorate is changing", "try again in a moment")
+        if self.lease.baton:
+            return await self.baton.pass_to(machine, within)
+        self.lease.cease(own.version)
+        self._after_step()
+        signature = self.sign(TOKEN_PURPOSE + f"{own.version}:{machine}".encode())
+        token = YieldToken(own.version, machine, signature)
+        await self.transport.give_token(machine, token, within)
+
+        def taken() -> bool:
+            return self.epoch > epoch
+
+        if not await self.wait_until(taken, within):
+            raise InstarError("handoff-failed", "the successor has not taken the lease yet")
+        return self.epoch
+
+    async def release(self) -> None:
+        """Give the lease up so that another may take it at once; an embedded lease stays here.
+
+        Waits until the hub took the release, or raises ``InstarError("hub-unreachable")``: then the lease
+        runs out by itself.
+        """
+        self.coordinator.eligible = False
+        own = self.lease.holding
+        if self.lease.baton or own is None or own.version is None:
+            return
+        if not await self.wait_until(lambda: self.lease.open is None, 1.0):
+            raise InstarError("hub-unreachable", "an earlier swap is still open; the lease will run out")
+        own = self.lease.holding
+        if own is None or own.version is None:
+            return
+        record = self.lease.next_record(
+            reason="released", at=self.coordinator.at(), nonce=self.coordinator.nonce(), state="released"
+        )
+        self.lease.cease(own.version)
+        await self.swap_now(record, "release")
+        self.announce()
+
+    async def take_over(self, within: float) -> int:
+        """A person wants this machine awake and the holder cannot be reached: wait by the rules, then swap.
+
+        Raises:
+            InstarError: ``cannot-take-over`` with the reason and the way out.
+        """
+        before = self.epoch
+        due = self.lease.may_contend_at(self._clock.now())
+        if isinstance(due, str):
+            raise self._cannot_take_over(due)
+        self.coordinator.eligible = True
+        self.poke()
+
+        def mine() -> bool:
+            return self.epoch > before and self.acting_epoch() is not None
+
+        if not await self.wait_until(mine, within):
+            raise self._cannot_take_over("not-taken")
+        return self.epoch
+
+    def _cannot_take_over(self, why: str) -> InstarError:
+        holder = self._members.nickname(self.holder) if self.holder else "the holder"
+        texts = {
+            "needs-the-baton": (
+                f"the lease lies on {holder}'s own disk (embedded hub), so only {holder} can pass it on",
+                f"start {holder} again; if it is gone for good, `instar wakeup --force` starts a new "
+                "generation here, and `instar-tui --daemon --hub PATH-OR-GIT-URL` on a new mesh gives "
+                "automatic failover",
+            ),
+            "split-brain": ("everybody stopped because of a split brain", "see `instar lease`"),
+            "not-a-member": ("this machine is not in the lease's electorate", "see `instar machines`"),
+            "not-taken": (
+                "the lease could not be taken in time",
+                "the hub may be unreachable, or another machine was faster: see `instar lease`",
+            ),
+        }
+        message, hint = texts.get(why, (f"this machine may not take the lease: {why}", "see `instar lease`"))
+        return InstarError("cannot-take-over", message, hint, extra={"why": why})
+
+    async def force(self, vouched: tuple[str, ...]) -> int:
+        """A person vouches that every unreachable machine is not acting: a new generation begins here.
+
+        Raises:
+            InstarError: ``needs-confirmation`` listing whom to vouch for; ``holder-reachable`` when a
+                machine that may be acting can be reached (wake up without force).
+        """
+        known = self.known
+        if known is None:
+            raise InstarError("cannot-take-over", "this machine knows of no lease", status=409)
+        record = known.record
+        others = {*record.electorate, *record.benched, record.holder} - {self._me}
+        unreachable = sorted(machine for machine in others if not self._mesh.connected(machine))
+        if record.holder != self._me and record.holder not in unreachable:
+            raise InstarError(
+                "holder-reachable",
+                f"{self._members.nickname(record.holder)} can be reached",
+                "`instar wakeup` without --force hands the lease over safely",
+            )
+        if set(unreachable) - set(vouched):
+            raise self._needs_vouching(unreachable)
+        expected = self.coordinator.own_tip
+        if not self.lease.baton:
+            expected = await self._tip_for_force()
+        if self.lease.open is not None:
+            raise InstarError("busy", "a swap of this machine is still open", "try again in a moment")
+        forced = self.lease.force_record(at=self.coordinator.at(), nonce=self.coordinator.nonce())
+        self.lease.heal()
+        effect = self.coordinator.begin(forced, "contend", self._clock.now())
+        effect.swap.expected = expected
+        await self._send_swap(effect)
+        if self.acting_epoch() is None:
+            raise InstarError(
+                "cannot-take-over", f"the hub did not take the new generation: {self._hub_error}"
+            )
+        return self.epoch
+
+    async def _tip_for_force(self) -> str | None:
+        try:
+            seen = await self._store.read()
+        except StoreUnavailable as error:
+            raise InstarError("hub-unreachable", f"the hub cannot be read: {error}", status=502) from error
+        return seen.version if seen is not None else None
+
+    def _needs_vouching(self, unreachable: list[str]) -> InstarError:
+        names = ", ".join(self._members.nickname(machine) for machine in unreachable)
+        return InstarError(
+            "needs-confirmation",
+            f"{names} cannot be reached",
+            "confirm only if you know that none of them is running",
+            extra={
+                "prompt": (
+                    f"Force this machine awake? {names} cannot be reached. If one of them is in fact "
+                    "running, two machines will answer until they meet, and replies it gives meanwhile may be doubled "
+                    "or lost. Messages only it holds arrive when it is back."
+                ),
+                "vouch": unreachable,
+            },
+        )
+
+    def on_slow(self, peer: str) -> None:
+        """Replication: an electorate member does not acknowledge; it is benched."""
+        self.coordinator.on_slow(peer)
+        self.poke()
+
+    # -- views -------------------------------------------------------------------------------------
+
+    def if_lost(self) -> tuple[str | None, int | None, str | None]:
+        """``(next machine, after_ms, why_not)`` if the holder died now."""
+        reachable = {m.machine_id for m in self._members.active() if self._mesh.connected(m.machine_id)}
+        machine, after, why = if_lost(self.lease, reachable, self._clock.now())
+        return machine, None if after is None else after // 1_000, why
+
+    def snapshot(self) -> LeaseSnapshot:
+        """One consistent picture."""
+        now, lease = self._clock.now(), self.lease
+        left, expires = valid_for(lease, now)
+        due = lease.may_contend_at(now) if lease.known is not None else "no-record"
+        own = lease.holding
+        others = [m for m in own.record.electorate if m != self._me] if own is not None else []
+        proven = max(own.proven, own.started) if own is not None else lease.last_promise
+        return LeaseSnapshot(
+            record=lease.known.record if lease.known else None,
+            version=lease.known.version if lease.known else None,
+            acting=lease.may_act(now),
+            valid_for_us=left,
+            expires=expires,
+            state=lease_state(lease, now),
+            renewed_us_ago=None if proven is None else now - proven,
+            round_took_us=self._round_took,
+            medium="promise" if others and not lease.baton else "hub",
+            evidence=lease.durable.evidence,
+            promised_us_ago={machine: now - at for machine, at in lease.promised.items()},
+            first_saw_us_ago=None if lease.first_seen is None else now - lease.first_seen,
+            contend_in_us=max(0, due - now) if isinstance(due, int) else None,
+            hub_reachable=self._hub_error is None,
+            hub_latency_us=self._hub_latency,
+            hub_error=self._hub_error,
+            last_write_us_ago=None if self._last_write is None else now - self._last_write,
+            counters=dict(self.coordinator.counters),
+        )
+
+    async def history(self) -> list[HistoryRow]:
+        """The epochs this machine knows of, newest first."""
+        return list(self._history.rows)
+
+    async def note_took(self, epoch: int, took_ms: int) -> None:
+        """Record how long a change of holder took, for the history."""
+        await self._history.note_took(epoch, took_ms)
