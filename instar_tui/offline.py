@@ -53,7 +53,7 @@ def stored_registry(home: Home) -> Folded | None:
     from instar_node.identity.chain import RegistryRecord, fold
     from instar_node.storage.atomic import read_json
 
-    # the file as identity.registry writes it; that module itself would load asyncio, which takes too long here
+    # the file as identity.registry writes it; that module itself would load asyncio, which takes too long
     path = home.machine / "registry.json"
     return fold(read_json(path, dict[str, list[RegistryRecord]])["records"]) if path.exists() else None
 

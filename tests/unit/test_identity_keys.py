@@ -104,7 +104,9 @@ def rewrite(path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["signing.key", "encryption.key"])
 @pytest.mark.parametrize(
-    "content", [b"", b"not base64!", base64.b64encode(b"short"), base64.b64encode(os.urandom(32)), None]
+    "content",
+    [b"", b"not base64!", base64.b64encode(b"short"), base64.b64encode(os.urandom(32)), None],
+    ids=["empty", "not-base64", "short", "foreign", "missing"],
 )
 def test_a_damaged_missing_or_foreign_key_is_refused_naming_its_file(
     folder: Path, name: str, content: bytes | None

@@ -222,7 +222,7 @@ class FencedLease:
 
     def learn(self, seen: KnownRecord, now: int) -> None:
         """Take in an authentic record from any source; newer than known stops or confirms this machine."""
-        record, version = seen.record, seen.version
+        record = seen.record
         if record.order < self.order:
             return
         if record.order == self.order:

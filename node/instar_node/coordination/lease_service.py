@@ -659,8 +659,8 @@ class LeaseService:
             extra={
                 "prompt": (
                     f"Force this machine awake? {names} cannot be reached. If one of them is in fact "
-                    "running, two machines will answer until they meet, and replies it gives meanwhile may be doubled "
-                    "or lost. Messages only it holds arrive when it is back."
+                    "running, two machines will answer until they meet, and replies it gives meanwhile may "
+                    "be doubled or lost. Messages only it holds arrive when it is back."
                 ),
                 "vouch": unreachable,
             },

@@ -80,6 +80,7 @@ class RunHost:
         self._events = events
         self._hosted: dict[str, _Hosted] = {}
         self._watch: asyncio.Task[None] | None = None
+        self._ordered = asyncio.Event()
         mesh.on_request(RunOrder, self._on_order)
         mesh.on_notice(RunKeep, self._on_keep)
         mesh.on_notice(RunCancel, self._on_cancel)
@@ -130,6 +131,7 @@ class RunHost:
             return RunAccepted("finished")
         hosted = self._hosted[key] = _Hosted(order)
         hosted.granted(order, self._clock.now())
+        self._ordered.set()
         hosted.task = asyncio.create_task(self._run(hosted), name=f"pool-run {key}")
         return RunAccepted("started")
 
@@ -191,6 +193,9 @@ class RunHost:
     async def _watch_grants(self) -> None:
         """Kill the runs whose grant was not kept alive; runs until cancelled."""
         while True:
+            if all(hosted.result is not None for hosted in self._hosted.values()):
+                self._ordered.clear()
+                await self._ordered.wait()  # an idle machine is not woken twenty times a second
             await self._clock.sleep(WATCH_EVERY_S)
             now = self._clock.now()
             for key, hosted in list(self._hosted.items()):
