@@ -11,7 +11,7 @@ from instar_tui.commands.output import note
 
 
 @command("demo", "instar-tui demo", "instar-tui demo --machines 3")
-@click.option("--machines", type=click.IntRange(1, 8), default=2, show_default=True, help="How many nodes.")
+@click.option("--machines", type=click.IntRange(1, 8), default=3, show_default=True, help="How many nodes.")
 def demo(machines: int) -> int:
     """Start a mesh of real nodes in a temporary folder, with a conversation going on, and open it."""
     from instar_tui.demo import run_demo
