@@ -425,6 +425,15 @@ async def test_a_lease_on_its_way_when_the_link_broke_is_waited_for(world: World
     await handing
 
 
+async def test_a_machine_that_is_taking_the_lease_by_the_rules_takes_no_offer_beside(world: World) -> None:
+    world.net.cut("m-office", "m-mini")
+    waking = asyncio.create_task(world.mini.wakeup.wakeup())
+    await eventually(lambda: world.mini.board.view().kind == "takeover")
+    assert await offered(world, world.office) == "handoff-running"
+    assert world.mini.board.view().kind == "takeover"
+    waking.cancel()
+
+
 async def test_a_manifest_nobody_can_read_is_refused(world: World) -> None:
     manifest = await world.office.receiver._copies.manifest()
     garbled = msgspec.structs.replace(manifest, tail=b"\xc1")
