@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
@@ -115,14 +114,21 @@ async def test_a_hub_that_never_answers_is_given_up_in_time_with_all_that_git_st
 
 async def test_a_cancelled_call_takes_its_git_process_along(server: Server, home: Home) -> None:
     pid_file = server.folder / "pid"
-    os.mkfifo(pid_file)  # opening it waits until the server script has started
     server.answer(f"echo $$ >{pid_file}; exec sleep 600")
     reading = asyncio.create_task(GitLeaseStore(server.hub, home).read())
-    pid = int(await asyncio.to_thread(pid_file.read_text))
+    pid = await written_number(pid_file)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await reading
     await gone([pid])
+
+
+async def written_number(path: Path) -> int:
+    """The number a process writes into a file once it has started."""
+    async with asyncio.timeout(20):
+        while not (path.exists() and path.read_text().endswith("\n")):
+            await asyncio.sleep(0.005)
+    return int(path.read_text())
 
 
 async def gone(pids: list[int]) -> None:
