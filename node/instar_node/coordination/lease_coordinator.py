@@ -355,7 +355,7 @@ class LeaseCoordinator:
         else:
             self.lease.on_read(seen, known_before, began, now)
         again = self.lease.suspicion is not None and not suspicious
-        self._next_read = now + (self.lease.timing.round // 4 if again else self._read_pace())
+        self._next_read = now + (self.lease.timing.round // 4 if again else self._read_pace(now))
 
     def _on_own_register(self, seen: KnownRecord | None, now: int) -> None:
         """An embedded register holds only our own instances; it is read to know its tip."""
@@ -369,15 +369,14 @@ class LeaseCoordinator:
         self._count("hub_unreachable")
         self._next_read = now + self.lease.timing.round
 
-    def _read_pace(self) -> int:
+    def _read_pace(self, now: int) -> int:
+        """A lapsed holder reads every round: it goes on only when a later read still shows its record."""
         ttl = self.lease.timing.ttl
         if self.lease.baton:
             return 10 * ttl
-        own = self.lease.holding
-        if own is None:
+        if self.lease.holding is None:
             return 5 * ttl
-        lapsed = own.proven + ttl < 0
-        return self.lease.timing.round if lapsed else ttl
+        return ttl if self.lease.may_act(now) else self.lease.timing.round
 
     def on_promise(self, machine: str, version: str, began: int, now: int) -> None:
         """A machine promised in a round begun at ``began``."""
