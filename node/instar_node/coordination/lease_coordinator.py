@@ -74,7 +74,6 @@ class Wishes:
     expel: set[str] = field(default_factory=set)
     bench: dict[str, str] = field(default_factory=dict)
     """Machine -> why."""
-    checkpoint: bool = False
 
 
 @dataclass
@@ -196,12 +195,11 @@ class LeaseCoordinator:
                 benched.discard(machine)
                 electorate.add(machine)
                 reasons.append(f"in sync {machine}")
-        if not reasons and (self.wishes.checkpoint or now >= self._checkpoint_at()):
+        if not reasons and now >= self._checkpoint_at():
             reasons.append("checkpoint")
         if not reasons:
             return None
         self.wishes.bench.clear()
-        self.wishes.checkpoint = False
         changed = self.lease.next_record(
             reason="; ".join(reasons),
             at=self.at(),
