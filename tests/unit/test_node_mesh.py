@@ -227,8 +227,9 @@ async def test_an_answer_names_the_machine_on_which_it_was_made_also_after_a_han
         await mini.api.wakeup(t.WakeupRequest())
         await desk.api.transfer(t.TransferRequest("home", "desk"))
         await mini.api.send(t.SendRequest("home", "two"))
-        await said(mini, "home", 2)
         for node in (desk, mini):
+            for topic in ("work", "home"):
+                await said(node, topic, 2)
             made = [(await node.api.messages(topic)).messages[1].machine for topic in ("work", "home")]
             assert made == ["mini", "desk"]
 
