@@ -38,6 +38,7 @@ class NodeThread:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._ending: asyncio.Event | None = None
         self._api: BridgedNodeApi | None = None
+        self._keep_baton: bool | None = None
 
     @property
     def api(self) -> BridgedNodeApi:
@@ -54,8 +55,12 @@ class NodeThread:
             self._thread.join()
             raise self._failure
 
-    def stop(self) -> None:
-        """Hand off or release the lease, stop the node, and wait for it."""
+    def stop(self, keep_baton: bool | None = None) -> None:
+        """Hand off or release the lease, stop the node, and wait for it.
+
+        ``keep_baton``: with an embedded hub, whether it stays the awake one; ``None`` as configured.
+        """
+        self._keep_baton = keep_baton
         if self._loop is not None and self._ending is not None and self._thread.is_alive():
             self._loop.call_soon_threadsafe(self._ending.set)
         self._thread.join()
@@ -87,7 +92,7 @@ class NodeThread:
             self._settled.set()
             await self._ending.wait()
         finally:
-            await node.stop(hand_off=started)
+            await node.stop(hand_off=started, keep_baton=self._keep_baton)
 
 
 class Connection(Protocol):
@@ -101,8 +106,8 @@ class Connection(Protocol):
     def embedded(self) -> bool:
         """Whether it lives in this process, and ends with it."""
 
-    async def close(self) -> None:
-        """Leave the daemon, or stop the embedded node cleanly."""
+    async def close(self, keep_baton: bool | None = None) -> None:
+        """Leave the daemon, or stop the embedded node cleanly (``keep_baton`` as in ``NodeThread.stop``)."""
 
 
 @dataclass(frozen=True)
@@ -119,8 +124,8 @@ class Embedded:
     def embedded(self) -> bool:
         return True
 
-    async def close(self) -> None:
-        await asyncio.to_thread(self.thread.stop)
+    async def close(self, keep_baton: bool | None = None) -> None:
+        await asyncio.to_thread(self.thread.stop, keep_baton)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Attached:
     def embedded(self) -> bool:
         return False
 
-    async def close(self) -> None:
+    async def close(self, keep_baton: bool | None = None) -> None:
         await self.client.close()
 
 

@@ -258,19 +258,22 @@ class Operations:
     async def _quit_awake(self, standby: Machine) -> None:
         lost = self._mesh.status.lease.if_lost if self._mesh.status else None
         if lost is not None and lost.next is not None:
+            stay = Choice("l", "just leave", "leave")
             after = (
-                "the lease goes to a standby that is in sync; if none is, "
+                "Just leaving: the lease goes to a standby that is in sync; if none is, "
                 f"{lost.next_nickname} takes over by itself after {span(lost.after_ms)}."
             )
         else:
-            after = f"nobody answers until you come back: {lost.why_not if lost else 'no standby'}."
+            stay = Choice("k", "leave, and keep the awake role here", "keep")
+            why = lost.why_not if lost else "there is no standby"
+            after = f"Keeping the role: nobody answers until you come back ({why})."
         answer = await self._app.push_screen_wait(
             ChoiceScreen(
                 "This machine is awake. Who answers when you leave?",
-                (f"The node runs inside this program and stops with it. Just leaving: {after}",),
+                ("The node runs inside this program and stops with it.", after),
                 (
                     Choice("h", f"hand off to {standby.nickname}, then leave", "handoff"),
-                    Choice("l", "just leave", "leave"),
+                    stay,
                     Choice("escape", "stay", ""),
                 ),
             )
@@ -278,7 +281,8 @@ class Operations:
         if answer == "handoff":
             await self._hand_off(standby)
         done = self._mesh.operation is not None and self._mesh.operation.outcome == "done"
-        if answer == "leave" or (answer == "handoff" and done):
+        self._mesh.keep_baton = answer == "keep" or None
+        if answer in ("leave", "keep") or (answer == "handoff" and done):
             self._app.exit()
 
     # -- plumbing -----------------------------------------------------------------------------------------

@@ -73,6 +73,8 @@ class MeshState:
         self._connect = connect
         self._given_clock = clock
         self.connection: Connection | None = None
+        self.keep_baton: bool | None = None
+        """What the person who leaves wants of an embedded, awake node; ``None``: as configured."""
         self._connecting: asyncio.Future[Connection] | None = None
         self.status: Status | None = None
         self.link: Link = "connecting"
@@ -194,7 +196,7 @@ class MeshState:
             with suppress(Exception):  # a start that failed was shown, and leaves nothing to close
                 connection = await self._connecting
         if connection is not None:
-            await connection.close()
+            await connection.close(self.keep_baton)
 
     async def refresh(self) -> None:
         """Fetch the picture now; what an action calls after it is done."""

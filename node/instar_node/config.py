@@ -28,6 +28,7 @@ class NodeSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     listen: Annotated[str, Meta(max_length=255)] = "127.0.0.1:7707"
     urls: tuple[str, ...] = ()
     witness: bool = False
+    keep_baton: bool = False
 
 
 class HubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

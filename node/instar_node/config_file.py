@@ -20,6 +20,8 @@ DEFAULT_TEXT = """\
 # listen = "127.0.0.1:7707"    # where other machines reach this node; "0.0.0.0:7707" for all interfaces
 # urls = []                    # further addresses peers may use, such as ["https://desk.example.net"]
 # witness = false              # keep the lease register for others, never run the agent
+# keep_baton = false           # embedded hub: stay the awake machine when this program ends or restarts,
+                               # instead of handing over to a standby that is in sync
 
 [hub]
 # url = ""                     # where the lease lies; empty: inside this home, without automatic failover.

@@ -52,11 +52,13 @@ class Node:
     def __init__(
         self,
         home: Home,
+        config: Config,
         foundation: Foundation,
         parts: NodeParts,
         closing: AsyncExitStack,
     ) -> None:
         self._home = home
+        self._keep_baton = config.node.keep_baton
         self._foundation = foundation
         self._parts = parts
         self._closing = closing
@@ -110,7 +112,7 @@ class Node:
             closing.push_async_callback(database.close)
             parts = await build(home, config, foundation, database, clock, events)
             closing.push_async_callback(parts.delivery.agent.close)
-            return cls(home, foundation, parts, closing.pop_all())
+            return cls(home, config, foundation, parts, closing.pop_all())
         raise AssertionError("the block above returns or raises")
 
     async def start(self) -> None:
@@ -145,15 +147,16 @@ class Node:
         await self._start_people()
         self._started = True
 
-    async def stop(self, *, hand_off: bool = True) -> None:
+    async def stop(self, *, hand_off: bool = True, keep_baton: bool | None = None) -> None:
         """Hand the awake role on if that is wanted and possible, finish what is under way, and close.
 
+        ``keep_baton`` decides for this once what ``node.keep_baton`` in ``config.toml`` decides otherwise.
         Also for a node whose start failed half-way. Takes about 2 s at most beyond what runs.
         """
         if hand_off and self._started:
             try:
                 async with asyncio.timeout(LEAVING_S):
-                    await self._pass_on()
+                    await self._pass_on(self._keep_baton if keep_baton is None else keep_baton)
             except TimeoutError:
                 log.warning("the awake role was not passed on within %g s", LEAVING_S)
             except InstarError as error:
@@ -164,9 +167,9 @@ class Node:
         except Exception:
             log.exception("the node did not stop cleanly")
 
-    async def _pass_on(self) -> None:
+    async def _pass_on(self, keep_baton: bool) -> None:
         base, delivery = self._parts.base, self._parts.delivery.delivery
-        await self._parts.handoff.shutdown.hand_off_for_shutdown(PASSING_ON_S)
+        await self._parts.handoff.shutdown.hand_off_for_shutdown(PASSING_ON_S, keep_baton=keep_baton)
         if base.lease.acting_epoch() is not None:  # the lease stays here: only end the work in good order
             await delivery.pause()
             await delivery.drain(DRAIN_S)

@@ -606,6 +606,7 @@ class FakeConnection:
         self._node = node
         self._embedded = embedded
         self.closed = False
+        self.keep_baton: bool | None = None
 
     @property
     def api(self) -> Any:
@@ -615,5 +616,5 @@ class FakeConnection:
     def embedded(self) -> bool:
         return self._embedded
 
-    async def close(self) -> None:
-        self.closed = True
+    async def close(self, keep_baton: bool | None = None) -> None:
+        self.closed, self.keep_baton = True, keep_baton

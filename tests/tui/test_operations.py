@@ -99,6 +99,17 @@ async def test_the_nearest_standby_is_offered_on_leaving_and_the_lease_is_handed
         assert node.called("handoff")[0].to == MINI
 
 
+async def test_a_baton_is_kept_by_who_wants_to_come_back_to_it(node: FakeNode) -> None:
+    node.expires = False
+    async with running(node) as centre:
+        await centre.pilot.press("q")
+        await centre.until("nobody answers Keeping the role: nobody answers until you come back")
+        await centre.pilot.press("k")
+        await centre.until(lambda: centre.app._exit)
+        await centre.app.mesh.close()
+        assert centre.connection.keep_baton is True
+
+
 async def test_leaving_a_daemon_asks_nothing(node: FakeNode) -> None:
     async with running(node, embedded=False) as centre:
         await centre.pilot.press("q")

@@ -284,17 +284,17 @@ async def test_the_end_takes_no_longer_than_it_may(world: World) -> None:
     assert loop.time() - began < 3.0
 
 
-async def test_the_baton_stays_unless_it_is_asked_to_move(world: World) -> None:
-    assert await world.office.shutdown(embedded=True).hand_off_for_shutdown() is None
+async def test_the_baton_goes_on_unless_it_is_asked_to_stay(world: World) -> None:
+    assert await world.office.shutdown(embedded=True).hand_off_for_shutdown(keep_baton=True) is None
     assert (world.acting(), world.office.lease.calls) == (["m-office"], [])
-    outcome = await world.office.shutdown(embedded=True).hand_off_for_shutdown(move_baton=True)
+    outcome = await world.office.shutdown(embedded=True).hand_off_for_shutdown()
     assert outcome is not None
     assert outcome.outcome == "awake"
 
 
 async def test_a_baton_nobody_can_take_is_never_released(world: World) -> None:
     world.net.isolate("m-office")
-    await world.office.shutdown(embedded=True).hand_off_for_shutdown(move_baton=True)
+    await world.office.shutdown(embedded=True).hand_off_for_shutdown()
     assert world.acting() == ["m-office"]
 
 

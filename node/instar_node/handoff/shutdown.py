@@ -46,17 +46,18 @@ class ShutdownHandoff:
         self._embedded = embedded
 
     async def hand_off_for_shutdown(
-        self, within: float = 2.0, move_baton: bool = False
+        self, within: float = 2.0, *, keep_baton: bool = False
     ) -> HandoffOutcome | None:
         """Hand over to an in-sync machine within so many seconds, else release the lease.
 
-        With an embedded hub the lease stays here and goes on at the next start, unless ``move_baton``. Never
-        raises: what could not be done is logged, and the lease then runs out by itself. Returns the outcome
-        of the last handoff tried, ``None`` when none was.
+        With an embedded hub there is no release: the lease stays with this machine, which goes on at its next
+        start, when nobody could take it, or when the person wants just that (``keep_baton``). Never raises:
+        what could not be done is logged, and a lease of any other hub then runs out by itself. Returns the
+        outcome of the last handoff tried, ``None`` when none was.
         """
         end = self._clock.now() + int(within * MICROS_PER_SECOND)
         outcome = await self._under_way(within)
-        if self._lease.acting_epoch() is None or (self._embedded and not move_baton):
+        if self._lease.acting_epoch() is None or (self._embedded and keep_baton):
             return outcome
         for standby in self._candidates():
             left = (end - self._clock.now()) / MICROS_PER_SECOND
