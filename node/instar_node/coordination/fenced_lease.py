@@ -26,7 +26,7 @@ from typing import Literal
 
 import msgspec
 
-from instar_node.coordination.record import KnownRecord, LeaseRecord, next_generation
+from instar_node.coordination.record import HubPlace, KnownRecord, LeaseRecord, next_generation
 
 SwapKind = Literal["contend", "renew", "release", "close"]
 
@@ -107,10 +107,12 @@ class Tenure:
 
 @dataclass
 class OpenSwap(Tenure):
-    """An own swap whose outcome is not known yet. ``expected`` is the version it replaces."""
+    """An own swap whose outcome is not known yet. ``expected`` is the version it replaces, ``hub`` the place
+    of the register it goes to (``None``: the one of the founding)."""
 
     expected: str | None = None
     kind: SwapKind = "renew"
+    hub: HubPlace | None = None
 
 
 Refusal = str
@@ -127,6 +129,7 @@ class FencedLease:
         timing: Durations and drift.
         durable: What was stored before; empty for a new machine.
         baton: True with an embedded hub, where only the holder writes its own register and nothing expires.
+            Given for the hub of the founding; a record that names its hub overrides it.
     """
 
     me: str
@@ -149,12 +152,21 @@ class FencedLease:
     """A register value below what was known, seen once; the second read makes it evidence."""
     mutations: Mutations = NO_MUTATIONS
 
+    def __post_init__(self) -> None:
+        if self.known is not None:
+            self._follow(self.known.record)
+
     # -- what is known -----------------------------------------------------------------------------
 
     @property
     def known(self) -> KnownRecord | None:
         """The newest record this machine knows of."""
         return self.durable.newest
+
+    @property
+    def hub(self) -> HubPlace | None:
+        """Where the register lies, by the newest record known; ``None``: where the mesh was founded."""
+        return self.known.record.hub if self.known else None
 
     @property
     def order(self) -> tuple[int, int]:
@@ -230,6 +242,7 @@ class FencedLease:
             return
         self._check_succession(record)
         self.durable = msgspec.structs.replace(self.durable, newest=seen)
+        self._follow(record)
         self.first_seen = now
         self.suspicion = None
         self.token = None
@@ -240,6 +253,11 @@ class FencedLease:
             self.open = None
         else:
             self.open = None
+
+    def _follow(self, record: LeaseRecord) -> None:
+        """The signed record says where the register lies, and so whether the lease is a baton."""
+        if record.hub is not None:
+            self.baton = not record.hub.url
 
     def _settle_won(self, seen: KnownRecord) -> None:
         swap, self.open = self.open, None
@@ -290,6 +308,8 @@ class FencedLease:
             began: When it began.
             now: Now.
         """
+        if seen is None and self.known is not None and self.known.record.moves:
+            return  # the new register has no record yet
         order = seen.record.order if seen is not None else (0, 0)
         floor = self.order if self.mutations.compare_read_with_later else known_before
         if order < floor:
@@ -382,13 +402,28 @@ class FencedLease:
             return "split-brain"
         if known is None or self.first_seen is None:
             return "no-record"
+        if known.record.moves:
+            return self._may_open_moved(known, now)
         if self.baton:
             return self._may_reopen(known, now)
-        record = known.record
         if self.own is not None and self.may_act(now):
             return "holds-lease"
-        if record.state == "closed":
-            return "hub-moved"
+        return self._member_wait(known, now)
+
+    def _may_open_moved(self, known: KnownRecord, now: int) -> int | Refusal:
+        """The lease moves to another hub: whoever closed the old register opens the new one at once, and
+        after the usual wait anybody else who may contend, by compare-with-absent. Onto a machine's own disk
+        only that machine can."""
+        record = known.record
+        if record.successor is not None:
+            return now if record.successor == self.me else "needs-the-baton"
+        if record.holder == self.me and record.incarnation == self.incarnation:
+            return now
+        return self._member_wait(known, now)
+
+    def _member_wait(self, known: KnownRecord, now: int) -> int | Refusal:
+        record = known.record
+        assert self.first_seen is not None
         if self.me in record.electorate:
             return self._electorate_wait(known, now)
         if self.me in record.benched:
@@ -466,6 +501,7 @@ class FencedLease:
             reason=reason,
             at=at,
             nonce=nonce,
+            hub=old.hub,
         )
 
     def founding_record(self, *, at: str, nonce: str) -> LeaseRecord:
@@ -515,6 +551,16 @@ class FencedLease:
             **changes,
         )
 
+    def moving_record(self, hub: HubPlace, *, reason: str, at: str, nonce: str) -> LeaseRecord:
+        """The holder's last word in the register it leaves, naming the one that takes the next record.
+
+        As with a release, ``cease`` the present version before this is sent.
+        """
+        successor = None if hub.url else self.me
+        return self.next_record(
+            reason=reason, at=at, nonce=nonce, state="closed", successor=successor, hub=hub
+        )
+
     def begin_swap(self, record: LeaseRecord, kind: SwapKind, now: int, expected: str | None) -> OpenSwap:
         """An own swap is about to be sent; at most one is open, and it stays open until it is settled.
 
@@ -522,7 +568,7 @@ class FencedLease:
         this machine's own register, which may be an older instance.
         """
         assert self.open is None, "at most one own swap is open"
-        swap = OpenSwap(record, None, started=now, proven=now, expected=expected, kind=kind)
+        swap = OpenSwap(record, None, started=now, proven=now, expected=expected, kind=kind, hub=self.hub)
         if kind == "contend":
             self.own = None
         self.open = swap

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from instar_node.coordination.fenced_lease import FOREVER, FencedLease, OpenSwap, SwapKind
-from instar_node.coordination.record import KnownRecord, LeaseRecord
+from instar_node.coordination.record import HubPlace, KnownRecord, LeaseRecord
 
 OPENING_ROUND = 300_000
 """A new holder's first round, microseconds: who is silent in it is benched, so first answers do not wait."""
@@ -36,7 +36,9 @@ class Peers(Protocol):
 
 @dataclass(frozen=True)
 class ReadHub:
-    """Read the register; report by ``on_read``."""
+    """Read the register; report by ``on_read``. ``hub`` is where it lies now."""
+
+    hub: HubPlace | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ class LeaseCoordinator:
     _opening: bool = False
     _next_read: int = 0
     _reading: bool = False
+    _read_at: HubPlace | None = None
     _retry_at: int | None = None
     _sending: bool = False
     _next_closing: int = 0
@@ -255,6 +258,8 @@ class LeaseCoordinator:
         """A booting embedded holder first tries to reach every member for a ttl: one may have been forced."""
         known = self.lease.known
         assert known is not None
+        if known.record.incarnation == self.lease.incarnation:  # it closed the other hub itself, just now
+            return True
         others = {*known.record.electorate, *known.record.benched} - {self.lease.me}
         if all(peers.compared(machine) for machine in others):
             return True
@@ -263,6 +268,8 @@ class LeaseCoordinator:
 
     def _reason(self, known: KnownRecord) -> str:
         record = known.record
+        if record.moves:
+            return "hub moved"
         if record.holder == self.lease.me:
             return "restarted"
         if self.lease.token is not None:
@@ -275,13 +282,15 @@ class LeaseCoordinator:
         if known is None or not self.lease.baton or self.lease.open is not None:
             return None
         record = known.record
-        return known if record.holder == self.lease.me and record.state == "closed" else None
+        ours = record.holder == self.lease.me and record.state == "closed"
+        return known if ours and not record.moves else None
 
     def _read_if_due(self, now: int) -> list[Effect]:
         if self._reading or now < self._next_read:
             return []
         self._reading = True
-        return [ReadHub()]
+        self._read_at = self.lease.hub
+        return [ReadHub(self.lease.hub)]
 
     def _resend_if_due(self, now: int) -> list[Effect]:
         if self._sending or self._retry_at is None or now < self._retry_at:
@@ -293,11 +302,17 @@ class LeaseCoordinator:
     # -- own swaps ---------------------------------------------------------------------------------
 
     def _begin(self, record: LeaseRecord, kind: SwapKind, now: int) -> OpenSwap:
-        known = self.lease.known
-        expected = self.own_tip if self.lease.baton else (known.version if known else None)
         self._sending = True
         self._retry_at = None
-        return self.lease.begin_swap(record, kind, now, expected)
+        return self.lease.begin_swap(record, kind, now, self._expected())
+
+    def _expected(self) -> str | None:
+        """The version a swap of ours replaces: our own register's tip, or the newest record known, or
+        nothing when that record closed another register."""
+        known = self.lease.known
+        if self.lease.baton:
+            return self.own_tip
+        return known.version if known is not None and not known.record.moves else None
 
     def begin(self, record: LeaseRecord, kind: SwapKind, now: int) -> SendSwap:
         """Begin a swap that a command asked for (found, release, close, open, force)."""
@@ -307,7 +322,8 @@ class LeaseCoordinator:
         """The swap landed. A new holder's first round is short and immediate."""
         opening = self.lease.open is not None and self.lease.open.kind == "contend"
         self._settled()
-        self.own_tip = won.version
+        if self.lease.baton:
+            self.own_tip = won.version
         self.lease.on_won(won, now)
         self._opening = opening
         if opening:
@@ -345,8 +361,11 @@ class LeaseCoordinator:
     # -- reports -----------------------------------------------------------------------------------
 
     def on_read(self, seen: KnownRecord | None, known_before: tuple[int, int], began: int, now: int) -> None:
-        """The register was read."""
+        """The register was read. What another register than the present one holds is no news."""
         self._reading = False
+        if self._read_at != self.lease.hub:
+            self._next_read = now
+            return
         suspicious = self.lease.suspicion is not None
         if self.lease.baton:
             self._on_own_register(seen, now)
@@ -360,6 +379,11 @@ class LeaseCoordinator:
         self.own_tip = seen.version if seen is not None else None
         if seen is not None and seen.record.order > self.lease.order:
             self.lease.learn(seen, now)
+
+    def on_hub_moved(self, now: int) -> None:
+        """The lease goes on in another register: look at that one now."""
+        self.own_tip = None
+        self._next_read = now
 
     def on_read_failed(self, now: int) -> None:
         """The hub did not answer."""

@@ -15,6 +15,17 @@ GENERATION = 1_000_000
 side of a partition still does."""
 
 
+class HubPlace(msgspec.Struct, frozen=True):
+    """Where a register lies, as every member may open it.
+
+    ``url`` is empty for the holder's own disk. ``id`` was written into the hub when it was set up: it tells
+    the hub from another one at the same address, such as the folder under a disk that is not mounted.
+    """
+
+    url: str
+    id: str = ""
+
+
 class LeaseRecord(msgspec.Struct, frozen=True):
     """One value of the register. The signer is the holder.
 
@@ -43,7 +54,14 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     at: str = ""
     nonce: str = ""
     """Random: makes every record unique, so that two writers can never both believe in one commit."""
+    hub: HubPlace | None = None
+    """Where the register lies that takes the *next* record; ``None`` while it is the one of the founding."""
     signature: bytes = b""
+
+    @property
+    def moves(self) -> bool:
+        """Whether this closed its register because the lease goes on in another one (``hub``)."""
+        return self.state == "closed" and self.successor in (None, self.holder)
 
     @property
     def order(self) -> tuple[int, int]:
