@@ -103,7 +103,7 @@ async def test_a_baton_is_kept_by_who_wants_to_come_back_to_it(node: FakeNode) -
     node.expires = False
     async with running(node) as centre:
         await centre.pilot.press("q")
-        await centre.until("nobody answers Keeping the role: nobody answers until you come back")
+        await centre.until("Keeping the role: nobody answers until you come back")
         await centre.pilot.press("k")
         await centre.until(lambda: centre.app._exit)
         await centre.app.mesh.close()

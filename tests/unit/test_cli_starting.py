@@ -50,7 +50,7 @@ class FakeNode:
             raise self.refusal
         asyncio.get_running_loop().call_later(0.05, self.ready.set)
 
-    async def stop(self, *, hand_off: bool = True) -> None:
+    async def stop(self, *, hand_off: bool = True, keep_baton: bool | None = None) -> None:
         self.stopped.append(hand_off)
 
 
