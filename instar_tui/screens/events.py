@@ -12,6 +12,7 @@ from textual.widget import Widget
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.chrome import Framed
+from instar_tui.widgets.feed import event_words
 from instar_tui.widgets.grid import Column, Grid
 from instar_tui.widgets.live import Line
 from instar_tui.widgets.text import clock, plural, shown
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 COLUMNS: list[Column[Event]] = [
     Column("time", 8, lambda e: (clock(e.at), "$muted")),
     Column("kind", 10, lambda e: (shown(e.kind), kind_style(e.kind))),
-    Column("what happened", 20, lambda e: shown(e.text), flex=3),
+    Column("what happened", 20, lambda e: shown(event_words(e)), flex=3),
     Column("number", 7, lambda e: (str(e.n), "$muted"), right=True, wide=100),
     Column(
         "details",

@@ -16,8 +16,8 @@ from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.screens.modals import Words
 from instar_tui.widgets.chrome import Framed
+from instar_tui.widgets.feed import event_line
 from instar_tui.widgets.live import Line
-from instar_tui.widgets.panels import event_line
 from instar_tui.widgets.text import plural, shown, span
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ class OverviewScreen(MeshScreen):
     def body(self) -> Iterable[Widget]:
         from instar_tui.widgets.cards import Cards, Facts, FirstSteps, Title
         from instar_tui.widgets.chart import WorstLag
-        from instar_tui.widgets.panels import Feed, Sentence
+        from instar_tui.widgets.feed import Feed
+        from instar_tui.widgets.panels import Sentence
 
         with Horizontal(id="columns"):
             with Vertical(id="left"):

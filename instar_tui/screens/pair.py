@@ -13,8 +13,8 @@ from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.banner import banner
 from instar_tui.widgets.chrome import Framed
+from instar_tui.widgets.feed import event_line
 from instar_tui.widgets.live import Line
-from instar_tui.widgets.panels import event_line
 from instar_tui.widgets.text import bar, dots, fit, shown
 
 if TYPE_CHECKING:
@@ -228,6 +228,7 @@ class PairScreen(MeshScreen):
         self.since = 0
         self._taken_at = 0
         self._asked = False
+        self._opening = False
 
     def body(self) -> Iterable[Widget]:
         yield Code(id="code")
@@ -265,9 +266,12 @@ class PairScreen(MeshScreen):
             self.read("pair", self._look)
 
     async def _open(self, *, fresh: bool) -> None:
-        """Show the open session, or mint a code."""
+        """Show the open session, or mint a code; one that is being minted is not voided by a second."""
         from instar_node.api.types import PairRequest
 
+        if self._opening:
+            return
+        self._opening = True
         try:
             view = await self.mesh.api.pair_view()
             if fresh or view.state not in ("open", "confirming"):
@@ -280,6 +284,8 @@ class PairScreen(MeshScreen):
             self.view, self.problem = None, f"{error.message} {error.hint}".strip()
             super().refresh_body(frozenset())
             return
+        finally:
+            self._opening = False
         self._take(view)
 
     async def _look(self) -> None:

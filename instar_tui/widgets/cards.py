@@ -134,12 +134,11 @@ class Facts(Framed):
         yield heading("mesh", width)
         yield self._topics(status)
         yield self._hub(status)
-        for alert in status.health.alerts[:2]:
-            yield [
-                (" ⚠ ", "bold $needs-you"),
-                (shown(alert.message), ""),
-                (f"  {shown(alert.hint)}", "$muted"),
-            ]
+        said = status.lease.if_lost.hint  # the sentence above tells it already
+        for alert in [a for a in status.health.alerts if not (said and a.hint == said)][:2]:
+            yield [(" ⚠ ", "bold $needs-you"), (shown(alert.message), "")]
+            if alert.hint:
+                yield [("   ", ""), (shown(alert.hint), "$muted")]
 
     def _topics(self, status: Status) -> Line:
         rows = status.topics

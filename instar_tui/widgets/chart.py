@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 TARGET_MS = 40
 """The lag a copy should stay under (99 of 100 entries, at 200 messages a second)."""
 WINDOW_MS = 5 * 60_000
+MOST_ROWS = 24
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 FLOOR_MS, CEILING_MS = 1.0, 10_000.0
 _LABELS = {1: "1ms", 10: "10ms", 100: "100ms", 1_000: "1s", 10_000: "10s"}
@@ -112,7 +113,7 @@ class LagChart(Framed):
         worst = max((s.lag_ms for s in samples if s.at_ms > now - WINDOW_MS), default=0)
         name = shown(self.mesh.nickname(machine_id))
         yield heading(f"lag of {name}", width, f"worst {span(worst)}, target {TARGET_MS}ms")
-        rows = max(4, min(14, self.size.height - 2))
+        rows = max(4, min(MOST_ROWS, self.size.height - 2))
         yield from plot(samples, width, rows, window_ms=WINDOW_MS, now_ms=now, target_ms=TARGET_MS)
 
 

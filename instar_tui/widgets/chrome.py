@@ -11,7 +11,7 @@ from textual import events
 from instar_tui.actions import PLACES, Action, footer_actions
 from instar_tui.widgets.live import Line, Live
 from instar_tui.widgets.text import bar, fit, shown, span
-from instar_tui.widgets.vocabulary import ROLES, UNKNOWN
+from instar_tui.widgets.vocabulary import ROLES, UNKNOWN, step_words
 
 if TYPE_CHECKING:
     from instar_tui.app import InstarApp
@@ -182,7 +182,7 @@ class OperationStrip(Framed):
         for name, at_ms in operation.steps:
             line += [
                 ("✔ ", "$awake"),
-                (f"{shown(name)} ", ""),
+                (f"{shown(step_words(name))} ", ""),
                 (f"{span(max(0.0, at_ms - previous))}  ", "$muted"),
             ]
             previous = at_ms

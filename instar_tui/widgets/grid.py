@@ -200,14 +200,21 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
             return
         self._cursor = max(0, min(index, len(self._rows) - 1))
         self._cursor_key = self._key(self._rows[self._cursor])
-        view = self.size.height - 1
+        self._reveal()
+        self.refresh()
+        self.post_message(self.Moved(self))
+
+    def _reveal(self) -> None:
+        """Scroll as little as brings the cursor into sight."""
+        view = max(1, self.size.height - 1)
         top = int(self.scroll_offset.y)
         if self._cursor < top:
             self.scroll_to(y=self._cursor, animate=False, immediate=True)
         elif self._cursor >= top + view:
             self.scroll_to(y=self._cursor - view + 1, animate=False, immediate=True)
-        self.refresh()
-        self.post_message(self.Moved(self))
+
+    def on_resize(self) -> None:
+        self._reveal()
 
     def on_click(self, event: events.Click) -> None:
         index = event.y - 1 + int(self.scroll_offset.y)

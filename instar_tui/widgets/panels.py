@@ -1,4 +1,4 @@
-"""Panels several screens share: the sentence about the lease, and the list of events."""
+"""The sentence about the lease that several screens share."""
 
 from __future__ import annotations
 
@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 from instar_tui.widgets.chrome import Framed
 from instar_tui.widgets.live import Line
-from instar_tui.widgets.text import clock, fit, shown, span
-from instar_tui.widgets.vocabulary import kind_style
+from instar_tui.widgets.text import clock, shown, span
 
 if TYPE_CHECKING:
     from instar_node.api.types import LeaseView
-    from instar_node.events import Event
     from instar_tui.state import MeshState
 
 
@@ -89,25 +87,3 @@ class Sentence(Framed):
         status = self.mesh.status
         if status is not None and status.lease.if_lost.next is None and status.lease.if_lost.hint:
             yield [(shown(status.lease.if_lost.hint), "$muted")]
-
-
-def event_line(event: Event, width: int) -> Line:
-    """One event on one line."""
-    return [
-        (f" {clock(event.at)}  ", "$muted"),
-        (f"{fit(shown(event.kind), 9)}  ", kind_style(event.kind)),
-        (fit(shown(event.text), max(0, width - 23)), ""),
-    ]
-
-
-class Feed(Framed):
-    """The newest events, newest first, as many as fit."""
-
-    DEFAULT_CSS = "Feed { height: 1fr; min-height: 2; }"
-
-    def build(self, width: int) -> Iterable[Line]:
-        rows = max(1, self.size.height)
-        chosen = [event for event in reversed(self.mesh.events) if event.text][:rows]
-        if not chosen:
-            return [[("   nothing has happened yet", "$muted")]]
-        return [event_line(event, width) for event in chosen]

@@ -78,6 +78,11 @@ def delivery_mark(state: str) -> Mark:
     return DELIVERY.get(state) or Mark("·", state, "$muted")
 
 
+def step_words(step: str) -> str:
+    """A step's name for people: ``tail_synced`` is ``tail synced``."""
+    return step.replace("_", " ")
+
+
 def kind_style(kind: str) -> str:
     """The style of an event's kind."""
     return KINDS.get(kind, "$muted")

@@ -395,6 +395,8 @@ class FakeNode:
 
     async def pair(self, body: t.PairRequest) -> t.PairView:
         self._enter("pair", body)
+        if self.gate is not None:
+            await self.gate.wait()
         self.opened = self.clock.now()
         self.session = t.PairView(
             state="open",

@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from instar_tui.actions import ACTIONS, BY_ID, EVERYWHERE, PLACES
+from tests.readme_keys import README, with_table
 from tests.tui.conftest import Centre, running
 from tests.tui.fake_node import FakeNode
 
@@ -71,3 +72,8 @@ async def test_a_click_on_a_key_does_what_the_key_does(centre: Centre) -> None:
     x = centre.lines()[-1].index("t transfer")
     await centre.pilot.click(offset=(x + 3, 35))
     await centre.until("move 42 to")
+
+
+def test_the_readme_lists_the_keys_as_they_are() -> None:
+    readme = README.read_text("utf-8")
+    assert readme == with_table(readme), "write it anew: python -m tests.readme_keys"

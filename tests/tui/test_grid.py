@@ -106,6 +106,15 @@ async def test_a_column_that_needs_width_is_left_out_of_a_narrow_table() -> None
         assert "juicy" in app.line(1)
 
 
+async def test_the_cursor_stays_in_sight_when_the_table_shrinks() -> None:
+    app = Orchard()
+    async with app.run_test(size=(40, 10)) as pilot:
+        app.grid.action_edge(1)
+        await pilot.resize_terminal(40, 3)
+        await pilot.pause()
+        assert "quince" in app.line(2)
+
+
 async def test_only_the_lines_in_sight_are_drawn() -> None:
     drawn: list[str] = []
 

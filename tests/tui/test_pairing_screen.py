@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
 from tests.tui.conftest import Centre, running
@@ -17,6 +18,19 @@ async def test_p_mints_a_code_and_draws_it_large(centre: Centre) -> None:
     await pairing(centre)
     assert len(centre.node.called("pair")) == 1
     assert sum("██" in line for line in centre.lines()) >= 5
+
+
+async def test_a_code_that_is_being_minted_is_not_voided_by_a_second(node: FakeNode) -> None:
+    node.gate = asyncio.Event()
+    async with running(node) as centre:
+        await centre.pilot.press("p")
+        await centre.until(lambda: node.called("pair"))
+        await centre.go("overview")
+        await centre.go("pair")
+        await centre.pilot.pause(0.1)
+        node.gate.set()
+        await centre.until("instar join http://192.168.1.20:7707 --code RIVER-STONE-4071")
+        assert len(node.called("pair")) == 1
 
 
 async def test_wrong_guesses_fall_from_the_counter_as_they_happen(centre: Centre) -> None:

@@ -1,4 +1,4 @@
-"""``python -m tests.screenshots``: draw every screen from a real running mesh into ``screenshots/``.
+"""What happens on the mesh while the pictures are taken.
 
 Three real nodes are started, paired and talked to; the control centre is attached to the first one and each
 screen is saved as an SVG. Nothing is staged but the order of events.
@@ -7,7 +7,6 @@ screen is saved as an SVG. Nothing is staged but the order of events.
 from __future__ import annotations
 
 import asyncio
-import re
 import sys
 import tempfile
 import time
@@ -24,17 +23,12 @@ from instar_node.storage.home import Home
 from instar_tui.app import InstarApp
 from instar_tui.demo import CONVERSATION, demo_mesh
 from instar_tui.embedding import Connection, open_api
+from tests.screenshots.drawing import picture
 
-FOLDER = Path(__file__).parent.parent / "screenshots"
+FOLDER = Path(__file__).parents[2] / "screenshots"
 SIZE = (120, 36)
 PLACES = ("overview", "machines", "lease", "tail", "topics", "conversation", "events", "health")
 WAIT_S = 30.0
-
-
-def self_contained(svg: str) -> str:
-    """An SVG without fonts from elsewhere, its spaces kept by every viewer."""
-    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
-    return svg.replace("<text ", '<text xml:space="preserve" ')
 
 
 class Camera:
@@ -58,7 +52,7 @@ class Camera:
     def save(self, name: str) -> None:
         """Save what is on the screen."""
         path = FOLDER / f"{name}.svg"
-        path.write_text(self_contained(self.app.export_screenshot(title="instar-tui")), encoding="utf-8")
+        path.write_text(picture(self.app), encoding="utf-8")
         print(path.relative_to(FOLDER.parent))
 
 
@@ -89,6 +83,7 @@ def converse(homes: list[Home]) -> None:
     patiently(lambda: others <= set(desk.lease().electorate))
     for number, (topic, text) in enumerate(CONVERSATION):
         desk.send(t.SendRequest(topic, text, f"picture-{number}"))
+        patiently(lambda topic=topic: desk.messages(topic).messages[-1].role == "agent")
     patiently(lambda: desk.handoff(t.HandoffRequest("mini")).outcome == "awake")
     patiently(lambda: mini.handoff(t.HandoffRequest("desk")).outcome == "awake")
     patiently(lambda: desk.transfer(t.TransferRequest("garden", "mini")).outcome == "moved")
@@ -103,7 +98,7 @@ def patiently(attempt: Callable[[], bool]) -> None:
                 return
         except InstarError as error:
             print(f"not yet: {error.message}", file=sys.stderr)
-        time.sleep(0.3)
+        time.sleep(0.1)
     raise TimeoutError
 
 
@@ -179,7 +174,3 @@ def main() -> None:
             homes = [daemon.home for daemon in daemons]
             converse(homes)
             asyncio.run(mesh_of_three(homes, folder))
-
-
-if __name__ == "__main__":
-    main()
