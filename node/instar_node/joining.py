@@ -11,9 +11,9 @@ from instar_node.api import types as t
 from instar_node.clock import Clock, SystemClock
 from instar_node.config import Config, load_config
 from instar_node.config_file import write_default_config
-from instar_node.coordination.fenced_lease import DurableLease
 from instar_node.coordination.git_lease_store import GitLeaseStore
 from instar_node.coordination.hub import Hub, parse_hub
+from instar_node.coordination.lease_state import DurableLease
 from instar_node.coordination.lease_store import StoreUnavailable
 from instar_node.coordination.record import PURPOSE, KnownRecord, is_authentic
 from instar_node.errors import InstarError

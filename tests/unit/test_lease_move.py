@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from instar_node.coordination.fenced_lease import DurableLease, FencedLease, LeaseTiming
+from instar_node.coordination.fenced_lease import FencedLease
 from instar_node.coordination.lease_coordinator import Effect, LeaseCoordinator, ReadHub, SendSwap
+from instar_node.coordination.lease_state import DurableLease, LeaseTiming
 from instar_node.coordination.record import HubPlace, KnownRecord, LeaseRecord
 
 SECOND = 1_000_000
@@ -29,7 +30,8 @@ def held(**changes: Any) -> KnownRecord:
         "nonce": "n5",
         "hub": OLD,
     }
-    return KnownRecord(LeaseRecord(**{**fields, **changes}), "v5")
+    record = LeaseRecord(**{**fields, **changes})
+    return KnownRecord(record, f"v{record.serial}")
 
 
 def closing(hub: HubPlace = NEW, **changes: Any) -> KnownRecord:
@@ -181,9 +183,9 @@ def test_a_machine_that_was_away_learns_the_hub_from_any_later_record() -> None:
 
 def test_a_move_to_the_own_disk_makes_the_lease_a_baton_that_only_the_mover_opens() -> None:
     machine = moving(OWN_DISK)
-    machine.coordinator.own_tip = "earlier instance"
+    machine.coordinator.on_own_register(held(serial=1), SECOND)
     opened = machine.swap(SECOND).swap
-    assert (opened.hub, opened.expected) == (OWN_DISK, "earlier instance")
+    assert (opened.hub, opened.expected) == (OWN_DISK, "v1")
     machine.coordinator.on_won(KnownRecord(opened.record, "v7"), SECOND)
     assert machine.lease.acting_epoch(1_000 * SECOND) == 4
     assert machine.coordinator.own_tip == "v7"
@@ -195,14 +197,22 @@ def test_a_move_to_the_own_disk_makes_the_lease_a_baton_that_only_the_mover_open
 def test_a_mover_to_its_own_disk_that_crashed_in_between_opens_it_when_it_is_back() -> None:
     machine = Machine("a", closing(OWN_DISK), incarnation="a2")
     machine.tick(0)
+    machine.coordinator.on_own_register(None, 0)
     assert machine.swap(TIMING.ttl).swap.record.epoch == 4
+
+
+def test_an_embedded_holder_looks_at_its_own_register_before_it_goes_on() -> None:
+    machine = Machine("a", held(electorate=("a",), benched=(), hub=OWN_DISK), incarnation="a2")
+    assert [type(effect) for effect in machine.tick(0)] == [ReadHub]
+    machine.coordinator.on_own_register(closing(OWN_DISK, electorate=("a",), benched=()), 0)
+    assert machine.swap(0).swap.record.prev == "v6"
 
 
 def test_a_move_from_the_own_disk_ends_the_baton() -> None:
     machine = moving(NEW, held(hub=OWN_DISK))
     swap = machine.swap(SECOND).swap
     machine.coordinator.on_won(KnownRecord(swap.record, "v7"), SECOND)
-    assert machine.lease.deadline(SECOND) == SECOND + TIMING.ttl
+    assert machine.lease.deadline == SECOND + TIMING.ttl
     assert not Machine("b", KnownRecord(swap.record, "v7")).lease.baton
 
 

@@ -10,28 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
-from instar_node.coordination.fenced_lease import FOREVER, FencedLease, OpenSwap, SwapKind
+from instar_node.coordination.fenced_lease import FencedLease
+from instar_node.coordination.lease_state import FOREVER, OpenSwap, SwapKind, Tenure
+from instar_node.coordination.membership import Change, Membership, Peers
 from instar_node.coordination.record import HubPlace, KnownRecord, LeaseRecord
 
 OPENING_ROUND = 300_000
 """A new holder's first round, microseconds: who is silent in it is benched, so first answers do not wait."""
-STABLE_ROUNDS = 2
-"""Rounds a benched machine must answer in a row before it is taken back; doubles with each relapse."""
-MAX_STABLE_ROUNDS = 32
-
-
-class Peers(Protocol):
-    """What the coordinator needs to know of the other machines, now."""
-
-    def connected(self, machine: str) -> bool: ...
-
-    def caught_up(self, machine: str) -> bool:
-        """It holds every row this machine holds, and this one every row of it; its version is compatible."""
-
-    def compared(self, machine: str) -> bool:
-        """It and this machine have exchanged their newest records since this machine's start."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +55,6 @@ Effect = ReadHub | SendSwap | AskPromises | SendClosing
 
 
 @dataclass
-class Wishes:
-    """Changes of the membership of the record that wait for the next swap."""
-
-    admit: set[str] = field(default_factory=set)
-    expel: set[str] = field(default_factory=set)
-    bench: dict[str, str] = field(default_factory=dict)
-    """Machine -> why."""
-
-
-@dataclass
 class LeaseCoordinator:
     """Drives one machine's lease. ``nonce`` and ``at`` supply randomness and display time."""
 
@@ -87,15 +63,18 @@ class LeaseCoordinator:
     at: Callable[[], str]
     eligible: bool = True
     """False for a witness, an incompatible version or a node that is stopping: it never contends."""
-    wishes: Wishes = field(default_factory=Wishes)
-    misses: dict[str, int] = field(default_factory=dict)
-    answers: dict[str, int] = field(default_factory=dict)
-    """Rounds answered in a row."""
-    relapses: dict[str, int] = field(default_factory=dict)
+    able: bool = True
+    """False while this machine could not act although it may: its disk refuses to store. It collects no
+    promises then, so that another machine takes over."""
+    membership: Membership = field(default_factory=Membership)
     counters: dict[str, int] = field(default_factory=dict)
     own_tip: str | None = None
     """Embedded hub: version at the tip of this machine's own register."""
     booted: int = 0
+    _own_register_read: bool = False
+    _asking_around: bool = False
+    _sought_since: int | None = None
+    """The lapse for which the register is being read."""
     _next_round: int = 0
     _opening: bool = False
     _next_read: int = 0
@@ -131,103 +110,82 @@ class LeaseCoordinator:
     def next_wake(self, now: int) -> int:
         """The instant of the next thing this machine wants to do by itself, microseconds."""
         lease = self.lease
-        times = [self._next_read]
+        wake = self._next_read
         if lease.open is not None and self._retry_at is not None:
-            times.append(self._retry_at)
+            wake = min(wake, self._retry_at)
         if lease.holding is not None:
-            times.append(self._next_round)
-            times.append(self._checkpoint_at())
-            if (deadline := lease.deadline(now)) > now:
-                times.append(deadline)
-        elif lease.durable.evidence is None:
-            due = lease.may_contend_at(now)
-            if isinstance(due, int) and self.eligible:
-                times.append(max(due, self._wait_until))
-            if self._closing() is not None:
-                times.append(self._next_closing)
-        return max(min(times), now + 1_000)
+            wake = min(wake, self._holders_wake(now))
+        elif lease.durable.evidence is None and lease.open is None:
+            wake = min(wake, self._contenders_wake(now))
+        return max(wake, now + 1_000)
+
+    def _holders_wake(self, now: int) -> int:
+        wake, deadline = self._checkpoint_at(), self.lease.deadline
+        if now < deadline:
+            wake = min(wake, deadline)
+        if self.able and self.lease.can_use_promises(now):
+            wake = min(wake, self._next_round)
+        return wake
+
+    def _contenders_wake(self, now: int) -> int:
+        if self._asking_around:
+            return self.booted + self.lease.timing.ttl
+        if self._closing() is not None:
+            return self._next_closing
+        due = self.lease.may_contend_at(now)
+        if isinstance(due, str) or not self.eligible or (self.lease.baton and not self._own_register_read):
+            return FOREVER
+        return max(due, self._wait_until)
 
     def _hold(self, now: int, peers: Peers) -> list[Effect]:
         effects: list[Effect] = []
         own = self.lease.holding
         assert own is not None
-        if now >= self._next_round and self.lease.can_use_promises(now):
-            effects += self._round(now, own.record)
+        if self.lease.needs_read(now):
+            self._hurry_read(now)
+        elif now >= self._next_round and self.able and self.lease.can_use_promises(now):
+            effects += self._round(now, own)
         if self.lease.open is None:
-            swap = self._membership_swap(now, peers, own.record)
+            swap = self._membership_swap(now, peers, own)
             if swap is not None:
                 effects.append(SendSwap(swap))
         return effects
 
-    def _round(self, now: int, record: LeaseRecord) -> list[Effect]:
-        known = self.lease.known
-        own = self.lease.own
-        assert known is not None
-        assert own is not None
+    def _hurry_read(self, now: int) -> None:
+        """Lapsed: only a read from now on lets us go on, so it does not wait for its turn; once a lapse."""
+        lapse = self.lease.deadline
+        if self._sought_since != lapse:
+            self._sought_since = lapse
+            self._next_read = now
+
+    def _round(self, now: int, own: Tenure) -> list[Effect]:
         pace = self.lease.timing.round
         self._next_round = now + pace
+        members = {*own.others, *own.record.benched}
+        if (swap := self.lease.open) is not None:
+            members |= {*swap.others, *swap.record.benched}
+        if not members:
+            return []
         within = min(OPENING_ROUND, pace) if self._opening else pace
-        members = {*record.electorate, *record.benched}
-        if self.lease.open is not None:
-            members |= {*self.lease.open.record.electorate, *self.lease.open.record.benched}
-        asked = tuple(sorted(members - {self.lease.me}))
         assert own.version is not None
         # The record asked about is our own: while a swap of ours is open it is still the one members know.
-        return [AskPromises(asked, KnownRecord(own.record, own.version), now, within)] if asked else []
+        return [AskPromises(tuple(sorted(members)), KnownRecord(own.record, own.version), now, within)]
 
-    def _membership_swap(self, now: int, peers: Peers, record: LeaseRecord) -> OpenSwap | None:
-        electorate, benched = {*record.electorate}, {*record.benched}
-        reasons: list[str] = []
-        for machine in self.wishes.expel:
-            if machine in electorate or machine in benched:
-                reasons.append(f"removed {machine}")
-            electorate.discard(machine)
-            benched.discard(machine)
-        for machine in self.wishes.admit - electorate - benched:
-            benched.add(machine)
-            reasons.append(f"admitted {machine}")
-        for machine in sorted(electorate - {self.lease.me}):
-            if (why := self._why_bench(machine, peers)) is not None:
-                electorate.discard(machine)
-                benched.add(machine)
-                self.relapses[machine] = self.relapses.get(machine, 0) + 1
-                self.answers[machine] = 0
-                reasons.append(f"benched {machine}: {why}")
-        for machine in sorted(benched):
-            if machine in record.benched and self._is_stable(machine, peers):
-                benched.discard(machine)
-                electorate.add(machine)
-                reasons.append(f"in sync {machine}")
-        if not reasons and now >= self._checkpoint_at():
-            reasons.append("checkpoint")
-        if not reasons:
+    def _membership_swap(self, now: int, peers: Peers, own: Tenure) -> OpenSwap | None:
+        record = own.record
+        change = self.membership.change(record, peers)
+        if change is None and now >= self._checkpoint_at():
+            change = Change(record.electorate, record.benched, "checkpoint")
+        if change is None:
             return None
-        self.wishes.bench.clear()
         changed = self.lease.next_record(
-            reason="; ".join(reasons),
+            reason=change.reason,
             at=self.at(),
             nonce=self.nonce(),
-            electorate=tuple(sorted(electorate)),
-            benched=tuple(sorted(benched)),
+            electorate=change.electorate,
+            benched=change.benched,
         )
         return self._begin(changed, "renew", now)
-
-    def _why_bench(self, machine: str, peers: Peers) -> str | None:
-        if machine in self.wishes.bench:
-            return self.wishes.bench[machine]
-        missed = self.misses.get(machine, 0)
-        if missed >= 2 or (missed and not peers.connected(machine)):
-            return f"missed {missed} round{'s' if missed > 1 else ''}"
-        return None
-
-    def _is_stable(self, machine: str, peers: Peers) -> bool:
-        if machine in self.wishes.expel or machine in self.wishes.bench or self.misses.get(machine, 0):
-            return False
-        relapses = self.relapses.get(machine, 0)
-        needed = min(STABLE_ROUNDS << (relapses - 1), MAX_STABLE_ROUNDS) if relapses else 1
-        if self.answers.get(machine, 0) < needed:
-            return False
-        return peers.connected(machine) and peers.caught_up(machine)
 
     def _checkpoint_at(self) -> int:
         """While somebody is benched the holder renews by a swap every third of ``bench_ttl``."""
@@ -238,7 +196,7 @@ class LeaseCoordinator:
 
     def _contend(self, now: int, peers: Peers) -> list[Effect]:
         if (closing := self._closing()) is not None:
-            if now < self._next_closing:
+            if now < self._next_closing or not self._has_asked_around(now, peers):
                 return []
             self._next_closing = now + self.lease.timing.round
             return [SendClosing(closing)]
@@ -255,16 +213,22 @@ class LeaseCoordinator:
         return [SendSwap(self._begin(record, "contend", now))]
 
     def _may_resume(self, now: int, peers: Peers) -> bool:
-        """A booting embedded holder first tries to reach every member for a ttl: one may have been forced."""
+        """A booting embedded holder looks at its own register, which may hold more than it remembers, and
+        first tries to reach every member: one may have been forced."""
+        return self._own_register_read and self._has_asked_around(now, peers)
+
+    def _has_asked_around(self, now: int, peers: Peers) -> bool:
+        """After a start: whether every member has shown its newest record, or had a ttl to do so. A machine
+        whose own record that is was awake, and knows."""
         known = self.lease.known
         assert known is not None
-        if known.record.incarnation == self.lease.incarnation:  # it closed the other hub itself, just now
-            return True
-        others = {*known.record.electorate, *known.record.benched} - {self.lease.me}
-        if all(peers.compared(machine) for machine in others):
-            return True
-        self._wait_until = self.booted + self.lease.timing.ttl
-        return now >= self._wait_until
+        waited = now >= self.booted + self.lease.timing.ttl
+        if waited or known.record.incarnation == self.lease.incarnation:
+            self._asking_around = False
+        else:
+            others = {*known.record.electorate, *known.record.benched} - {self.lease.me}
+            self._asking_around = not all(peers.compared(machine) for machine in others)
+        return not self._asking_around
 
     def _reason(self, known: KnownRecord) -> str:
         record = known.record
@@ -327,8 +291,7 @@ class LeaseCoordinator:
         self.lease.on_won(won, now)
         self._opening = opening
         if opening:
-            self.misses.clear()
-            self.answers.clear()
+            self.membership.forget_rounds()
             self._next_round = now
         self._next_read = now + self.lease.timing.ttl
 
@@ -368,21 +331,24 @@ class LeaseCoordinator:
             return
         suspicious = self.lease.suspicion is not None
         if self.lease.baton:
-            self._on_own_register(seen, now)
+            self.on_own_register(seen, now)
         else:
             self.lease.on_read(seen, known_before, began, now)
         again = self.lease.suspicion is not None and not suspicious
         self._next_read = now + (self.lease.timing.round // 4 if again else self._read_pace(now))
 
-    def _on_own_register(self, seen: KnownRecord | None, now: int) -> None:
-        """An embedded register holds only our own instances; it is read to know its tip."""
+    def on_own_register(self, seen: KnownRecord | None, now: int) -> None:
+        """What our embedded register holds: only our own instances. Its tip is what our next swap replaces,
+        and it may be newer than what we remember: a swap may land while its writer crashes."""
         self.own_tip = seen.version if seen is not None else None
+        self._own_register_read = True
         if seen is not None and seen.record.order > self.lease.order:
             self.lease.learn(seen, now)
 
     def on_hub_moved(self, now: int) -> None:
         """The lease goes on in another register: look at that one now."""
         self.own_tip = None
+        self._own_register_read = False
         self._next_read = now
 
     def on_read_failed(self, now: int) -> None:
@@ -402,20 +368,15 @@ class LeaseCoordinator:
 
     def on_promise(self, machine: str, version: str, began: int, now: int) -> None:
         """A machine promised in a round begun at ``began``."""
-        self.misses[machine] = 0
-        self.answers[machine] = self.answers.get(machine, 0) + 1
-        was_valid = self.lease.may_act(now)
+        self.membership.answered(machine)
         self.lease.on_promise(machine, version, began, now)
-        if not was_valid and not self._reading:
-            self._next_read = min(self._next_read, now + self.lease.timing.round // 4)
 
     def on_miss(self, machine: str, now: int) -> None:
         """A machine did not promise in time. In a new holder's first round that benches it at once."""
-        self.misses[machine] = self.misses.get(machine, 0) + 1
-        self.answers[machine] = 0
+        self.membership.missed(machine)
         own = self.lease.holding
-        if self._opening and own is not None and machine in own.record.electorate:
-            self.wishes.bench[machine] = "silent when this machine took over"
+        if self._opening and own is not None and machine in own.others:
+            self.membership.wishes.bench[machine] = "silent when this machine took over"
 
     def on_round_over(self) -> None:
         """The opening round is over; later ones keep the ordinary pace."""
@@ -424,8 +385,8 @@ class LeaseCoordinator:
     def on_slow(self, machine: str) -> None:
         """An electorate member does not acknowledge rows: bench it rather than let every message wait."""
         own = self.lease.holding
-        if own is not None and machine in own.record.electorate and machine != self.lease.me:
-            self.wishes.bench[machine] = "too slow to keep up"
+        if own is not None and machine in own.others:
+            self.membership.wishes.bench[machine] = "too slow to keep up"
 
     def _count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1

@@ -19,7 +19,7 @@ from instar_node.config import LeaseSettings
 from instar_node.contracts import Database, Members, Mesh
 from instar_node.coordination.baton import Baton
 from instar_node.coordination.epoch_history import EpochHistory
-from instar_node.coordination.fenced_lease import DurableLease, FencedLease, LeaseTiming, SwapKind
+from instar_node.coordination.fenced_lease import FencedLease
 from instar_node.coordination.http_lease_transport import (
     HistoryReply,
     HistoryRequest,
@@ -40,6 +40,7 @@ from instar_node.coordination.lease_coordinator import (
     SendClosing,
     SendSwap,
 )
+from instar_node.coordination.lease_state import DurableLease, LeaseTiming, SwapKind
 from instar_node.coordination.lease_store import Candidate, LeaseStore, Lost, StoreUnavailable, Won
 from instar_node.coordination.lease_view import LeaseSnapshot, if_lost, lease_state, valid_for
 from instar_node.coordination.record import (
@@ -144,6 +145,8 @@ class LeaseService:
         return self.lease.known.record.holder if self.lease.known else None
 
     def acting_epoch(self) -> int | None:
+        if self.lease.durable is not self._stored:
+            return None  # what a crash would make us forget must be on disk before anything rests on it
         return self.lease.acting_epoch(self._clock.now())
 
     def ack_set(self) -> frozenset[str]:
@@ -173,8 +176,7 @@ class LeaseService:
         if found:
             await self._found()
         elif self.lease.baton:
-            tip = await self._store.read()
-            self.coordinator.own_tip = tip.version if tip is not None else None
+            self.coordinator.on_own_register(await self._store.read(), self._clock.now())
         await self._history.load()
         self._loop_task = asyncio.create_task(self._run(), name="lease")
         self._after_step()
@@ -232,15 +234,15 @@ class LeaseService:
 
     def _step(self) -> None:
         try:
+            self.persist()  # before anything that rests on it leaves, and before the decision to send it
             for effect in self.coordinator.tick(self._clock.now(), self):
                 self._perform(effect)
+            self._after_step()
         except Exception:
             # The loop must go on: without it nobody renews, benches or notices.
             log.exception("lease step failed")
-        self._after_step()
 
     def _perform(self, effect: Effect) -> None:
-        self.persist()
         match effect:
             case ReadHub():
                 self.spawn(self._read_hub())
@@ -278,10 +280,13 @@ class LeaseService:
         self._wake.set()
 
     def persist(self) -> None:
-        """Store durable state if it changed. Raises ``InstarError`` when the disk refuses."""
+        """Store durable state if it changed. Raises ``InstarError`` when the disk refuses: then this machine
+        does not act, and collects no promises that would keep others from acting."""
         if self.lease.durable is not self._stored:
+            self.coordinator.able = False
             write_atomic(self._durable_path, msgspec.json.encode(self.lease.durable))
             self._stored = self.lease.durable
+            self.coordinator.able = True
 
     # -- effects -----------------------------------------------------------------------------------
 
@@ -471,8 +476,8 @@ class LeaseService:
             InstarError: ``not-awake``, or ``hub-unreachable`` when the swap did not land in time.
         """
         self.require_acting()
-        self.coordinator.wishes.admit.add(machine)
-        self.coordinator.wishes.expel.discard(machine)
+        self.coordinator.membership.wishes.admit.add(machine)
+        self.coordinator.membership.wishes.expel.discard(machine)
         self.poke()
 
         def admitted() -> bool:
@@ -480,16 +485,16 @@ class LeaseService:
             return own is not None and machine in {*own.record.electorate, *own.record.benched}
 
         if not await self.wait_until(admitted, 15.0):
-            self.coordinator.wishes.admit.discard(machine)
+            self.coordinator.membership.wishes.admit.discard(machine)
             raise InstarError("hub-unreachable", "the hub did not take the admission in time", status=502)
-        self.coordinator.wishes.admit.discard(machine)
+        self.coordinator.membership.wishes.admit.discard(machine)
         assert self.known is not None
         return self.known
 
     async def expel(self, machine: str) -> None:
         """Take a machine out of electorate and bench: one swap. Raises as ``admit``."""
         self.require_acting()
-        self.coordinator.wishes.expel.add(machine)
+        self.coordinator.membership.wishes.expel.add(machine)
         self.poke()
 
         def gone() -> bool:
@@ -506,7 +511,7 @@ class LeaseService:
             InstarError: ``not-in-sync`` when it did not catch up in time.
         """
         self.require_acting()
-        self.coordinator.answers[machine] = max(self.coordinator.answers.get(machine, 0), 1 << 10)
+        self.coordinator.membership.hurry(machine)
         self.poke()
 
         def inside() -> bool:

@@ -6,7 +6,8 @@ from typing import Literal
 
 import msgspec
 
-from instar_node.coordination.fenced_lease import FOREVER, FencedLease
+from instar_node.coordination.fenced_lease import FencedLease
+from instar_node.coordination.lease_state import FOREVER
 from instar_node.coordination.record import LeaseRecord
 
 State = Literal["held", "observed", "expired", "released", "closed", "split-brain", "none"]
@@ -61,7 +62,7 @@ def valid_for(lease: FencedLease, now: int) -> tuple[int, bool]:
         return 0, False
     ttl = known.record.ttl_ms * 1_000
     if lease.holding is not None:
-        left = lease.deadline(now) - now
+        left = lease.deadline - now
         if left > FOREVER // 2:
             return ttl, False
         return max(0, left), True

@@ -50,6 +50,9 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     state_head: str = ""
     incomplete: tuple[str, ...] = ()
     """Machines whose older rows are still missing here after a takeover from the bench or by force."""
+    origin: str = ""
+    """Nonce of the record that opened this generation by force; empty in the founding one. Two origins in one
+    generation are two forces, however far each line has gone on since."""
     reason: str = ""
     at: str = ""
     nonce: str = ""
@@ -113,9 +116,14 @@ def is_authentic(record: LeaseRecord, verify: Verifier) -> bool:
     return verify(record.holder, record.canonical(), record.signature)
 
 
+def generation(epoch: int) -> int:
+    """The generation an epoch lies in: the number of forced takeovers before it."""
+    return epoch // GENERATION
+
+
 def next_generation(epoch: int) -> int:
     """The first epoch of the generation after the one ``epoch`` lies in."""
-    return (epoch // GENERATION + 1) * GENERATION
+    return (generation(epoch) + 1) * GENERATION
 
 
 def epoch_text(epoch: int) -> str:
