@@ -223,6 +223,9 @@ class AgentRunner(Protocol):
 
     async def run(self, request: RunRequest) -> RunResult: ...
 
+    def needs_history(self, topic: str) -> bool:
+        """Whether a request for this topic is to carry the conversation before it; reading it costs."""
+
     def cancel(self, key: str) -> bool:
         """Kill the run of this message; ``True`` if there was one."""
 

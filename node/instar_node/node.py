@@ -255,8 +255,11 @@ def _awaited(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
 
 
 LOGGED_BY_THEIR_PART = frozenset({"handoff"})
+USUAL_STATES = frozenset({"received", "processing", "reserved", "committed", "cursor_advanced"})
+"""What every message goes through. Logged as debug: at a thousand messages a second it would drown the rest."""
 
 
 def _log_event(event: Event) -> None:
     if event.text and event.kind not in LOGGED_BY_THEIR_PART:
-        log.info("%s: %s", event.kind, event.text)
+        level = logging.DEBUG if event.data.get("state") in USUAL_STATES else logging.INFO
+        log.log(level, "%s: %s", event.kind, event.text)

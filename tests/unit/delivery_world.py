@@ -302,6 +302,9 @@ class Agent:
             return self.results.pop(0)
         return RunResult("ok", (self.prefix + request.text,))
 
+    def needs_history(self, topic: str) -> bool:
+        return True
+
     def cancel(self, key: str) -> bool:
         self.cancelled.append(key)
         stopped = self._running.get(key)

@@ -66,6 +66,9 @@ class FakeRunner:
         finally:
             del self._runs[request.key]
 
+    def needs_history(self, topic: str) -> bool:
+        return True
+
     def finish(self, key: str, result: RunResult) -> None:
         self._runs[key][1].set_result(result)
 

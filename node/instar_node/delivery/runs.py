@@ -90,7 +90,7 @@ class Runs:
         origin = row.origin
         assert origin is not None
         history: tuple[HistoryItem, ...] = ()
-        if self._history_limit > 0:
+        if self._history_limit > 0 and self._runner.needs_history(origin.topic):
             history = await self._history(origin.topic, origin.seq, self._history_limit)
         head = self._ledger.topics().get(origin.topic)
         answered_by = head.answered_by if head is not None else ""

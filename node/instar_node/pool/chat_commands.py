@@ -34,6 +34,9 @@ class ChatCommands:
                 return RunResult("cancelled")
             return RunResult("ok", (self._excuse(request.topic, command, error),))
 
+    def needs_history(self, topic: str) -> bool:
+        return self._inner.needs_history(topic)
+
     def cancel(self, key: str) -> bool:
         return self._inner.cancel(key)
 

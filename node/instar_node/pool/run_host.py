@@ -99,6 +99,10 @@ class RunHost:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    def needs_history(self, topic: str) -> bool:
+        """Whether this machine's own agent wants the conversation with a request."""
+        return self._runner.needs_history(topic)
+
     async def run_here(self, request: RunRequest) -> RunResult:
         """Run for ourselves, as the holder; takes over a run or an answer from when another was."""
         hosted = self._hosted.pop(request.key, None)

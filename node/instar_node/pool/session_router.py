@@ -118,6 +118,12 @@ class SessionRouter:
         finally:
             del self._active[request.key]
 
+    def needs_history(self, topic: str) -> bool:
+        """Only this machine's own agent is known; whatever runs elsewhere may need it."""
+        placement = self._pins.placement(topic)
+        here = placement is not None and placement.owner == self._mesh.me
+        return self._host.needs_history(topic) if here else True
+
     def cancel(self, key: str) -> bool:
         """Kill the run of this message, here or there, or end its wait."""
         dispatch = self._active.get(key)

@@ -143,6 +143,9 @@ class CommandAgent:
             if not self._runs:
                 self._idle.set()
 
+    def needs_history(self, topic: str) -> bool:
+        return True
+
     def cancel(self, key: str) -> bool:
         run = self._runs.get(key)
         if run is None:

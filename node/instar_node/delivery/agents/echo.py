@@ -13,6 +13,9 @@ class EchoAgent:
     async def run(self, request: RunRequest) -> RunResult:
         return RunResult("ok", (request.text,))
 
+    def needs_history(self, topic: str) -> bool:
+        return False
+
     def cancel(self, key: str) -> bool:
         """Nothing can be cancelled: a run ends in the step in which it begins."""
         return False

@@ -13,6 +13,9 @@ class ManualAgent:
     async def run(self, request: RunRequest) -> RunResult:
         return RunResult("waiting")
 
+    def needs_history(self, topic: str) -> bool:
+        return False
+
     def cancel(self, key: str) -> bool:
         """A waiting message is no run; there is nothing to kill."""
         return False
