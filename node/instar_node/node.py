@@ -256,7 +256,7 @@ def _awaited(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:
 
 LOGGED_BY_THEIR_PART = frozenset({"handoff"})
 USUAL_STATES = frozenset({"received", "processing", "reserved", "committed", "cursor_advanced"})
-"""What every message goes through. Logged as debug: at a thousand messages a second it would drown the rest."""
+"""What every message goes through. Logged as debug: at a thousand a second they would drown the rest."""
 
 
 def _log_event(event: Event) -> None:
