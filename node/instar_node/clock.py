@@ -59,3 +59,14 @@ class SystemClock:
 def iso(wall: float) -> str:
     """A unix time as the ISO-8601 UTC string of the API (``2026-11-23T16:58:03.120Z``)."""
     return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+async def wait_for(clock: Clock, event: asyncio.Event, seconds: float) -> bool:
+    """Wait until the event is set, for at most ``seconds`` of this clock; whether it is."""
+    waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(clock.sleep(seconds))]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    return event.is_set()

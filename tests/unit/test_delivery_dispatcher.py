@@ -198,6 +198,28 @@ async def test_a_waiting_message_waits_on_after_a_takeover(world: World, machine
     assert machine.agent.requests == []
 
 
+async def test_the_agent_is_not_run_again_while_a_persons_answer_is_on_its_way_to_the_disk(
+    machine: Machine,
+) -> None:
+    machine.agent.gate.clear()
+    await machine.delivery.submit("t", "x", "k1")
+    await until(lambda: machine.agent.requests and not machine.ledger.log.busy)
+    write, block = machine.db.write, asyncio.Event()
+
+    async def slow_write(job):  # type: ignore[no-untyped-def]
+        await block.wait()
+        return await write(job)
+
+    machine.db.write = slow_write  # type: ignore[method-assign]
+    reply = asyncio.ensure_future(machine.delivery.reply("t", "k1", "by hand"))
+    await until(lambda: machine.agent.cancelled)
+    await until(lambda: not machine.delivery.running, "the run's loop ends")
+    block.set()
+    await reply
+    assert len(machine.agent.requests) == 1
+    assert texts(machine) == ["by hand"]
+
+
 async def test_a_person_who_answers_ends_the_run_and_its_result_is_refused(machine: Machine) -> None:
     machine.agent.gate.clear()
     await machine.delivery.submit("t", "x", "k1")

@@ -132,7 +132,7 @@ class LedgerMachine(RuleBasedStateMachine):
         """It had reserved an answer in an epoch of its own, and perhaps committed it."""
         reservation = Reservation(digest_of(replies), self.epoch, "b", replies)
         offered = MessageRow(key, Status(Rank.RESERVED, self.epoch), reservations=(reservation,))
-        self.apply(lambda tx: steps.adopt(tx, self.epoch, [offered], []))
+        self.apply(lambda tx: steps.adopt(tx, self.epoch, "peer", [offered], []))
 
     @rule(cut=st.integers(0, 4))
     def follow_a_holder_that_lacks_the_last_entries(self, cut: int) -> None:

@@ -372,6 +372,171 @@ async def test_a_disk_that_went_back_in_time_is_noticed_and_mended(world: World,
     assert [r.reply_to for r in world.receiver.attempts] == ["k1", "k2"]
 
 
+class GoneBack:
+    """A world in which a's disk forgot the message k2, all of its life, after a answered it.
+
+    b saw all of it; c was cut off when k2 was received and not yet answered.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.alarms: list[str] = []
+
+    async def prepare(self) -> None:
+        world = self.world
+        world.lead("a", 1)
+        await submit(world, "a", "k1")
+        await until(lambda: len(world.receiver.taken) == 1)
+        await finished(world, "a", "b", "c")
+        await world["a"].kill()
+        old = {file: file.read_bytes() for file in world.folder.glob("a.db*")}
+        await world["a"].boot()
+        world["a"].agent.gate.clear()
+        world.lead("a", 1)
+        await world.connect("a")
+        await submit(world, "a", "k2")
+        await until(lambda: world["a"].agent.requests)
+        await level(world, "a", "b", "c")
+        world.network.cut("a", "c")
+        world["a"].agent.gate.set()
+        await until(lambda: len(world.receiver.taken) == 2)
+        await finished(world, "a", "b")
+        await world["a"].kill()
+        for file in world.folder.glob("a.db*"):
+            file.unlink()
+        for file, content in old.items():
+            file.write_bytes(content)
+        await world["a"].boot()
+        world["a"].events.listen(lambda e: self.alarms.append(e.text) if e.kind == "ledger" else None)
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+async def test_a_holder_whose_disk_went_back_acts_on_nothing_before_all_who_are_there_reported(
+    world: World, epoch: int
+) -> None:
+    """c hands up that k2 was received; b, which knows that it was answered, is heard much later."""
+    gone = GoneBack(world)
+    await gone.prepare()
+    world.network.hold("b", "a")
+    world.lead("a", epoch)
+    await world.connect("a")
+    await until(lambda: world["a"].transport.caught_up("c"), "c reported")
+    assert "went back in time" in gone.alarms[0]
+    await never(asyncio.ensure_future(until(lambda: world["a"].agent.requests)))
+    world.network.release("b", "a")
+    await finished(world, "a", "b", "c")
+    assert await world["a"].state("t", "k2") == "committed"
+    assert world["a"].agent.requests == []
+    assert [r.reply_to for r in world.receiver.attempts] == ["k1", "k2"]
+
+
+async def test_a_disk_that_goes_back_is_noticed_while_the_stale_ledger_is_at_work(world: World) -> None:
+    """Nobody was within reach at first: what the stale copy began ends when the first machine comes."""
+    gone = GoneBack(world)
+    await gone.prepare()
+    world["a"].agent.gate.clear()
+    world.lead("a", 2)
+    await world["a"].delivery.submit("t", "asked again", "k2")
+    await until(lambda: world["a"].agent.requests)
+    world.network.hold("b", "a")
+    await world.connect("a")
+    await until(lambda: world["a"].agent.cancelled, "the run on the stale copy ends")
+    world["a"].agent.gate.set()
+    world.network.release("b", "a")
+    await finished(world, "a", "b", "c")
+    assert [r.reply_to for r in world.receiver.attempts] == ["k1", "k2"]
+
+
+@pytest.mark.parametrize("deduplicates", [True, False])
+async def test_what_a_machine_out_of_reach_may_have_answered_is_sent_with_its_own_key_or_held(
+    tmp_path: Path, deduplicates: bool
+) -> None:
+    """a went back and only c is there, which saw k2 received; b, which saw it answered, is away."""
+    async with running_world(tmp_path, "abc", deduplicates) as world:
+        gone = GoneBack(world)
+        await gone.prepare()
+        world.network.isolate("b")
+        world.lead("a", 2)
+        world.network.join("a", "c")
+        if deduplicates:
+            await until(lambda: len(world.receiver.attempts) == 3)
+        else:
+            await until(lambda: [i.state for i in world["a"].delivery.outbox_items()] == ["undecided"])
+        assert world["a"].ledger.incomplete == {"b"}
+        assert len(world.receiver.taken) == 2
+        world["b"].authority.observe("a", 2)
+        world.network.join("a", "b")
+        world.network.join("b", "c")
+        await finished(world, "a", "b", "c")
+        assert world["a"].ledger.incomplete == frozenset()
+        assert await world["a"].state("t", "k2") == "committed"
+        assert len(world.receiver.taken) == 2
+
+
+async def test_a_standby_whose_disk_went_back_is_benched_until_it_is_level(
+    world: World, tmp_path: Path
+) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b", "c")
+    await world["b"].kill()
+    old = {file: file.read_bytes() for file in tmp_path.glob("b.db*")}
+    await world["b"].boot()
+    world["b"].authority.observe("a", 1)
+    await world.connect("b")
+    await submit(world, "a", "k1")
+    await finished(world, "a", "b")
+    await world["b"].kill()
+    for file in tmp_path.glob("b.db*"):
+        file.unlink()
+    for file, content in old.items():
+        file.write_bytes(content)
+    await world["b"].boot()
+    alarms: list[str] = []
+    world["a"].events.listen(lambda e: alarms.append(e.text) if e.kind == "ledger" else None)
+    assert world["a"].slow == []
+    world["b"].authority.observe("a", 1)
+    await world.connect("b")
+    await until(lambda: alarms)
+    assert alarms[0].startswith("the ledger of b went back in time")
+    assert world["a"].slow == ["b"]
+    await until(lambda: world["a"].transport.caught_up("b"))
+    await finished(world, "a", "b")
+    assert await world["b"].state("t", "k1") == "committed"
+
+
+async def test_what_is_handed_up_in_several_pages_is_answered_in_the_order_in_which_it_came(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instar_node.delivery.follower.BATCH_BYTES", 1)
+    world.lead("a", 1)
+    await level(world, "a", "b", "c")
+    world["a"].agent.gate.clear()
+    world.network.isolate("a")
+    for key in ("k3", "k1", "k2"):
+        await submit(world, "a", key, key)
+    world["c"].authority.observe("b", 2)
+    world["b"].authority.become_holder(2, "c")
+    world["a"].authority.observe("b", 2)
+    await world.connect("a")
+    await finished(world, "a", "b", "c")
+    assert world.receiver.texts == ["b: k3", "b: k1", "b: k2"]
+    users = [text for role, text in await world["b"].lines("t") if role == "user"]
+    assert users == ["k3", "k1", "k2"]
+
+
+async def test_a_silent_machine_delays_what_is_open_for_a_moment_only(world: World) -> None:
+    world.lead("a", 1, "b")
+    world["a"].agent.gate.clear()
+    await submit(world, "a", "k1")
+    await level(world, "a", "b", "c")
+    world.network.hold("c", "b")
+    await world["a"].kill()
+    world["b"].authority.become_holder(2)
+    world["c"].authority.observe("b", 2)
+    await until(lambda: world.receiver.texts == ["b: hi"])
+    assert not world["b"].transport.caught_up("c")
+
+
 async def test_a_witness_keeps_no_copy(tmp_path: Path) -> None:
     async with running_world(tmp_path, "aw") as world:
         world.lead("a", 1)

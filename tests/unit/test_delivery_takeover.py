@@ -181,6 +181,7 @@ async def test_an_answer_on_its_way_to_the_disk_when_the_lease_lapsed_is_not_giv
     machine, write, block = world["a"], world["a"].db.write, asyncio.Event()
     machine.agent.gate.clear()
     await submit(world, "a", "k1")
+    await until(lambda: all(machine.transport.caught_up(peer) for peer in "bc"), "nobody else writes here")
     await until(lambda: machine.agent.requests and not machine.ledger.log.busy)
 
     async def slow_write(job):  # type: ignore[no-untyped-def]

@@ -91,12 +91,15 @@ class Delivery:
         self._work = MessageWork(ledger, transport, outbox, runs, runner, clock, publish, self._lease_lost)
         self._narrator = Narrator(sink, publish)
         self._epoch: int | None = None
+        self._level = False
+        """Whether what is open in our ledger may be acted on: all who must report have."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._channel_switch = asyncio.Lock()
 
     def start(self) -> None:
         """Follow the lease from now on. The ledger must be loaded and the transport started."""
         self._ledger.log.on_outcome(self._on_outcome)
+        self._transport.on_distrust = self._distrust
         self._authority.on_change(self._refresh)
         self._refresh()
 
@@ -261,17 +264,27 @@ class Delivery:
 
     async def _recover(self) -> None:
         """Go on with what is open. First what was under way must have reached the disk: an answer reserved
-        in the last instant before is not given a second time."""
+        in the last instant before is not given a second time; and what others know must be in it."""
         await self._ledger.settled()
+        await self._transport.hear()
         if self._epoch is not None:
+            self._level = True
             self._work.enqueue(self._ledger.open_messages())
             await self._start_channels()
 
     def _fence(self) -> None:
         """This machine may no longer act: stop everything that could have an effect, now."""
-        self._epoch = None
+        self._epoch, self._level = None, False
         self._work.stop()
         self._spawn(self._stop_channels())
+
+    def _distrust(self) -> None:
+        """Our ledger lacks what it once had: stop, and begin anew when the others have told us."""
+        if self._epoch is not None:
+            epoch = self._epoch
+            self._fence()
+            self._epoch = epoch
+            self._spawn(self._take_up(epoch))
 
     def _lease_lost(self) -> None:
         """A step found the lease gone before the change was announced: fence now, look again at once."""
@@ -365,7 +378,7 @@ class Delivery:
             self._narrator.tell(change, ours=outcome.opened_by == self._authority.me)
             if self._epoch is None:
                 continue
-            if change.kind in ("received", "joined"):
+            if self._level and change.kind in ("received", "joined"):
                 self._work.enqueue([change.after])
             origin = change.after.origin
             if change.kind == "committed" and origin is not None and origin.position:

@@ -13,6 +13,7 @@ from instar_node.errors import InstarError
 
 OPEN = "open"
 REPORTED = "reported"
+MISSING = "missing"
 PLACEMENT = "placement"
 MESSAGE_KINDS = frozenset(
     {
@@ -85,13 +86,27 @@ class Reported(msgspec.Struct, frozen=True, array_like=True):
     machine: str
 
 
-Body = MessageRow | Placement | Opening | Reported
+class Missing(msgspec.Struct, frozen=True, array_like=True):
+    """Body of ``missing``: machines whose older rows are missing, as was found after the epoch began."""
+
+    machines: tuple[str, ...]
+
+
+class Cut(msgspec.Struct, frozen=True, array_like=True):
+    """Where a log was cut off: the last entry cut of one epoch, and the machine that had opened the epoch."""
+
+    machine: str
+    mark: Mark
+
+
+Body = MessageRow | Placement | Opening | Reported | Missing
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_row = msgspec.msgpack.Decoder(MessageRow).decode
 _decode_placement = msgspec.msgpack.Decoder(Placement).decode
 _decode_opening = msgspec.msgpack.Decoder(Opening).decode
 _decode_reported = msgspec.msgpack.Decoder(Reported).decode
+_decode_missing = msgspec.msgpack.Decoder(Missing).decode
 
 
 def make_entry(prev: Mark, epoch: int, kind: str, body: Body) -> LogEntry:
@@ -112,6 +127,8 @@ def decode_body(entry: LogEntry) -> Body:
             return _decode_opening(entry.body)
         if entry.kind == REPORTED:
             return _decode_reported(entry.body)
+        if entry.kind == MISSING:
+            return _decode_missing(entry.body)
     except msgspec.DecodeError as error:
         raise _damaged(entry, str(error)) from error
     raise _damaged(entry, f"the kind {entry.kind!r} is not known to this version")

@@ -78,14 +78,14 @@ class Follower:
 
     async def _follow(self, peer: str, message: ReplicaFollow) -> ReplicaReady:
         session = _Session(peer, message.epoch, message.session)
-        cut = await self._log.submit(
-            lambda tx: tx.truncate(message.common) if tx.head != message.common else 0,
+        cut, cuts = await self._log.submit(
+            lambda tx: (tx.truncate(message.common) if tx.head != message.common else 0, tx.cuts()),
             lambda: self._check_session(session),
         )
         if cut:
             log.warning("%d entries that only this machine had are handed up to %s", cut, peer)
         self._has_orphans = True
-        return ReplicaReady(cut)
+        return ReplicaReady(cut, tuple(cuts))
 
     async def _offer(self, peer: str, message: ReplicaOffer) -> ReplicaRows:
         session = _Session(peer, message.epoch, message.session)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from instar_node.clock import Clock
+from instar_node.clock import Clock, wait_for
 from instar_node.errors import InstarError
 
 
@@ -54,14 +54,7 @@ class Intake:
                 self._settled.set()
 
     async def _wait(self) -> None:
-        opened = asyncio.ensure_future(self._open.wait())
-        timer = asyncio.ensure_future(self._clock.sleep(self._pause_s))
-        try:
-            await asyncio.wait({opened, timer}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            opened.cancel()
-            timer.cancel()
-        if not self._open.is_set():
+        if not await wait_for(self._clock, self._open, self._pause_s):
             raise InstarError(
                 "handing-over",
                 "the awake role is being handed over",

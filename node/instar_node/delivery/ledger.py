@@ -16,7 +16,7 @@ from instar_node.clock import Clock, iso
 from instar_node.contracts import Authority, Database, LogPosition, Placement
 from instar_node.delivery import steps, tables
 from instar_node.delivery.log import ReplicatedLog
-from instar_node.delivery.rows import Grant, MessageRow, Rank
+from instar_node.delivery.rows import Grant, MessageRow, Rank, line_order
 from instar_node.delivery.state import TopicHead
 from instar_node.delivery.steps import Incoming, Recorded
 from instar_node.delivery.transaction import Transaction
@@ -48,6 +48,8 @@ class MessageProcessingLedger:
         self._clock = clock
         self._incomplete = incomplete
         self._grants = Grant()
+        self._granting: dict[str, Grant] = {}
+        """Newest grants that are not on disk yet, by key."""
 
     async def load(self) -> None:
         """Read what is on disk; once, before anything else."""
@@ -68,6 +70,11 @@ class MessageProcessingLedger:
     async def settled(self) -> None:
         """Return when everything that was begun before is durable or refused."""
         await self.log.submit(lambda tx: None)
+
+    @property
+    def machine(self) -> str:
+        """This machine."""
+        return self._authority.me
 
     @property
     def head(self) -> LogPosition:
@@ -95,9 +102,18 @@ class MessageProcessingLedger:
         epoch = self._acting()
         newest = max(self._grants, row.grant)
         self._grants = grant = Grant(epoch, newest.n + 1 if newest.epoch == epoch else 1)
+        self._granting[row.key] = grant
         future = self._submit(lambda tx, epoch: steps.begin(tx, epoch, row.key, grant), epoch)
-        future.add_done_callback(partial(_log_failure, f"granting {row.key}"))
+        future.add_done_callback(partial(self._granted, row.key, grant))
         return grant
+
+    def current(self, key: str, grant: Grant) -> MessageRow | None:
+        """The message, if it is still to be answered under this grant; ``None`` once somebody else answers,
+        or an answer exists."""
+        row = self.open_message(key)
+        if row is None or row.rank >= Rank.RESERVED:
+            return None
+        return row if max(row.grant, self._granting.get(key, grant)) <= grant else None
 
     async def wait_for_person(self, key: str, grant: Grant) -> MessageRow:
         """The run ended with "a person will answer"."""
@@ -165,9 +181,20 @@ class MessageProcessingLedger:
 
     # -- knowledge of other machines --------------------------------------------------------------------
 
-    async def adopt(self, rows: Iterable[MessageRow], placements: Iterable[Placement]) -> list[str]:
-        """Join what only another machine knows into our log; returns the keys that changed."""
-        return await self._step(lambda tx, epoch: steps.adopt(tx, epoch, rows, placements))
+    async def adopt(
+        self, machine: str, rows: Iterable[MessageRow], placements: Iterable[Placement]
+    ) -> list[str]:
+        """Join all that only ``machine`` knows into our log, at once; returns the keys that changed."""
+        return await self._step(lambda tx, epoch: steps.adopt(tx, epoch, machine, rows, placements))
+
+    async def miss(self, machines: frozenset[str]) -> None:
+        """Note machines whose older rows are missing here, besides those known when the epoch began."""
+        if machines - self.incomplete:
+            await self._step(lambda tx, epoch: steps.miss(tx, epoch, machines))
+
+    def answered_unseen(self, row: MessageRow) -> bool:
+        """Whether a machine that has not reported yet may have answered this message."""
+        return not self.incomplete.isdisjoint(row.unheard)
 
     async def report(self, machine: str) -> LogPosition:
         """This machine has handed up all it had; returns the position after what that added."""
@@ -193,7 +220,7 @@ class MessageProcessingLedger:
         """All messages with something still to be done, oldest first in each topic."""
         rows = (r for r in self.log.state.open.values() if r.origin is not None)
         chosen = [r for r in rows if topic is None or (r.origin is not None and r.origin.topic == topic)]
-        return sorted(chosen, key=_line_order)
+        return sorted(chosen, key=line_order)
 
     def outbox(self) -> list[MessageRow]:
         """Answers reserved but not yet delivered, and those a person must decide."""
@@ -204,6 +231,12 @@ class MessageProcessingLedger:
         return self.log.state.topics
 
     # -- inside -----------------------------------------------------------------------------------------
+
+    def _granted(self, key: str, grant: Grant, future: asyncio.Future[MessageRow]) -> None:
+        if self._granting.get(key) == grant:
+            del self._granting[key]
+        if not future.cancelled() and (error := future.exception()) is not None:
+            log.info("granting %s failed: %s", key, error)
 
     async def _step(self, step: Callable[[Transaction, int], T], epoch: int | None = None) -> T:
         return await self._submit(step, self._acting() if epoch is None else epoch)
@@ -237,16 +270,7 @@ class MessageProcessingLedger:
         return state.head.epoch == epoch and state.opened_by == self._authority.me
 
 
-def _line_order(row: MessageRow) -> tuple[int, int]:
-    return (row.origin.epoch, row.origin.seq) if row.origin is not None else (0, 0)
-
-
 def _not_awake() -> InstarError:
     return InstarError(
         "not-awake", "this machine is not awake now", "ask the awake machine, or wake this one up", status=409
     )
-
-
-def _log_failure(what: str, future: asyncio.Future[MessageRow]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        log.info("%s failed: %s", what, error)

@@ -115,6 +115,10 @@ class ReplicatedLog:
         """The last mark of each epoch, newest first."""
         return tuple(await self._database.read(lambda c: tables.last_marks(c, MARKS)))
 
+    async def contains(self, mark: Mark) -> bool:
+        """Whether this log has exactly this entry."""
+        return await self._database.read(lambda c: tables.mark_at(c, mark.position) == mark)
+
     async def totals_at(self, position: LogPosition) -> Totals:
         """Entries and bytes of this log up to a position."""
         return await self._database.read(lambda c: tables.totals_at(c, position))

@@ -106,8 +106,8 @@ class FencedOutbox:
         Raises ``InstarError``: ``stale-grant`` or ``already-replied`` when somebody else answered,
         ``lease-lost`` or ``not-awake`` when this machine no longer may (the next holder goes on from there).
         """
-        _, position = await self._ledger.reserve(key, grant, replies, machine)
-        return await self._deliver(key, position, in_doubt=False)
+        row, position = await self._ledger.reserve(key, grant, replies, machine)
+        return await self._deliver(key, position, in_doubt=self._ledger.answered_unseen(row))
 
     async def resume(self, key: str, by_person: bool = False) -> MessageRow:
         """Deliver an answer that was reserved before: by another machine, or by us before a crash.

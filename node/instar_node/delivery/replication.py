@@ -6,14 +6,16 @@ An entry counts as safe once every machine of the electorate has synced it and t
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 
-from instar_node.clock import Clock
+from instar_node.clock import MICROS_PER_SECOND, Clock, wait_for
 from instar_node.contracts import Authority, LogPosition, Members, Mesh
 from instar_node.delivery.acks import NOWHERE, AckGate
 from instar_node.delivery.contract import Publish
 from instar_node.delivery.follower import Follower
+from instar_node.delivery.hearing import Hearing
 from instar_node.delivery.ledger import MessageProcessingLedger
 from instar_node.delivery.state import Outcome, Totals
 from instar_node.delivery.stream import PeerStream
@@ -47,6 +49,12 @@ class ReplyMarkerTransport:
         self._clock = clock
         self._publish = publish
         self._streams: dict[str, PeerStream] = {}
+        self._synced: dict[str, LogPosition] = {}
+        """How far each peer said, in this epoch, that it has our log on its disk."""
+        self._hearing = Hearing()
+        self._heard = asyncio.Event()
+        self.on_distrust: Callable[[], None] = lambda: None
+        """Called when this machine's own ledger turns out to have gone back in time: stop, then ``hear``."""
         self._epoch: int | None = None
         self._on_slow = on_slow
         self._gate = AckGate(authority, clock, self.acked, lambda: ledger.head, self._slow, slow_ms)
@@ -74,6 +82,20 @@ class ReplyMarkerTransport:
         """Return once a position is durable here and on every machine of ``Authority.ack_set()``, read at
         that instant, in the epoch in which the wait began. Raises ``InstarError("lease-lost")``."""
         await self._gate.wait(position)
+
+    async def hear(self) -> None:
+        """Return once the machines within reach have handed up what only they had, or need not be waited for
+        (``Hearing``). A ledger that went back notes who is out of reach as missing, and raises as
+        ``ensure_open`` does."""
+        while (left := self._hearing.wait_us(frozenset(self._peers()), self._clock.now())) != 0:
+            self._heard.clear()
+            if left is None:
+                await self._heard.wait()
+            else:
+                await wait_for(self._clock, self._heard, left / MICROS_PER_SECOND)
+        if self._hearing.distrusted:
+            await self._ledger.ensure_open()
+            await self._ledger.miss(self._hearing.unheard(self._holders_of_copies()))
 
     def acked(self, peer: str) -> LogPosition:
         """How far a peer has synced our log, as holder; nowhere for one without a stream."""
@@ -107,10 +129,13 @@ class ReplyMarkerTransport:
         if self._stopped:
             return
         acting = self._authority.acting_epoch()
+        wanted = set() if acting is None else self._peers()
         if acting != self._epoch:
             self._drop_streams()
             self._epoch = acting
-        wanted = set() if acting is None else self._peers()
+            self._synced.clear()
+            self._hearing.begin(wanted, self._clock.now())
+        self._heard.set()
         for peer in self._streams.keys() - wanted:
             self._streams.pop(peer).stop()
         if acting is not None:
@@ -119,27 +144,50 @@ class ReplyMarkerTransport:
         self._follower.refresh()
         self._gate.evaluate()
 
+    # -- what streams tell ------------------------------------------------------------------------------
+
+    def progressed(self, peer: str) -> None:
+        """See ``StreamWatcher``."""
+        self._synced[peer] = max(self._synced.get(peer, NOWHERE), self.acked(peer))
+        self._gate.evaluate()
+
+    def met(self, peer: str) -> None:
+        """See ``StreamWatcher``."""
+        self._hearing.hear(peer)
+        self._heard.set()
+
+    def went_back(self, machine: str, peer: str, text: str) -> None:
+        """See ``StreamWatcher``. A standby is benched until it is level again; we ourselves act on nothing
+        that is older than this moment before all within reach have reported."""
+        ours = machine == self._mesh.me
+        name = "this machine" if ours else self._members.nickname(machine)
+        log.error("the ledger of %s went back in time: %s", name, text)
+        self._publish(
+            "ledger",
+            f"the ledger of {name} went back in time (a restored disk?) and is filled up again: {text}",
+            peer=peer,
+            machine=machine,
+            code="ledger-went-back",
+        )
+        if not ours:
+            self._synced.pop(machine, None)
+            self._on_slow(machine)
+        elif not self._hearing.distrusted:
+            self._hearing.distrust()
+            self.on_distrust()
+
     # -- inside -----------------------------------------------------------------------------------------
 
+    def _holders_of_copies(self) -> set[str]:
+        others = (member for member in self._members.active() if not member.witness)
+        return {member.machine_id for member in others} - {self._mesh.me}
+
     def _peers(self) -> set[str]:
-        return {
-            member.machine_id
-            for member in self._members.active()
-            if not member.witness
-            and member.machine_id != self._mesh.me
-            and self._mesh.connected(member.machine_id)
-        }
+        return {machine for machine in self._holders_of_copies() if self._mesh.connected(machine)}
 
     def _stream(self, peer: str, epoch: int) -> PeerStream:
-        return PeerStream(
-            peer,
-            epoch,
-            self._mesh,
-            self._ledger,
-            self._clock,
-            lambda _peer: self._gate.evaluate(),
-            self._on_anomaly,
-        )
+        remembered = self._synced.get(peer, NOWHERE)
+        return PeerStream(peer, epoch, self._mesh, self._ledger, self._clock, self, remembered)
 
     def _drop_streams(self) -> None:
         for stream in self._streams.values():
@@ -175,13 +223,3 @@ class ReplyMarkerTransport:
         stream = self._streams.get(peer)
         if stream is not None and message.epoch == self._epoch:
             stream.kick()
-
-    def _on_anomaly(self, peer: str, text: str) -> None:
-        nickname = self._members.nickname(peer)
-        log.error("the ledger of %s contradicts ours: %s", nickname, text)
-        self._publish(
-            "ledger",
-            f"the ledger of {nickname} or of this machine went back in time: {text}",
-            peer=peer,
-            code="ledger-went-back",
-        )

@@ -103,6 +103,9 @@ class MessageRow(msgspec.Struct, frozen=True, array_like=True):
     commit: Commit | None = None
     void: tuple[tuple[str, int], ...] = ()
     """Answers by digest and the epoch up to which a reservation of it was surely never sent; sorted."""
+    unheard: tuple[str, ...] = ()
+    """Machines that may have answered it, and had not reported when we took it up; sorted. While one of them
+    is still missing, nobody can say whether an answer was sent before ours."""
 
     @property
     def rank(self) -> Rank:
@@ -161,7 +164,13 @@ def join(a: MessageRow, b: MessageRow) -> MessageRow:
         a.delivered if not b.delivered else tuple(sorted({*a.delivered, *b.delivered})),
         a.commit if b.commit is None else b.commit if a.commit is None else max(a.commit, b.commit),
         a.void if not b.void else tuple(sorted({*a.void, *b.void})),
+        a.unheard if not b.unheard else tuple(sorted({*a.unheard, *b.unheard})),
     )
+
+
+def line_order(row: MessageRow) -> tuple[int, int]:
+    """The order in which messages are answered within a topic."""
+    return (row.origin.epoch, row.origin.seq) if row.origin is not None else (0, 0)
 
 
 def _union(a: tuple[Reservation, ...], b: tuple[Reservation, ...]) -> tuple[Reservation, ...]:

@@ -69,9 +69,9 @@ class Runs:
                     await self._ledger.abandon(row.key, grant, result.error)
                     return
                 await self._clock.sleep(RETRY_S * failures)
-            current = self._ledger.open_message(row.key)
-            if current is None or current.grant > grant:
-                return  # somebody else answers, or has answered
+            current = self._ledger.current(row.key, grant)
+            if current is None:
+                return
             row = current
 
     async def _attempt(self, row: MessageRow, grant: Grant) -> RunResult:

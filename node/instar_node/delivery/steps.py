@@ -11,7 +11,7 @@ from collections.abc import Iterable
 import msgspec
 
 from instar_node.contracts import LogPosition, Placement
-from instar_node.delivery.entries import Opening, Reported
+from instar_node.delivery.entries import Missing, Opening, Reported
 from instar_node.delivery.rows import (
     Commit,
     Grant,
@@ -22,6 +22,7 @@ from instar_node.delivery.rows import (
     Status,
     digest_of,
     join,
+    line_order,
     newer_placement,
 )
 from instar_node.delivery.transaction import Transaction
@@ -180,23 +181,29 @@ def open_epoch(tx: Transaction, epoch: int, machine: str, incomplete: frozenset[
     missing = (incomplete | tx.incomplete) - {machine}
     rows, placements, _ = tx.orphans()
     tx.append(epoch, "open", Opening(tx.head, machine, tuple(sorted(missing))))
-    for row in rows:
+    for row in sorted(rows, key=line_order):
         _append(tx, epoch, "joined", _renumbered(tx, epoch, row, origin=True, commit=True))
     for placement in placements:
         tx.append(epoch, "placement", placement)
     tx.forget_orphans()
+    _doubt(tx, epoch, tx.open_rows())
     return tx.head.position
 
 
 def adopt(
-    tx: Transaction, epoch: int, offered: Iterable[MessageRow], placements: Iterable[Placement]
+    tx: Transaction,
+    epoch: int,
+    machine: str,
+    offered: Iterable[MessageRow],
+    placements: Iterable[Placement],
 ) -> list[str]:
-    """Join what another machine knows and this log does not; returns the keys that changed."""
+    """Join all that ``machine`` knows and this log does not, in the order in which it happened; returns the
+    keys that changed. Machines still missing may have answered what came unanswered."""
     folded: dict[str, MessageRow] = {}
     for part in offered:
         folded[part.key] = join(folded[part.key], part) if part.key in folded else part
     changed = []
-    for key, row in folded.items():
+    for key, row in sorted(folded.items(), key=lambda item: line_order(item[1])):
         mine = tx.row(key)
         merged = row if mine is None else join(join(mine, row), _void(tx, mine, row))
         if merged != mine:
@@ -205,6 +212,7 @@ def adopt(
             renumbered = _renumbered(tx, epoch, merged, origin=new_origin, commit=new_commit)
             _append(tx, epoch, "joined", renumbered)
             changed.append(key)
+    _doubt(tx, epoch, (found for key in changed if (found := tx.row(key)) is not None), but=machine)
     for placement in placements:
         known = tx.placement(placement.topic)
         if known is None or newer_placement(known, placement) != known:
@@ -218,7 +226,24 @@ def report(tx: Transaction, epoch: int, machine: str) -> None:
         tx.append(epoch, "reported", Reported(machine))
 
 
+def miss(tx: Transaction, epoch: int, machines: frozenset[str]) -> None:
+    """Rows that only these machines have are missing here; they may have answered what is open."""
+    new = machines - tx.incomplete
+    if new:
+        tx.append(epoch, "missing", Missing(tuple(sorted(new))))
+        _doubt(tx, epoch, tx.open_rows())
+
+
 # -- checks -----------------------------------------------------------------------------------------------
+
+
+def _doubt(tx: Transaction, epoch: int, rows: Iterable[MessageRow], but: str = "") -> None:
+    """Mark unanswered messages as perhaps answered by the machines that are missing (``but`` for the one
+    that just told us of them)."""
+    unheard = tuple(sorted(tx.incomplete - {but}))
+    for row in rows:
+        if row.open and row.rank < Rank.RESERVED and not set(unheard) <= set(row.unheard):
+            _append(tx, epoch, "joined", MessageRow(row.key, unheard=unheard))
 
 
 def _append(tx: Transaction, epoch: int, kind: str, part: MessageRow) -> MessageRow:

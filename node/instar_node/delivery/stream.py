@@ -6,15 +6,16 @@ import asyncio
 import itertools
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
+from collections.abc import Iterable, Sequence
+from typing import NoReturn, Protocol, TypeVar
 
 import msgspec
 
-from instar_node.clock import Clock
-from instar_node.contracts import LogPosition, Mesh, PeerError
-from instar_node.delivery.entries import LogEntry, Mark
+from instar_node.clock import Clock, wait_for
+from instar_node.contracts import LogPosition, Mesh, PeerError, Placement
+from instar_node.delivery.entries import Cut, LogEntry, Mark
 from instar_node.delivery.ledger import MessageProcessingLedger
+from instar_node.delivery.rows import MessageRow
 from instar_node.delivery.state import Totals
 from instar_node.delivery.wire import (
     BATCH_BYTES,
@@ -42,6 +43,19 @@ LONGEST_PAUSE_S = 2.0
 _sessions = itertools.count(1)
 
 
+class StreamWatcher(Protocol):
+    """Who is told what becomes of a stream."""
+
+    def progressed(self, peer: str) -> None:
+        """The peer has more of our log, or began to follow it."""
+
+    def met(self, peer: str) -> None:
+        """All that only the peer had is in our log."""
+
+    def went_back(self, machine: str, peer: str, text: str) -> None:
+        """The log of ``peer`` shows that the disk of ``machine`` went back in time."""
+
+
 class PeerStream:
     """Brings one standby level with our log and keeps it there, beginning anew after every break."""
 
@@ -52,11 +66,10 @@ class PeerStream:
         mesh: Mesh,
         ledger: MessageProcessingLedger,
         clock: Clock,
-        on_ack: Callable[[str], None],
-        on_anomaly: Callable[[str, str], None],
+        watcher: StreamWatcher,
+        remembered: LogPosition,
     ) -> None:
-        """``on_ack(peer)`` is called when the peer got further; ``on_anomaly(peer, text)`` when its log shows
-        that one of the two disks went back in time."""
+        """``remembered`` is how far the peer said, earlier in this epoch, that it has our log on its disk."""
         self.acked = LogPosition(0, 0)
         self.acked_totals: Totals | None = None
         """Totals of our log at ``acked``; ``None`` until the logs were compared."""
@@ -67,8 +80,8 @@ class PeerStream:
         self._mesh = mesh
         self._ledger = ledger
         self._clock = clock
-        self._on_ack = on_ack
-        self._on_anomaly = on_anomaly
+        self._watcher = watcher
+        self._remembered = remembered
         self._session = 0
         self._sent: deque[tuple[LogPosition, Totals]] = deque()
         self._failure: str | None = None
@@ -105,7 +118,7 @@ class PeerStream:
         while self._sent and self._sent[0][0] <= self.acked:
             self.acked_totals = self._sent.popleft()[1]
         self._wake.set()
-        self._on_ack(self._peer)
+        self._watcher.progressed(self._peer)
 
     def on_broken(self, message: ReplicaBroken) -> None:
         """The standby cannot go on with this stream."""
@@ -131,12 +144,7 @@ class PeerStream:
 
     async def _rest(self, pause: float) -> None:
         self._kick.clear()
-        waiting = [asyncio.ensure_future(self._clock.sleep(pause)), asyncio.ensure_future(self._kick.wait())]
-        try:
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in waiting:
-                task.cancel()
+        await wait_for(self._clock, self._kick, pause)
 
     async def _meet(self) -> LogPosition:
         """Find where the logs part, take up what only the standby has; returns the position after it."""
@@ -145,8 +153,9 @@ class PeerStream:
         marks = await self._ledger.log.marks()
         theirs = await self._ask(ReplicaBegin(self._epoch, self._session, marks), ReplicaMarks)
         common = await self._ledger.log.greatest_common(theirs.marks)
-        self._notice_anomaly(theirs.marks, common)
+        self._remember(common.position)
         ready = await self._ask(ReplicaFollow(self._epoch, self._session, common), ReplicaReady)
+        await self._examine(ready.cuts)
         if ready.cut:
             log.warning("%s had %d entries that we did not; taking them up", self._peer, ready.cut)
         taken = await self._take_up()
@@ -154,19 +163,26 @@ class PeerStream:
         return taken
 
     async def _take_up(self) -> LogPosition:
+        """Join all of it at once: in parts, an earlier message could be answered after a later one."""
         after: tuple[str, str] | None = ("", "")
+        rows: list[MessageRow] = []
+        placements: list[Placement] = []
         while after is not None:
             page = await self._ask(ReplicaOffer(self._epoch, self._session, after), ReplicaRows)
-            await self._ledger.adopt(page.rows, page.placements)
+            rows += page.rows
+            placements += page.placements
             after = page.next
-        return await self._ledger.report(self._peer)
+        await self._ledger.adopt(self._peer, rows, placements)
+        taken = await self._ledger.report(self._peer)
+        self._watcher.met(self._peer)
+        return taken
 
     async def _start_at(self, common: Mark) -> None:
         totals = await self._ledger.log.totals_at(common.position)
         self._sent.clear()
         self.acked, self.acked_totals = common.position, totals
         self.joined = True
-        self._on_ack(self._peer)
+        self._watcher.progressed(self._peer)
 
     async def _stream(self, taken: LogPosition) -> NoReturn:
         """Send what follows, as it becomes durable here, within the window; ends by raising."""
@@ -194,11 +210,20 @@ class PeerStream:
     async def _ask(self, message: msgspec.Struct, reply: type[Rep]) -> Rep:
         return await self._mesh.request(self._peer, message, reply, within=REQUEST_S)
 
-    def _notice_anomaly(self, theirs: tuple[Mark, ...], common: Mark) -> None:
-        """Entries of our own epoch were durable here before any standby got them; so a standby that has some
-        we do not share proves that one of the two disks went back in time."""
-        for mark in theirs:
-            if mark.epoch == self._epoch and mark > common:
-                text = f"its log has entry {mark.epoch}.{mark.seq} of this very epoch, ours does not"
-                self._on_anomaly(self._peer, text)
+    # -- disks that went back in time -------------------------------------------------------------------
+
+    def _remember(self, common: LogPosition) -> None:
+        """What the peer once said to have on its disk it must still have."""
+        if common < self._remembered:
+            had, has = self._remembered, common
+            text = f"it had synced entry {had.epoch}.{had.seq}, and now follows ours to {has.epoch}.{has.seq}"
+            self._watcher.went_back(self._peer, self._peer, text)
+
+    async def _examine(self, cuts: Iterable[Cut]) -> None:
+        """Entries of an epoch of ours were durable here before anybody got them; what the peer had to cut
+        off of them and we do not have, our own disk forgot."""
+        for cut in cuts:
+            if cut.machine == self._ledger.machine and not await self._ledger.log.contains(cut.mark):
+                text = f"{self._peer} has entry {cut.mark.epoch}.{cut.mark.seq} that was made here"
+                self._watcher.went_back(self._ledger.machine, self._peer, text)
                 return

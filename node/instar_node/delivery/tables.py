@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from instar_node.contracts import LogPosition, Placement
-from instar_node.delivery.entries import LogEntry, Mark, Opening, Reported, decode_body
+from instar_node.delivery.entries import Cut, LogEntry, Mark, Missing, Opening, Reported, decode_body
 from instar_node.delivery.rows import MessageRow
 from instar_node.delivery.state import LedgerState, TopicHead, Totals
 
@@ -58,12 +58,19 @@ def load_opening(connection: sqlite3.Connection, epoch: int) -> tuple[str | None
     opening = decode_body(LogEntry(*first))
     if not isinstance(opening, Opening):
         return None, frozenset()
-    reported = connection.execute(
-        "SELECT epoch, seq, kind, body, hash FROM ledger_log WHERE epoch = ? AND kind = 'reported'", (epoch,)
+    later = connection.execute(
+        "SELECT epoch, seq, kind, body, hash FROM ledger_log"
+        " WHERE epoch = ? AND kind IN ('reported', 'missing') ORDER BY seq",
+        (epoch,),
     ).fetchall()
-    bodies = [decode_body(LogEntry(*row)) for row in reported]
-    came = {body.machine for body in bodies if isinstance(body, Reported)}
-    return opening.machine, frozenset(opening.incomplete) - came
+    incomplete = frozenset(opening.incomplete)
+    for row in later:
+        body = decode_body(LogEntry(*row))
+        if isinstance(body, Missing):
+            incomplete |= frozenset(body.machines)
+        elif isinstance(body, Reported):
+            incomplete -= {body.machine}
+    return opening.machine, incomplete
 
 
 def entries_after(
@@ -172,9 +179,24 @@ def load_orphans(connection: sqlite3.Connection, after: tuple[str, str] = ("", "
     ).fetchall()
 
 
+def note_cuts(connection: sqlite3.Connection, cuts: Iterable[Cut]) -> None:
+    """Remember where the log was cut off, as long as the orphans."""
+    connection.executemany(
+        "INSERT OR IGNORE INTO ledger_cuts VALUES (?, ?, ?, ?)",
+        [(cut.mark.epoch, cut.mark.seq, cut.mark.hash, cut.machine) for cut in cuts],
+    )
+
+
+def load_cuts(connection: sqlite3.Connection) -> list[Cut]:
+    """What ``note_cuts`` noted."""
+    rows = connection.execute("SELECT epoch, seq, hash, machine FROM ledger_cuts ORDER BY epoch, seq")
+    return [Cut(row[3], Mark(*row[:3])) for row in rows]
+
+
 def forget_orphans(connection: sqlite3.Connection) -> None:
     """They are in the log again."""
     connection.execute("DELETE FROM ledger_orphans")
+    connection.execute("DELETE FROM ledger_cuts")
 
 
 def _message_columns(row: MessageRow) -> tuple[str, str, int, int, bytes]:

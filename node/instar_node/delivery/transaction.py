@@ -16,14 +16,16 @@ from instar_node.contracts import LogPosition, Placement
 from instar_node.delivery import tables
 from instar_node.delivery.entries import (
     Body,
+    Cut,
     LogEntry,
     Mark,
+    Missing,
     Opening,
     check_follows,
     decode_body,
     make_entry,
 )
-from instar_node.delivery.rows import MessageRow, join, newer_placement
+from instar_node.delivery.rows import MessageRow, join, line_order, newer_placement
 from instar_node.delivery.state import Change, LedgerState, Outcome, TopicHead, Totals
 
 PREVIEW = 200
@@ -57,6 +59,11 @@ class Transaction:
         """The row as this transaction sees it."""
         found = self.rows.get(key) or self._state.open.get(key)
         return found if found is not None else tables.load_row(self._connection, key)
+
+    def open_rows(self) -> list[MessageRow]:
+        """Every row with something still to do, oldest first in each topic."""
+        rows = {**self._state.open, **self.rows}
+        return sorted((row for row in rows.values() if row.open), key=line_order)
 
     def next_line(self, topic: str) -> int:
         """The next free line number of a topic."""
@@ -104,12 +111,22 @@ class Transaction:
         cut = tables.entries_after(self._connection, common.position)
         notes = [note for entry in cut if (note := _orphan_note(decode_body(entry))) is not None]
         tables.note_orphans(self._connection, notes)
+        tables.note_cuts(self._connection, self._cuts(cut))
         tables.delete_log_after(self._connection, common.position)
         self.head, self.totals = common, tables.totals_at(self._connection, common.position)
         self.opened_by, self.incomplete = tables.load_opening(self._connection, common.epoch)
         self.entries.clear()
         self.truncated = True
         return len(cut)
+
+    def _cuts(self, entries: Sequence[LogEntry]) -> list[Cut]:
+        last = {entry.epoch: entry.mark for entry in entries}
+        openers = {epoch: tables.load_opening(self._connection, epoch)[0] for epoch in last}
+        return [Cut(opener, last[epoch]) for epoch, opener in openers.items() if opener is not None]
+
+    def cuts(self) -> list[Cut]:
+        """Where the log was cut off, of what was not yet taken up."""
+        return tables.load_cuts(self._connection)
 
     def orphans(
         self, after: OrphanId = ("", ""), max_bytes: int | None = None
@@ -182,6 +199,8 @@ class Transaction:
             self.placements[body.topic] = body if known is None else newer_placement(known, body)
         elif isinstance(body, Opening):
             self.opened_by, self.incomplete = body.machine, frozenset(body.incomplete)
+        elif isinstance(body, Missing):
+            self.incomplete |= frozenset(body.machines)
         else:
             self.incomplete -= {body.machine}
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from instar_node.contracts import LogPosition, Placement
-from instar_node.delivery.entries import LogEntry, Mark
+from instar_node.delivery.entries import Cut, LogEntry, Mark
 from instar_node.delivery.rows import MessageRow
 from instar_node.delivery.transaction import OrphanId
 
@@ -39,9 +39,10 @@ class ReplicaFollow(msgspec.Struct, frozen=True, tag="replica.follow"):
 
 
 class ReplicaReady(msgspec.Struct, frozen=True, tag="replica.ready"):
-    """Standby: done, durably."""
+    """Standby: done, durably. ``cuts`` are the ends of all that was cut off here and not yet taken up."""
 
     cut: int
+    cuts: tuple[Cut, ...]
 
 
 class ReplicaOffer(msgspec.Struct, frozen=True, tag="replica.offer"):
