@@ -166,7 +166,7 @@ async def test_the_lease_is_looked_at_before_every_single_attempt(
 
 
 async def test_an_answer_that_turned_out_to_be_given_is_not_sent(machine: Machine) -> None:
-    machine.channel.outcomes = [Retry(0.5, "no connection", maybe_sent=False)]
+    machine.channel.outcomes = [Retry(10.0, "no connection", maybe_sent=False)]
     await submit(machine, "k1")
     await until(lambda: machine.outbox.trouble)
     row = machine.ledger.open_message("local:t:k1")
