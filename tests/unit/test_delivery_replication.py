@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
-from instar_node.contracts import LogPosition, PeerError, Placement
+from instar_node.contracts import Lane, LogPosition, PeerError, Placement
 from instar_node.delivery.entries import GENESIS, Reported, make_entry
 from instar_node.delivery.wire import ReplicaAppend, ReplicaBegin, ReplicaBroken, ReplicaMarks
 from instar_node.errors import InstarError
@@ -211,6 +212,31 @@ async def test_who_lacks_something_acknowledged_is_not_caught_up(world: World) -
     assert not world["a"].transport.caught_up("c")
     world.network.release("a", "c")
     await until(lambda: world["a"].transport.caught_up("c"))
+
+
+async def test_who_lacks_something_acknowledged_in_an_older_epoch_is_not_caught_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "ab":
+        world[name].agent.gate.clear()
+    world.network.isolate("c")
+    world.lead("a", 1, "b")
+    await submit(world, "a", "k1")
+    world.network.isolate("a")
+    send, held = world["b"].mesh.send, True
+
+    def under_way(peer: str, message: Struct, lane: Lane = Lane.NORMAL) -> bool:
+        return (held and isinstance(message, ReplicaAppend)) or send(peer, message)
+
+    monkeypatch.setattr(world["b"].mesh, "send", under_way)
+    world["c"].authority.observe("b", 2)
+    world["b"].authority.become_holder(2)
+    world.network.join("b", "c")
+    await until(lambda: world["b"].transport.behind("c") is not None, "joined")
+    assert not world["b"].transport.caught_up("c")
+    held = False
+    world["b"].mesh.announce("c", True)
+    await until(lambda: world["b"].transport.caught_up("c"), "caught up")
 
 
 async def test_entries_of_a_stream_that_was_not_begun_are_refused(world: World) -> None:

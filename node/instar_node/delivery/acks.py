@@ -31,7 +31,8 @@ class AckGate:
         slow_ms: int,
     ) -> None:
         self.watermark = NOWHERE
-        """Highest position ever let through: all up to it may have been acknowledged to somebody."""
+        """All up to here may have been acknowledged to somebody: the highest position let through, or
+        inherited from an older epoch."""
         self._authority = authority
         self._clock = clock
         self._acked = acked
@@ -56,6 +57,10 @@ class AckGate:
         if self._watchdog is None:
             self._watchdog = asyncio.create_task(self._watch(), name="slow-acks")
         await future
+
+    def inherit(self, position: LogPosition) -> None:
+        """Rows up to here came from older epochs, in whose time they may have been acknowledged."""
+        self.watermark = max(self.watermark, position)
 
     def evaluate(self) -> None:
         """Something changed: an acknowledgement, our own disk, the lease or the electorate."""

@@ -104,8 +104,8 @@ class ReplyMarkerTransport:
 
     def caught_up(self, peer: str) -> bool:
         """Whether a peer is level both ways: all it had is in our log, and it has everything that was ever
-        acknowledged. Open the swap that admits it in the same instant: what is acknowledged after that waits
-        for it too."""
+        acknowledged, in this epoch or an older one. Open the swap that admits it in the same instant: what is
+        acknowledged after that waits for it too."""
         stream = self._streams.get(peer)
         return stream is not None and stream.joined and stream.acked >= self._gate.watermark
 
@@ -151,8 +151,9 @@ class ReplyMarkerTransport:
         self._synced[peer] = max(self._synced.get(peer, NOWHERE), self.acked(peer))
         self._gate.evaluate()
 
-    def met(self, peer: str) -> None:
-        """See ``StreamWatcher``."""
+    def met(self, peer: str, taken: LogPosition) -> None:
+        """See ``StreamWatcher``. What we and the peer bring from older epochs may have been acknowledged then."""
+        self._gate.inherit(taken)
         self._hearing.hear(peer)
         self._heard.set()
 

@@ -49,8 +49,8 @@ class StreamWatcher(Protocol):
     def progressed(self, peer: str) -> None:
         """The peer has more of our log, or began to follow it."""
 
-    def met(self, peer: str) -> None:
-        """All that only the peer had is in our log."""
+    def met(self, peer: str, taken: LogPosition) -> None:
+        """All that only the peer had is in our log, which reached ``taken`` by it."""
 
     def went_back(self, machine: str, peer: str, text: str) -> None:
         """The log of ``peer`` shows that the disk of ``machine`` went back in time."""
@@ -174,7 +174,7 @@ class PeerStream:
             after = page.next
         await self._ledger.adopt(self._peer, rows, placements)
         taken = await self._ledger.report(self._peer)
-        self._watcher.met(self._peer)
+        self._watcher.met(self._peer, taken)
         return taken
 
     async def _start_at(self, common: Mark) -> None:
