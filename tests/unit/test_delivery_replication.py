@@ -230,7 +230,7 @@ async def test_who_lacks_something_acknowledged_in_an_older_epoch_is_not_caught_
 
     monkeypatch.setattr(world["b"].mesh, "send", under_way)
     world["c"].authority.observe("b", 2)
-    world["b"].authority.become_holder(2)
+    world["b"].authority.become_holder(2, "a")
     world.network.join("b", "c")
     await until(lambda: world["b"].transport.behind("c") is not None, "joined")
     assert not world["b"].transport.caught_up("c")
