@@ -152,7 +152,7 @@ class ReplyMarkerTransport:
         self._gate.evaluate()
 
     def met(self, peer: str, taken: LogPosition) -> None:
-        """See ``StreamWatcher``. What we and the peer bring from older epochs may have been acknowledged then."""
+        """See ``StreamWatcher``. What both of us bring from older epochs may have been acknowledged then."""
         self._gate.inherit(taken)
         self._hearing.hear(peer)
         self._heard.set()
