@@ -17,9 +17,9 @@ from pathlib import Path
 import pygit2
 from pygit2.transaction import ReferenceTransaction
 
-from instar_node.coordination.git_refs import RefusedSwap, in_thread
+from instar_node.coordination.git_refs import in_thread
 from instar_node.coordination.git_repository import LeaseRepository, tip_of
-from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
 
 STALE_AFTER = 2.0
 """Seconds. git holds the lock of a ref for milliseconds; one that nobody touches for this long while we hold
@@ -50,6 +50,9 @@ class DiskRefs:
 
     async def remove(self, ref: str, expected: str) -> None:
         await in_thread(lambda: swap_ref(self.objects, ref, expected, None, self._within), self._within)
+
+    async def scratch(self) -> str:
+        return await in_thread(self.objects.build_scratch, self._within)
 
     def _tip(self, ref: str) -> str | None:
         if self._absent_is_empty and not self.objects.path.exists():

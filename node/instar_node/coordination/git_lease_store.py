@@ -11,9 +11,17 @@ from typing import TypeVar
 
 import msgspec
 
-from instar_node.coordination.git_refs import Refs, RefusedSwap, in_thread
+from instar_node.coordination.git_refs import Refs, in_thread
 from instar_node.coordination.hub import Hub, may_become_repository, not_a_repository
-from instar_node.coordination.lease_store import Candidate, Lost, StoreUnavailable, SwapOutcome, Unknown, Won
+from instar_node.coordination.lease_store import (
+    Candidate,
+    Lost,
+    RefusedSwap,
+    StoreUnavailable,
+    SwapOutcome,
+    Unknown,
+    Won,
+)
 from instar_node.coordination.record import KnownRecord, LeaseRecord
 from instar_node.errors import InstarError
 from instar_node.storage.home import Home
@@ -23,6 +31,8 @@ T = TypeVar("T")
 _LOG = logging.getLogger("instar.coordination")
 
 LEASE_REF = "refs/instar/lease"
+HUB_REF = "refs/instar/hub"
+"""Its value is the hub's own id."""
 
 _DISK_SECONDS = 5.0
 _REMOTE_SECONDS = 15.0
@@ -54,25 +64,35 @@ class GitLeaseStore:
         self._seen: KnownRecord | None = None
 
     async def create(self) -> None:
-        """Set the hub up: make the repository of an embedded or path hub if it is not there, and see that a
-        remote one answers. A path hub is made only here: where it is missing later, a disk is not mounted.
-
-        Raises:
-            InstarError: with the code of ``StoreUnavailable``, or ``hub-not-repository``.
-        """
+        """As ``LeaseStore.create``: make the repository of an embedded or path hub if it is not there. A path
+        hub is made only here: where it is missing later, a disk is not mounted."""
         path = Path(self._hub.url)
         if self._hub.kind == "path" and not path.parent.is_dir():
             raise InstarError("hub-missing", f"there is no folder {path.parent}; is its disk mounted?")
         try:
             refs = await self._opened()
-            if self._hub.kind == "remote":
-                await refs.tip(LEASE_REF, None)
-            elif refs.objects.exists() or may_become_repository(path):
+            if self._hub.kind != "remote":
+                if not refs.objects.exists() and not may_become_repository(path):
+                    raise not_a_repository(path)
                 await self._blocking(refs.objects.create)
-            else:
-                raise not_a_repository(path)
+            if await refs.tip(HUB_REF, None) is None:
+                await self._mark(refs)
         except StoreUnavailable as error:
             raise InstarError(error.code, error.message, status=503) from error
+
+    async def _mark(self, refs: Refs) -> None:
+        try:
+            await refs.swap(HUB_REF, None, await refs.scratch())
+        except RefusedSwap as refusal:
+            if await refs.tip(HUB_REF, None) is None:  # and no other machine was quicker
+                raise InstarError(
+                    "hub-refuses", f"{self._hub.shown} refuses to set {HUB_REF}: {refusal}", status=502
+                ) from refusal
+
+    async def hub_id(self) -> str | None:
+        """As ``LeaseStore.hub_id``."""
+        refs = await self._opened()
+        return await refs.tip(HUB_REF, None)
 
     async def read(self) -> KnownRecord | None:
         refs = await self._opened()
@@ -122,12 +142,7 @@ class GitLeaseStore:
         return await self._blocking(lambda: refs.objects.epochs(known.version, limit))
 
     async def probe(self) -> None:
-        """Let two writers race on a scratch ref of the hub. An embedded hub has one writer: nothing to ask.
-
-        Raises:
-            InstarError: ``hub-not-atomic`` (never trust a lease to it), ``hub-refuses``, or the code of
-                ``StoreUnavailable``.
-        """
+        """As ``LeaseStore.probe``. An embedded hub has one writer: nothing to ask."""
         if self._hub.kind == "embedded":
             return
         from instar_node.coordination.hub_probe import probe_hub
@@ -136,7 +151,7 @@ class GitLeaseStore:
             refs = await self._opened()
         except StoreUnavailable as error:
             raise InstarError(error.code, error.message, status=503) from error
-        await probe_hub(refs, self._hub.shown)
+        await probe_hub(refs, self._hub.shown, "refs/instar/")
 
     async def close(self) -> None:
         """Nothing is kept open between calls; a git process of a cancelled call is killed with it."""

@@ -18,10 +18,6 @@ _DISK_GRACE = 1.0
 """Seconds a disk may take beyond the time that waiting for locks is bounded to."""
 
 
-class RefusedSwap(Exception):  # noqa: N818 - an outcome for our caller, not a fault
-    """The hub says that this attempt did not set the ref; the text says why."""
-
-
 class Refs(Protocol):
     """What ``GitLeaseStore`` needs of a hub."""
 
@@ -47,6 +43,9 @@ class Refs(Protocol):
 
     async def remove(self, ref: str, expected: str) -> None:
         """Delete a ref; raises as ``swap`` does."""
+
+    async def scratch(self) -> str:
+        """A new version unlike any other, ready to be swapped in. Raises ``StoreUnavailable``."""
 
 
 async def in_thread(job: Callable[[], T], within: float) -> T:

@@ -10,9 +10,9 @@ import asyncio
 from pathlib import Path
 
 from instar_node.coordination.git_command import GitResult, run_git
-from instar_node.coordination.git_refs import RefusedSwap
+from instar_node.coordination.git_refs import in_thread
 from instar_node.coordination.git_repository import LeaseRepository
-from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
 
 _FETCH_TRIES = 3
 
@@ -49,6 +49,9 @@ class RemoteRefs:
 
     async def remove(self, ref: str, expected: str) -> None:
         await self._push(ref, expected, "", None)
+
+    async def scratch(self) -> str:
+        return await in_thread(self.objects.build_scratch, self._within)
 
     async def _push(self, ref: str, expected: str | None, new: str, hooks: Path | None) -> None:
         result = await run_git(

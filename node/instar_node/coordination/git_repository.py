@@ -8,6 +8,7 @@ anew, because libgit2's repository objects must not be shared between threads.
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,6 +99,13 @@ class LeaseRepository:
             files.insert(LEASE_FILE, repository.create_blob(record.encode()), FileMode.BLOB)
             version = repository.create_commit(None, author, author, _message(record), files.write(), parents)
         return str(version)
+
+    def build_scratch(self) -> str:
+        """Write a commit unlike any other, which holds nothing, and return its version."""
+        author = pygit2.Signature("instar", "hub@instar", 0, 0)
+        with self.opened() as repository:
+            empty = repository.TreeBuilder().write()
+            return str(repository.create_commit(None, author, author, secrets.token_hex(16), empty, []))
 
     def record_at(self, version: str) -> KnownRecord | None:
         """The record of a version, ``None`` when its objects are not here.

@@ -18,11 +18,17 @@ class Hub(msgspec.Struct, frozen=True):
 
     ``embedded``: this home's own repository, which only this machine writes; nobody contends.
     ``path``: a bare repository on a disk that all machines see. ``remote``: any git URL.
+    ``witness``: a paired machine that keeps the register for the others. ``etcd``: a key of an etcd.
     """
 
-    kind: Literal["embedded", "path", "remote"]
+    kind: Literal["embedded", "path", "remote", "witness", "etcd"]
     url: str
-    """An absolute path for ``embedded`` and ``path``, the URL as given for ``remote``."""
+    """An absolute path for ``embedded`` and ``path``, the URL as given for the others."""
+
+    @property
+    def witness(self) -> str:
+        """Who a ``witness`` hub is: a machine id, or a nickname as a person wrote it."""
+        return self.url.removeprefix(WITNESS)
 
     @property
     def shown(self) -> str:
@@ -30,6 +36,10 @@ class Hub(msgspec.Struct, frozen=True):
         return without_password(self.url)
 
 
+EMBEDDED = "embedded"
+"""How a person writes the embedded hub where something must be written."""
+WITNESS = "witness:"
+ETCD_SCHEMES = ("etcd", "etcds")
 REMOTE_SCHEMES = ("ssh", "https", "http", "git", "git+ssh", "ssh+git")
 _SCP_LIKE = re.compile(r"(?:[\w.+-]+@)?[A-Za-z0-9][\w.-]+:[^\s:/\\-][^\s]*\Z|[\w.+-]+@[\w.-]+:/[^\s]+\Z")
 _PASSWORD = re.compile(r"(://[^/@:\s]*):[^/@\s]*@")
@@ -52,18 +62,22 @@ _SYNCED_MARKERS = {".stfolder": "Syncthing", ".dropbox": "Dropbox"}
 def parse_hub(url: str, home: Home) -> Hub:
     """Read a hub as a person writes it; nothing is contacted, and only the place itself is looked at.
 
-    Empty, or the home's own ``hub.git``, is the embedded hub. A path that does not exist yet is accepted: its
-    disk may be away.
+    Empty, ``embedded``, or the home's own ``hub.git``, is the embedded hub. A path that does not exist yet is
+    accepted: its disk may be away.
 
     Raises:
-        InstarError: ``bad-hub`` (neither path nor git URL), ``hub-synced`` (a folder that a sync program
+        InstarError: ``bad-hub`` (none of the forms there are), ``hub-synced`` (a folder that a sync program
             copies), ``hub-not-repository``.
     """
     text = url.strip()
-    if not text:
+    if text in ("", EMBEDDED):
         return Hub("embedded", str(home.hub.absolute()))
     if any(ord(char) < 32 for char in text) or text.startswith("-"):
         raise _bad_hub(text)
+    if text.startswith(WITNESS) and len(text) > len(WITNESS):
+        return Hub("witness", text)
+    if _is_etcd(text):
+        return Hub("etcd", text.rstrip("/"))
     if _is_remote(text):
         return Hub("remote", text)
     path = _local_path(text)
@@ -121,6 +135,19 @@ def without_password(text: str) -> str:
     return _PASSWORD.sub(r"\1:…@", text)
 
 
+def _is_etcd(text: str) -> bool:
+    parts = urlsplit(text)
+    if parts.scheme not in ETCD_SCHEMES:
+        return False
+    try:
+        sound = bool(parts.hostname) and parts.port is not None
+    except ValueError:  # a port that is no number
+        sound = False
+    if not sound or " " in text or parts.query or parts.fragment:
+        raise _bad_hub(text)
+    return True
+
+
 def _is_remote(text: str) -> bool:
     scheme, separator, rest = text.partition("://")
     if separator:
@@ -163,6 +190,7 @@ def _bad_hub(text: str) -> InstarError:
     return InstarError(
         "bad-hub",
         f"{without_password(text)!r} is neither the path of a repository nor a git URL",
-        "such as /mnt/shared/hub.git, git@example.org:me/hub.git or https://example.org/me/hub.git",
+        "such as /mnt/shared/hub.git, git@example.org:me/hub.git, https://example.org/me/hub.git, "
+        "witness:MACHINE or etcd://host:2379",
         status=400,
     )

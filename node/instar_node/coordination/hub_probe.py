@@ -11,16 +11,14 @@ import logging
 import secrets
 import tempfile
 from pathlib import Path
+from typing import Protocol
 
-from instar_node.coordination.git_refs import Refs, RefusedSwap, in_thread
-from instar_node.coordination.lease_store import StoreUnavailable
-from instar_node.coordination.record import LeaseRecord
+from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
 from instar_node.errors import InstarError
 
 _LOG = logging.getLogger("instar.coordination")
 
 _ROUNDS = 3
-_DISK_SECONDS = 5.0
 
 _MEET = """#!/bin/sh
 # Runs in two pushes after each has read the register, before it writes: none goes on without the other.
@@ -36,14 +34,28 @@ exit 0
 """
 
 
-async def probe_hub(refs: Refs, shown: str) -> None:
+class Racecourse(Protocol):
+    """What is raced on: the refs of a git hub, or the cells of another (see ``Refs`` for the methods)."""
+
+    async def scratch(self) -> str: ...
+
+    async def tip(self, ref: str, have: str | None) -> str | None: ...
+
+    async def swap(self, ref: str, expected: str | None, new: str, hooks: Path | None = None) -> None: ...
+
+    async def remove(self, ref: str, expected: str) -> None: ...
+
+
+async def probe_hub(refs: Racecourse, shown: str, prefix: str = "") -> None:
     """Race two writers for a scratch ref: first to create it, then to change it from the same value.
+
+    ``prefix`` is the folder of refs in which the scratch ref is made.
 
     Raises:
         InstarError: ``hub-not-atomic`` when both win; ``hub-refuses`` when neither does; the code of
             ``StoreUnavailable`` when the hub is away.
     """
-    ref = f"refs/instar/probe-{secrets.token_hex(8)}"
+    ref = f"{prefix}probe-{secrets.token_hex(8)}"
     tip: str | None = None
     try:
         for _ in range(_ROUNDS):
@@ -54,9 +66,9 @@ async def probe_hub(refs: Refs, shown: str) -> None:
         await _tidy(refs, ref)
 
 
-async def _race(refs: Refs, ref: str, expected: str | None, shown: str) -> str:
+async def _race(refs: Racecourse, ref: str, expected: str | None, shown: str) -> str:
     """Both writers at once; the version of the one that won."""
-    candidates = [await _candidate(refs) for _ in range(2)]
+    candidates = [await refs.scratch() for _ in range(2)]
     with tempfile.TemporaryDirectory(prefix="instar-probe-") as folder:
         meet = Path(folder) / "pre-push"
         meet.write_text(_MEET)
@@ -76,24 +88,7 @@ async def _race(refs: Refs, ref: str, expected: str | None, shown: str) -> str:
     return winners[0]
 
 
-async def _candidate(refs: Refs) -> str:
-    record = LeaseRecord(
-        epoch=0,
-        serial=0,
-        prev=None,
-        holder="probe",
-        incarnation="",
-        electorate=(),
-        benched=(),
-        ttl_ms=0,
-        bench_ttl_ms=0,
-        reason="testing that only one of two writers wins",
-        nonce=secrets.token_hex(16),
-    )
-    return await in_thread(lambda: refs.objects.build(record, None), _DISK_SECONDS)
-
-
-async def _tidy(refs: Refs, ref: str) -> None:
+async def _tidy(refs: Racecourse, ref: str) -> None:
     """Remove the scratch ref. A hub that does not let us is only left with one ref that nobody reads."""
     try:
         tip = await refs.tip(ref, None)

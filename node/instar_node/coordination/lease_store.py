@@ -54,6 +54,10 @@ class StoreUnavailable(Exception):  # noqa: N818 - the name says what the caller
         self.code = code
 
 
+class RefusedSwap(Exception):  # noqa: N818 - an outcome for our caller, not a fault
+    """The hub says that this attempt changed nothing; the text says why. An earlier attempt may have."""
+
+
 class Candidate(Protocol):
     """A record built into a version, ready to be swapped in and to be retried unchanged."""
 
@@ -66,6 +70,24 @@ class Candidate(Protocol):
 
 class LeaseStore(Protocol):
     """The register. Signatures are the caller's: what is read here is well-formed, not yet believed."""
+
+    async def create(self) -> None:
+        """Set the hub up where that is needed: a new one gets an id of its own.
+
+        Raises:
+            InstarError: with the code of ``StoreUnavailable``, or ``hub-not-repository``.
+        """
+
+    async def probe(self) -> None:
+        """Let two writers race on the hub, before a lease is trusted to it.
+
+        Raises:
+            InstarError: ``hub-not-atomic`` (never trust a lease to it), ``hub-refuses``, or the code of
+                ``StoreUnavailable``.
+        """
+
+    async def hub_id(self) -> str | None:
+        """The id that ``create`` gave the hub, ``None`` when it never did. Raises ``StoreUnavailable``."""
 
     async def read(self) -> KnownRecord | None:
         """The register's value, ``None`` when it holds nothing.
