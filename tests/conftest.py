@@ -9,6 +9,17 @@ import pytest
 CLUSTER = Path(__file__).parent / "cluster"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--long``: what is heavy runs in full."""
+    parser.addoption("--long", action="store_true", help="run the heavy tests in full")
+
+
+@pytest.fixture
+def long_run(request: pytest.FixtureRequest) -> bool:
+    """Whether ``--long`` was given."""
+    return bool(request.config.getoption("--long"))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests in ``cluster/`` start real nodes and look at clocks: one at a time, whatever else runs beside."""
     for item in items:

@@ -19,7 +19,9 @@ from tests.hubs import servers
 from tests.hubs.kinds import DiskKind, EtcdKind, GitKind, HubKind, WitnessKind
 from tests.hubs.proxy import Proxy
 
-KINDS = ("embedded", "path", "pushed path", "http", "ssh", "witness", "etcd")
+KINDS = ("embedded", "path", "pushed path", "http", "witness", "etcd")
+SLOW_KINDS = ("ssh",)
+"""Only for tests marked ``over_ssh``, unless ``--long`` is given: every connection takes its time."""
 
 
 class GitServer(NamedTuple):
@@ -68,7 +70,15 @@ def etcd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=KINDS)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for a ``kind`` of hub once for each."""
+    if "kind" in metafunc.fixturenames:
+        over_ssh = any(mark.name == "over_ssh" for mark in metafunc.definition.iter_markers())
+        slow = SLOW_KINDS if over_ssh or metafunc.config.getoption("--long") else ()
+        metafunc.parametrize("kind", [*KINDS, *slow], indirect=True)
+
+
+@pytest.fixture
 async def kind(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[HubKind]:

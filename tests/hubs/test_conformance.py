@@ -44,6 +44,7 @@ async def test_another_machine_reads_what_was_written(store: LeaseStore, other: 
     assert await store.read() == await other.read() == third
 
 
+@pytest.mark.over_ssh
 async def test_a_swap_from_an_outdated_version_is_lost_and_shows_the_present_one(store: LeaseStore) -> None:
     first = await won(store, lease_record())
     second = await won(store, taken(first))
@@ -88,6 +89,7 @@ async def test_records_that_differ_in_their_nonce_alone_are_rivals(store: LeaseS
     assert isinstance(await store.compare_and_swap(None, second), Lost)
 
 
+@pytest.mark.over_ssh
 async def test_of_two_machines_that_swap_at_once_exactly_one_wins(
     store: LeaseStore, other: LeaseStore
 ) -> None:
@@ -104,6 +106,7 @@ async def test_of_two_machines_that_swap_at_once_exactly_one_wins(
         assert await store.read() == await other.read() == known
 
 
+@pytest.mark.over_ssh
 async def test_a_lost_answer_is_unknown_and_the_same_swap_again_is_won(
     store: LeaseStore, kind: HubKind
 ) -> None:

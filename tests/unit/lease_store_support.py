@@ -1,20 +1,15 @@
-"""Records, hubs and writers for the tests of the git lease store. Also a program: see ``main``."""
+"""Records and swaps for the tests of lease stores."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import stat
-import sys
 from pathlib import Path
 
 import msgspec
 
-from instar_node.coordination.git_lease_store import GitLeaseStore
-from instar_node.coordination.hub import Hub
-from instar_node.coordination.lease_store import Lost, SwapOutcome, Won
+from instar_node.coordination.lease_store import LeaseStore, SwapOutcome, Won
 from instar_node.coordination.record import KnownRecord, LeaseRecord
-from instar_node.storage.home import Home
 
 
 def lease_record(
@@ -49,11 +44,11 @@ def taken(known: KnownRecord, holder: str = "m-bea") -> LeaseRecord:
     return lease_record(record.epoch + 1, record.serial + 1, known.version, holder)
 
 
-async def swapped(store: GitLeaseStore, record: LeaseRecord) -> SwapOutcome:
+async def swapped(store: LeaseStore, record: LeaseRecord) -> SwapOutcome:
     return await store.compare_and_swap(record.prev, await store.prepare(record))
 
 
-async def won(store: GitLeaseStore, record: LeaseRecord) -> KnownRecord:
+async def won(store: LeaseStore, record: LeaseRecord) -> KnownRecord:
     outcome = await swapped(store, record)
     assert isinstance(outcome, Won), outcome
     return outcome.known
@@ -65,23 +60,3 @@ def fake_ssh(folder: Path, body: str) -> str:
     script.write_text(f"#!/bin/sh\nfor command; do :; done\n{body}\n")
     script.chmod(script.stat().st_mode | stat.S_IXUSR)
     return str(script)
-
-
-async def contend(hub: Hub, home: Home, swaps: int, name: str) -> None:
-    """Take the lease ``swaps`` times against all others, printing the nonce of every acknowledged swap."""
-    store = GitLeaseStore(hub, home)
-    while swaps:
-        known = await store.read()
-        assert known is not None
-        record = taken(known, name)
-        outcome = await swapped(store, record)
-        if isinstance(outcome, Won):
-            print(record.nonce, flush=True)
-            swaps -= 1
-        else:
-            assert isinstance(outcome, Lost), outcome
-
-
-if __name__ == "__main__":  # python -m tests.unit.lease_store_support HUB-PATH HOME SWAPS NAME
-    _, url, home, count, name = sys.argv
-    asyncio.run(contend(Hub("path", url), Home(Path(home)), int(count), name))

@@ -1,14 +1,21 @@
 """Compare-and-swap of one ref of a bare repository on a disk: the embedded hub and the path hub.
 
 Never by a push: libgit2's push to a path writes the ref by force without an expected value and loses
-acknowledged swaps. Here the ref is locked as git itself locks it, its value is read again under that lock,
-and an advisory lock on a file of the repository keeps our own processes in a row.
+acknowledged swaps. Here the ref is locked as git itself locks it (a file that only one can create), its value
+is read again under that lock, and once more when the swap is made. An advisory lock on a file of the
+repository keeps our own processes in a row.
+
+A process that was killed leaves at most the lock of the ref; one that was stopped (SIGSTOP, a frozen VM)
+keeps both locks. Either is passed over after ``STALE_AFTER``, so that nobody who stands still can keep the
+lease from the others. When it goes on, the lock it would make its swap with is gone, and it learns that it
+failed.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,8 +29,8 @@ from instar_node.coordination.git_repository import LeaseRepository, tip_of
 from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
 
 STALE_AFTER = 2.0
-"""Seconds. git holds the lock of a ref for milliseconds; one that nobody touches for this long while we hold
-the advisory lock was left by a process that was killed."""
+"""Seconds. A swap holds its locks for milliseconds; one that stays the same for this long was left by a
+process that was killed, or is held by one that stands still."""
 
 _POLL = 0.01
 
@@ -69,7 +76,8 @@ def swap_ref(
 
     Raises:
         RefusedSwap: the ref holds another value.
-        StoreUnavailable: no lock could be had in time, or the disk failed.
+        StoreUnavailable: no lock could be had in time, or the disk failed, or this process stood still for so
+            long that it was passed over.
     """
     with _locked_ref(repository, ref, within) as (opened, transaction):
         current = tip_of(opened, ref)
@@ -79,6 +87,8 @@ def swap_ref(
             transaction.remove(ref)
         else:
             transaction.set_target(ref, new)
+    if repository.tip(ref) != new:  # passed over, or the next swap was made already: the caller finds out
+        raise StoreUnavailable(f"{repository.path} holds another value by now", "hub-busy")
 
 
 @contextmanager
@@ -96,20 +106,43 @@ def _locked_ref(
 
 @contextmanager
 def _advisory_lock(path: Path, deadline: float) -> Iterator[None]:
-    """Hold ``flock`` on ``path``. The kernel drops it when its holder dies, however it dies."""
+    """Hold ``flock`` on ``path``. The kernel drops it when its holder dies, however it dies.
+
+    Every holder writes a new word into the file. While the word stays the same, so does the holder; after
+    ``STALE_AFTER`` the file is replaced, and with it the lock.
+    """
+    watch = _Watch()
+    while (file := _locked_file(path)) is None:
+        now = time.monotonic()
+        if watch.unchanged_for(_content(path), now) >= STALE_AFTER:
+            _replace(path)
+        elif now >= deadline:
+            raise StoreUnavailable(f"another process keeps {path} locked", "hub-busy")
+        time.sleep(_POLL)
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def _locked_file(path: Path) -> int | None:
+    """The open file if this process has the lock now."""
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
         message = f"{path.parent} cannot be written: {error.strerror}"
         raise StoreUnavailable(message, "hub-read-only") from error
     try:
-        while not _try_lock(file, path):
-            if time.monotonic() >= deadline:
-                raise StoreUnavailable(f"another process keeps {path} locked", "hub-busy")
-            time.sleep(_POLL)
-        yield
+        if _try_lock(file, path) and os.path.samestat(os.fstat(file), os.stat(path)):
+            os.pwrite(file, secrets.token_bytes(8), 0)
+            kept, file = file, -1
+            return kept
+    except FileNotFoundError:  # replaced at this moment
+        return None
     finally:
-        os.close(file)
+        if file >= 0:
+            os.close(file)
+    return None
 
 
 def _try_lock(file: int, path: Path) -> bool:
@@ -122,20 +155,44 @@ def _try_lock(file: int, path: Path) -> bool:
     return True
 
 
-def _await_ref_lock(lock: Path, deadline: float) -> None:
-    """Wait until no lock file of the ref is there; remove one that a killed process left.
+def _content(path: Path) -> tuple[int, bytes] | None:
+    try:
+        with path.open("rb") as file:
+            return os.fstat(file.fileno()).st_ino, file.read(64)
+    except FileNotFoundError:
+        return None
 
-    None of our processes can own it, for we hold the advisory lock; a git process may, for milliseconds. So
-    one that stays the same file for ``STALE_AFTER`` on our own clock is dead. A git process that was stopped
-    for so long finds its lock gone when it goes on, and reports failure.
+
+def _replace(path: Path) -> None:
+    """Put a new file, which nobody has locked, in the place of this one."""
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+    fresh.touch(0o666)
+    fresh.replace(path)
+
+
+class _Watch:
+    """Since when something has been the same, on our own clock."""
+
+    def __init__(self) -> None:
+        self._seen: object = None
+        self._since = 0.0
+
+    def unchanged_for(self, value: object, now: float) -> float:
+        """Seconds for which ``value`` has been what it is now; 0 for ``None``."""
+        if value is None or value != self._seen:
+            self._seen, self._since = value, now
+        return now - self._since
+
+
+def _await_ref_lock(lock: Path, deadline: float) -> None:
+    """Wait until no lock file of the ref is there; remove one that stays the same for ``STALE_AFTER``.
+
+    Its owner, if it still lives, finds it gone when it goes on: it cannot make its swap any more.
     """
-    seen: tuple[int, int] | None = None
-    since = time.monotonic()
+    watch = _Watch()
     while (identity := _identity(lock)) is not None:
         now = time.monotonic()
-        if identity != seen:
-            seen, since = identity, now
-        elif now - since >= STALE_AFTER:
+        if watch.unchanged_for(identity, now) >= STALE_AFTER:
             lock.unlink(missing_ok=True)
             return
         if now >= deadline:
