@@ -44,6 +44,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "unpin": Entry(_C + "pool", "unpin", "Let a topic run anywhere again"),
     },
     "Program": {
+        "secret": Entry(_C + "secrets", "secret", "Keep what agents need and nobody else should see"),
         "config": Entry(_C + "settings", "config", "Read and change settings"),
         "demo": Entry(_C + "demo", "demo", "A living mesh on this computer, to try it out"),
     },

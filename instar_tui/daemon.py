@@ -10,6 +10,7 @@ import click
 
 from instar_node.config import Config, NodeOptions
 from instar_node.errors import InstarError
+from instar_node.known_secrets import KnownSecrets
 from instar_node.node import Node
 from instar_node.node_log import node_log
 from instar_node.storage.home import Home
@@ -25,21 +26,21 @@ def run_daemon(home: Home, config: Config, options: NodeOptions) -> int:
     Writes one line to stdout, ``ready <api url> <machine id>``, when commands are answered. Raises
     ``InstarError`` when the node cannot start.
     """
-    with node_log(home, config), asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with node_log(home, config) as known, asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:
-            runner.run(_serve(home, config, options))
+            runner.run(_serve(home, config, options, known))
         except InstarError as error:
             log.error("ended by %s: %s", error.code, error.message)
             raise
     return ExitCode.DONE
 
 
-async def _serve(home: Home, config: Config, options: NodeOptions) -> None:
+async def _serve(home: Home, config: Config, options: NodeOptions, known: KnownSecrets) -> None:
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, ending.set)
-    node = await Node.open(home, config, options)
+    node = await Node.open(home, config, options, known)
     started = False
     try:
         await node.start()

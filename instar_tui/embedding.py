@@ -16,6 +16,7 @@ from instar_node.api.bridge import BridgedNodeApi
 from instar_node.api.protocol import NodeApi
 from instar_node.config import Config, NodeOptions
 from instar_node.errors import InstarError
+from instar_node.known_secrets import KnownSecrets
 from instar_node.storage.home import Home
 from instar_tui.event_loop import loop_factory
 
@@ -69,8 +70,9 @@ class NodeThread:
         from instar_node.node_log import node_log
 
         try:
-            with node_log(self._home, self._config), asyncio.Runner(loop_factory=loop_factory()) as runner:
-                runner.run(self._serve())
+            log_of_node = node_log(self._home, self._config)
+            with log_of_node as known, asyncio.Runner(loop_factory=loop_factory()) as runner:
+                runner.run(self._serve(known))
         except BaseException as error:
             if self._settled.is_set():
                 log.exception("the embedded node failed")
@@ -78,12 +80,12 @@ class NodeThread:
         finally:
             self._settled.set()
 
-    async def _serve(self) -> None:
+    async def _serve(self, known: KnownSecrets) -> None:
         from instar_node.node import Node
 
         self._ending = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        node = await Node.open(self._home, self._config, self._options)
+        node = await Node.open(self._home, self._config, self._options, known)
         started = False
         try:
             await node.start()

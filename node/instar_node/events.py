@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from instar_node.clock import Clock, iso
+from instar_node.known_secrets import KnownSecrets
 
 HISTORY = 2_000
 """Events kept for resuming; an older ``after`` gets a ``gap`` event first."""
@@ -33,8 +34,10 @@ class Event(msgspec.Struct, frozen=True):
 class EventHub:
     """Publishes events to any number of subscribers; a slow one is cut off, never waited for."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, known: KnownSecrets | None = None) -> None:
+        """``known``: secret values, blanked out of every event."""
         self._clock = clock
+        self._known = known or KnownSecrets()
         self._next = 1
         self._history: deque[Event] = deque(maxlen=HISTORY)
         self._queues: set[asyncio.Queue[Event | None]] = set()
@@ -56,7 +59,8 @@ class EventHub:
 
     def publish(self, kind: str, text: str = "", **data: Any) -> Event:
         """Number an event and hand it to every subscriber."""
-        event = Event(self._next, iso(self._clock.wall()), kind, text, data)
+        known = self._known
+        event = Event(self._next, iso(self._clock.wall()), kind, known.blank(text), known.blank_all(data))
         self._next += 1
         if kind != "pulse":
             self._history.append(event)

@@ -25,6 +25,7 @@ from instar_node.config import Config, NodeOptions
 from instar_node.coordination.lease_store import StoreUnavailable
 from instar_node.errors import InstarError
 from instar_node.events import Event, EventHub
+from instar_node.known_secrets import KnownSecrets
 from instar_node.mesh.listener import PeerListener, PeerRoutes
 from instar_node.pairing.host import PairingHost
 from instar_node.pairing.session_store import PairingSessionStore
@@ -96,21 +97,25 @@ class Node:
     # -- life --------------------------------------------------------------------------------------------
 
     @classmethod
-    async def open(cls, home: Home, config: Config, options: NodeOptions) -> Node:
+    async def open(
+        cls, home: Home, config: Config, options: NodeOptions, known: KnownSecrets | None = None
+    ) -> Node:
         """Take the home and load what is on it; a fresh home founds a mesh. Nothing is sent yet.
 
+        ``known`` is what the log blanks out (see ``node_log``); the values of the vault are added to it.
         Raises ``InstarError``: ``already-running`` naming the pid, or what is damaged and the way out.
         """
         async with AsyncExitStack() as closing:
             home.prepare()
             closing.enter_context(HomeLock(home))
             clock: Clock = SystemClock()
-            events = EventHub(clock)
+            known = known or KnownSecrets(lambda: (config.channels.webhook.secret,))
+            events = EventHub(clock, known)
             events.listen(_log_event)
             foundation = await lay_foundation(home, config, options, clock)
             database = SqliteDatabase.open(home.database)
             closing.push_async_callback(database.close)
-            parts = await build(home, config, foundation, database, clock, events)
+            parts = await build(home, config, foundation, database, clock, events, known)
             closing.push_async_callback(parts.delivery.agent.close)
             return cls(home, config, foundation, parts, closing.pop_all())
         raise AssertionError("the block above returns or raises")
@@ -125,6 +130,8 @@ class Node:
         await self._begin(base.mesh.start(), base.mesh.stop)
         parts.sync.start()
         self._at_stop(parts.sync.stop)
+        parts.secrets.start()
+        self._at_stop(parts.secrets.stop)
         await self._begin(self._start_lease(), base.lease.stop)
         parts.delivery.replication.start()
         self._at_stop(_awaited(parts.delivery.replication.stop))

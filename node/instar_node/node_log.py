@@ -16,7 +16,8 @@ import msgspec
 
 from instar_node.clock import iso
 from instar_node.config import Config
-from instar_node.livetail.redaction import MARK, Redactor
+from instar_node.known_secrets import MARK, KnownSecrets
+from instar_node.livetail.redaction import Redactor
 from instar_node.storage.home import Home
 
 MAX_BYTES = 5_000_000
@@ -25,13 +26,17 @@ _PAIRING_CODE = re.compile(r"\b[A-Za-z]{3,8}-[A-Za-z]{3,8}-\d{4}\b")
 
 
 @contextmanager
-def node_log(home: Home, config: Config) -> Iterator[None]:
-    """Log everything below the ``instar`` logger to the home's file while the context lasts."""
+def node_log(home: Home, config: Config) -> Iterator[KnownSecrets]:
+    """Log everything below the ``instar`` logger to the home's file while the context lasts.
+
+    What it gives is for the node, which adds the values of its vault: they are blanked out from then on.
+    """
+    known = KnownSecrets(lambda: (config.channels.webhook.secret,))
     home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
     file = RotatingFileHandler(
         home.logs / "node.jsonl", maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
     )
-    file.setFormatter(JsonLines((config.channels.webhook.secret,)))
+    file.setFormatter(JsonLines(known))
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     handler = _Handler(records)
     listener = QueueListener(records, file)
@@ -41,7 +46,7 @@ def node_log(home: Home, config: Config) -> Iterator[None]:
     logger.setLevel(logging.INFO)
     listener.start()
     try:
-        yield
+        yield known
     finally:
         logger.removeHandler(handler)
         logger.level, logger.propagate = before
@@ -59,9 +64,9 @@ class _Handler(QueueHandler):
 class JsonLines(logging.Formatter):
     """A record as one line of JSON: ``at, level, part, message`` and, for a failure, ``exception``."""
 
-    def __init__(self, secrets: tuple[str, ...]) -> None:
+    def __init__(self, known: KnownSecrets) -> None:
         super().__init__()
-        self._redactor = Redactor(lambda: secrets)
+        self._redactor = Redactor(known)
 
     def format(self, record: logging.LogRecord) -> str:
         """The line; secrets are blanked out wherever they stand."""

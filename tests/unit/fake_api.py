@@ -308,6 +308,23 @@ class FakeNodeApi:
         self._called("unpin", body)
         return self._placed(body.topic)
 
+    async def secrets(self) -> t.Secrets:
+        self._called("secrets")
+        row = t.SecretRow("TOKEN", 3, AT, ["desk", "mini"], ["lap"], readable_here=True)
+        return t.Secrets(names=["TOKEN"], secrets=[row])
+
+    async def secret(self, name: str) -> t.Secret:
+        self._called("secret", name)
+        return t.Secret(name, "s3cr3t value")
+
+    async def set_secret(self, name: str, body: t.SecretValue) -> t.Ok:
+        self._called("set_secret", name, body)
+        return t.Ok()
+
+    async def remove_secret(self, name: str) -> t.Ok:
+        self._called("remove_secret", name)
+        return t.Ok()
+
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         async for event in self.hub.subscribe(after):
             yield event

@@ -38,6 +38,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "placement": {"topic": "work"},
     "transfer": {"body": t.TransferRequest("work", "mini")},
     "unpin": {"body": t.UnpinRequest("work")},
+    "secret": {"name": "TOKEN"},
+    "set_secret": {"name": "TOKEN", "body": t.SecretValue("s3cr3t")},
+    "remove_secret": {"name": "TOKEN"},
 }
 
 
@@ -174,7 +177,7 @@ async def test_no_other_origin_is_allowed(raw: Raw) -> None:
     ("verb", "path", "status", "code"),
     [
         ("GET", "/nothing", 404, "no-such-route"),
-        ("GET", "/secrets", 404, "no-such-route"),
+        ("GET", "/secrets/A/B", 404, "no-such-route"),
         ("PUT", "/machines", 405, "no-such-method"),
         ("HEAD", "/machines/x", 405, ""),
     ],

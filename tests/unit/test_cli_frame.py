@@ -109,7 +109,7 @@ def test_the_home_comes_from_the_environment_unless_it_is_given(
 NEED_A_NODE = (
     "status", "lease", "pair", "wakeup", "handoff mini", "leave", "machines remove mini", "send work hi",
     "log work", "outbox", "outbox resolve o1 send", "placement work", "transfer work mini", "unpin work",
-    "nickname desk", "status --watch",
+    "nickname desk", "status --watch", "secret list", "secret get TOKEN", "secret rm TOKEN",
 )  # fmt: skip
 
 

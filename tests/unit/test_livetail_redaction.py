@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instar_node.known_secrets import KnownSecrets
 from instar_node.livetail.redaction import Redactor
 
 JWT = "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N"
@@ -13,7 +14,7 @@ KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\nAAAA\n-----END OPEN
 
 
 def redact(text: str, *known: str) -> str:
-    return Redactor(lambda: known).redact(text)
+    return Redactor(KnownSecrets(lambda: known)).redact(text)
 
 
 @pytest.mark.parametrize(
@@ -90,14 +91,15 @@ def test_a_vault_value_too_short_to_mean_anything_is_left() -> None:
 
 def test_values_of_the_vault_are_asked_for_each_time() -> None:
     values: list[str] = []
-    redactor = Redactor(lambda: values)
+    redactor = Redactor(KnownSecrets(lambda: values))
     assert redactor.redact("open-sesame") == "open-sesame"
     values.append("open-sesame")
     assert redactor.redact("open-sesame") == "[redacted:vault]"
 
 
 def test_it_can_be_switched_off() -> None:
-    assert Redactor(lambda: ["open-sesame"], enabled=False).redact("open-sesame") == "open-sesame"
+    redactor = Redactor(KnownSecrets(lambda: ["open-sesame"]), enabled=False)
+    assert redactor.redact("PASSWORD=hunter2 open-sesame") == "PASSWORD=hunter2 [redacted:vault]"
 
 
 SECRETS = (KEY, JWT, "PASSWORD=hunter2", "token: 9f8e7d6c5b4a", "Bearer abcdefghijklmnop1234", "a://b:c@d")

@@ -13,6 +13,7 @@ from instar_node.clock import SystemClock
 from instar_node.contracts import LogPosition
 from instar_node.errors import InstarError
 from instar_node.events import Event, EventHub
+from instar_node.known_secrets import KnownSecrets
 from instar_node.livetail import feed as feed_module
 from instar_node.livetail.buffer import LiveTailBuffer
 from instar_node.livetail.entry import START, Line, TailEntry
@@ -38,7 +39,7 @@ class Machine:
 
     async def start(self, cap: int = 100_000) -> None:
         self.buffer = await LiveTailBuffer.open(self.database, self.clock, cap)
-        redactor = Redactor(lambda: ["open-sesame"])
+        redactor = Redactor(KnownSecrets(lambda: ["open-sesame"]))
         self.source = LiveTailSource(self.buffer, self.authority, self.clock, redactor)
         self.transport = HttpLiveTailTransport(
             self.source, self.buffer, self.mesh, self.authority, self.clock, self.events

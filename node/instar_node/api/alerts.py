@@ -11,7 +11,7 @@ from instar_node.api.parts import Base, NodeParts
 from instar_node.coordination.lease_view import LeaseSnapshot
 from instar_node.delivery.rows import Rank
 
-FACTS = frozenset({"no-failover", "port-moved"})
+FACTS = frozenset({"no-failover", "port-moved", "secrets-exposed"})
 """Alerts that tell of a choice; the node is well all the same."""
 
 
@@ -43,6 +43,7 @@ def alerts_of(parts: NodeParts) -> list[t.Alert]:
         *_undecided(parts),
         *_incomplete(parts),
         *_machines(base, snapshot),
+        *_secrets(base),
         *base.warnings,
         *_no_failover(base),
     ]
@@ -125,6 +126,18 @@ def _machines(base: Base, snapshot: LeaseSnapshot) -> Iterator[t.Alert]:
                 f"{name} is not in sync" + ("" if reached else " and cannot be reached"),
                 "it catches up by itself" if reached else f"start {name}, or check its network",
             )
+
+
+def _secrets(base: Base) -> Iterator[t.Alert]:
+    vault = base.vault
+    exposed = {name: record.exposed_to for name in vault.names() if (record := vault.record(name))}
+    for machine in sorted({machine for machines in exposed.values() for machine in machines}):
+        names = ", ".join(name for name, machines in exposed.items() if machine in machines)
+        yield t.Alert(
+            "secrets-exposed",
+            f"{base.registry.nickname(machine)}, which is out, could read {names}",
+            "change them where they come from, then `instar secret set NAME`",
+        )
 
 
 def _no_failover(base: Base) -> Iterator[t.Alert]:

@@ -134,6 +134,18 @@ class BlockingNodeApi:
     def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
         return self._call(routes.UNPIN, body)
 
+    def secrets(self) -> t.Secrets:
+        return self._call(routes.SECRETS)
+
+    def secret(self, name: str) -> t.Secret:
+        return self._call(routes.SECRET, name=name)
+
+    def set_secret(self, name: str, body: t.SecretValue) -> t.Ok:
+        return self._call(routes.SET_SECRET, body, name=name)
+
+    def remove_secret(self, name: str) -> t.Ok:
+        return self._call(routes.REMOVE_SECRET, name=name)
+
     def events(self, after: int | None = None, *, tick: float = 1.0) -> Generator[Event | None, None, None]:
         """Events as they happen, ``None`` when none came for ``tick`` seconds (to look at a clock).
 

@@ -115,6 +115,18 @@ class BridgedNodeApi:
     async def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
         return await self._run(self._api.unpin(body))
 
+    async def secrets(self) -> t.Secrets:
+        return await self._run(self._api.secrets())
+
+    async def secret(self, name: str) -> t.Secret:
+        return await self._run(self._api.secret(name))
+
+    async def set_secret(self, name: str, body: t.SecretValue) -> t.Ok:
+        return await self._run(self._api.set_secret(name, body))
+
+    async def remove_secret(self, name: str) -> t.Ok:
+        return await self._run(self._api.remove_secret(name))
+
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         """The node's events, taken up again by number when this side was too slow; ends with the node."""
         over = False

@@ -15,9 +15,11 @@ from instar_node.api.routes import (
     OUTBOX_RESOLVE,
     PLACEMENT,
     REMOVE_MACHINE,
+    REMOVE_SECRET,
     RENAME,
     REPLY,
     SEND,
+    SET_SECRET,
     TRANSFER,
     UNPIN,
     Route,
@@ -30,7 +32,10 @@ R = TypeVar("R", bound=msgspec.Struct)
 
 FORWARDED: Mapping[str, Route[Any]] = {
     route.method: route
-    for route in (SEND, REPLY, OUTBOX_RESOLVE, TRANSFER, UNPIN, PLACEMENT, RENAME, REMOVE_MACHINE, HANDOFF)
+    for route in (
+        *(SEND, REPLY, OUTBOX_RESOLVE, TRANSFER, UNPIN, PLACEMENT, RENAME, REMOVE_MACHINE, HANDOFF),
+        *(SET_SECRET, REMOVE_SECRET),
+    )
 }
 """What a standby may ask of the holder."""
 

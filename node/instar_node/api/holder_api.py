@@ -12,6 +12,7 @@ from instar_node.api.views import Views
 from instar_node.delivery.dispatcher import Accepted
 from instar_node.errors import InstarError
 from instar_node.handoff.steps import HandoffOutcome
+from instar_node.known_secrets import SHORTEST
 from instar_node.pool.transfers import TransferRequest
 
 
@@ -75,14 +76,37 @@ class HolderApi:
         return handoff_result(await self._parts.handoff.sentinel.hand_off(body.to))
 
     async def remove_machine(self, via: str, machine: str) -> t.Ok:
-        """Remove a machine for good."""
-        await self._membership.remove(machine)
+        """Remove a machine for good; the answer names what it could read."""
+        removed = await self._membership.remove(machine)
+        return farewell(self._base.vault.readable_by(removed))
+
+    async def set_secret(self, via: str, name: str, body: t.SecretValue) -> t.Ok:
+        """Keep a secret; done when every machine in sync has it."""
+        self._base.vault.set(name, body.value, epoch=self._base.lease.require_acting())
+        await self._parts.secrets.copied()
+        short = len(body.value.strip()) < SHORTEST
+        return t.Ok(note=f"shorter than {SHORTEST} characters: not blanked out of texts") if short else t.Ok()
+
+    async def remove_secret(self, via: str, name: str) -> t.Ok:
+        """Remove a secret everywhere."""
+        self._base.vault.remove(name, epoch=self._base.lease.require_acting())
+        await self._parts.secrets.copied()
         return t.Ok()
 
     def _pool(self) -> PoolParts:
         if self._parts.pool is None:
             raise pool_disabled()
         return self._parts.pool
+
+
+def farewell(readable: list[str]) -> t.Ok:
+    """What a person has to do after a machine went: its access to the past cannot be taken back."""
+    todo = ["revoke its access to the git host, if it has any"]
+    if readable:
+        todo.append(
+            f"it could read {', '.join(readable)}: change them where they come from, then set them anew"
+        )
+    return t.Ok(note="; ".join(todo))
 
 
 def handoff_result(outcome: HandoffOutcome) -> t.HandoffResult:

@@ -144,6 +144,18 @@ class HttpNodeApi:
     async def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
         return await self._call(routes.UNPIN, body)
 
+    async def secrets(self) -> t.Secrets:
+        return await self._call(routes.SECRETS)
+
+    async def secret(self, name: str) -> t.Secret:
+        return await self._call(routes.SECRET, name=name)
+
+    async def set_secret(self, name: str, body: t.SecretValue) -> t.Ok:
+        return await self._call(routes.SET_SECRET, body, name=name)
+
+    async def remove_secret(self, name: str) -> t.Ok:
+        return await self._call(routes.REMOVE_SECRET, name=name)
+
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         """Events without an end: a broken connection is taken up again after the last number seen.
 

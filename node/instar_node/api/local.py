@@ -9,7 +9,7 @@ import msgspec
 from instar_node.api import routes
 from instar_node.api import types as t
 from instar_node.api.forwarding import Forwarding
-from instar_node.api.holder_api import handoff_result, placement_view, pool_disabled
+from instar_node.api.holder_api import farewell, handoff_result, placement_view, pool_disabled
 from instar_node.api.membership import Membership
 from instar_node.api.parts import NodeParts
 from instar_node.api.topic_view import describe
@@ -17,6 +17,7 @@ from instar_node.api.views import Views
 from instar_node.errors import InstarError
 from instar_node.events import Event
 from instar_node.identity.keys import mesh_name
+from instar_node.identity.secret_record import check_value
 from instar_node.pairing.host import PairingHost
 from instar_node.pairing.view import PairState
 
@@ -89,8 +90,9 @@ class LocalNodeApi:
 
     async def leave(self) -> t.Ok:
         self._require_member()
+        readable = self._base.vault.readable_by(self._base.me)
         await self._membership.leave()
-        return t.Ok(note="this machine has left; start over with a fresh --home")
+        return farewell(readable)
 
     async def remove_machine(self, machine: str) -> t.Ok:
         self._require_member()
@@ -171,6 +173,25 @@ class LocalNodeApi:
         self._require_member()
         self._require_pool()
         return await self._forwarding.perform(routes.UNPIN, body=body)
+
+    # -- secrets -----------------------------------------------------------------------------------------
+
+    async def secrets(self) -> t.Secrets:
+        self._require_member()
+        return self._views.secrets()
+
+    async def secret(self, name: str) -> t.Secret:
+        self._require_member()
+        return self._views.secret(name)
+
+    async def set_secret(self, name: str, body: t.SecretValue) -> t.Ok:
+        self._require_member()
+        check_value(body.value)
+        return await self._forwarding.perform(routes.SET_SECRET, name=name, body=body)
+
+    async def remove_secret(self, name: str) -> t.Ok:
+        self._require_member()
+        return await self._forwarding.perform(routes.REMOVE_SECRET, name=name)
 
     # -- inside ------------------------------------------------------------------------------------------
 

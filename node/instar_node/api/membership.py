@@ -82,8 +82,8 @@ class Membership:
             lease=msgspec.json.encode(base.lease.known),
         )
 
-    async def remove(self, machine: str) -> None:
-        """Remove a member for good: out of the lease, then out of the registry, its topics freed.
+    async def remove(self, machine: str) -> str:
+        """Remove a member for good: out of the lease, then out of the registry, its topics freed; its id.
 
         Raises ``unknown-machine``, ``is-awake`` for this machine itself, ``not-awake``, ``hub-unreachable``.
         """
@@ -102,6 +102,7 @@ class Membership:
             await base.lease.expel(member.machine_id)
         await self._sync.remove(member.machine_id, epoch)
         await self._unpin_all(member.machine_id)
+        return member.machine_id
 
     async def leave(self) -> None:
         """Take this machine out for good. Raises ``is-awake``, or why the holder could not record it."""

@@ -24,6 +24,9 @@ from instar_node.handoff.wakeup import Wakeup
 from instar_node.identity.keys import MachineIdentity
 from instar_node.identity.registry import MachineRegistry
 from instar_node.identity.registry_sync import RegistrySync
+from instar_node.identity.vault import Vault
+from instar_node.identity.vault_sync import VaultSync
+from instar_node.known_secrets import KnownSecrets
 from instar_node.livetail.buffer import LiveTailBuffer
 from instar_node.livetail.http_transport import HttpLiveTailTransport
 from instar_node.livetail.source import LiveTailSource
@@ -44,6 +47,9 @@ class Base:
     events: EventHub
     identity: MachineIdentity
     registry: MachineRegistry
+    vault: Vault
+    known: KnownSecrets
+    """What must not be seen: the values of the vault and those of the settings."""
     mesh: TunnelMesh
     lease: LeaseService
     urls: Callable[[], tuple[str, ...]]
@@ -107,6 +113,7 @@ class NodeParts:
 
     base: Base
     sync: RegistrySync
+    secrets: VaultSync
     tail: TailParts
     delivery: DeliveryParts
     pool: PoolParts | None

@@ -67,5 +67,15 @@ class NodeApi(Protocol):
 
     async def unpin(self, body: t.UnpinRequest) -> t.PlacementView: ...
 
+    async def secrets(self) -> t.Secrets:
+        """Names of the secrets and who can read them; never a value."""
+
+    async def secret(self, name: str) -> t.Secret: ...
+
+    async def set_secret(self, name: str, body: t.SecretValue) -> t.Ok:
+        """Keep a secret; answers when every machine in sync has it."""
+
+    async def remove_secret(self, name: str) -> t.Ok: ...
+
     def events(self, after: int | None = None) -> AsyncIterator[Event]:
         """The event stream; see ``instar_node.events``."""

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from instar_node.api import types as t
+from instar_node.identity.secret_names import SecretName
 
 R = TypeVar("R", bound=msgspec.Struct)
 
@@ -181,6 +182,15 @@ TRANSFER = Route(
     patience_s=120,
 )
 UNPIN = Route("POST", "/pool/unpin", "unpin", t.PlacementView, "Let a topic run anywhere", t.UnpinRequest)
+_SECRET = Param("name", SecretName)
+SECRETS = Route("GET", "/secrets", "secrets", t.Secrets, "Names of the secrets, never their values")
+SECRET = Route("GET", "/secrets/{name}", "secret", t.Secret, "The value of a secret", params=(_SECRET,))
+SET_SECRET = Route(
+    "PUT", "/secrets/{name}", "set_secret", t.Ok, "Keep a secret", t.SecretValue, params=(_SECRET,)
+)
+REMOVE_SECRET = Route(
+    "DELETE", "/secrets/{name}", "remove_secret", t.Ok, "Remove a secret", params=(_SECRET,)
+)
 
 ROUTES: tuple[Route[Any], ...] = (
     STATUS, HEALTH, WHOAMI, MACHINES, REMOVE_MACHINE, LEASE,
@@ -188,4 +198,5 @@ ROUTES: tuple[Route[Any], ...] = (
     WAKEUP, HANDOFF, HANDOFF_VIEW, LEAVE,
     SEND, TOPICS, MESSAGES, REPLY, OUTBOX, OUTBOX_RESOLVE, LIVETAIL,
     POOL, POOL_MACHINE, RENAME, PLACEMENT, TRANSFER, UNPIN,
+    SECRETS, SECRET, SET_SECRET, REMOVE_SECRET,
 )  # fmt: skip

@@ -17,7 +17,9 @@ from instar_node.api.parts import NodeParts
 from instar_node.api.topic_view import ReadMarks, topic_rows
 from instar_node.clock import iso
 from instar_node.delivery.conversation import Line
+from instar_node.errors import InstarError
 from instar_node.identity.keys import mesh_name
+from instar_node.identity.vault import unknown_secret
 from instar_node.livetail.source import PeerLag
 
 
@@ -87,6 +89,7 @@ class Views:
             counted[f"outbox_refused_{reason}"] = count
         counted["replication_refused"] = parts.delivery.replication.refused
         counted["registry_refused"] = base.registry.refusals
+        counted["secrets_refused"] = base.vault.refusals
         for name, count in parts.tail.transport.follower.counters.items():
             counted[f"tail_{name}"] = count
         return dict(counted)
@@ -193,6 +196,42 @@ class Views:
                 placed=reasons["placed"],
                 unowned=reasons["unowned"],
             ),
+        )
+
+    # -- secrets -----------------------------------------------------------------------------------------
+
+    def secrets(self) -> t.Secrets:
+        """Every secret without its value."""
+        vault = self._base.vault
+        rows = [row for name in vault.names() if (row := self._secret_row(name)) is not None]
+        return t.Secrets(names=[row.name for row in rows], secrets=rows)
+
+    def _secret_row(self, name: str) -> t.SecretRow | None:
+        vault, nickname = self._base.vault, self._base.registry.nickname
+        record = vault.record(name)
+        if record is None:
+            return None
+        return t.SecretRow(
+            name=name,
+            version=record.version,
+            set_at=record.set_at,
+            readers=sorted(nickname(machine) for machine in record.readers),
+            exposed_to=sorted(nickname(machine) for machine in record.exposed_to),
+            readable_here=vault.value(name) is not None,
+        )
+
+    def secret(self, name: str) -> t.Secret:
+        """One value. Raises ``unknown-secret``, or ``secret-locked`` where it cannot be opened."""
+        vault = self._base.vault
+        value = vault.value(name)
+        if value is not None:
+            return t.Secret(name, value)
+        if vault.record(name) is None:
+            raise unknown_secret(name, vault.names())
+        raise InstarError(
+            "secret-locked",
+            f"{name} is not sealed for this machine yet",
+            "the awake machine seals it for this one as soon as the two are connected",
         )
 
     # -- the whole ---------------------------------------------------------------------------------------

@@ -75,9 +75,11 @@ class Delivery:
         publish: Publish,
         history_limit: int,
         pause_s: float = 5.0,
+        blank: Callable[[str], str] = str,
     ) -> None:
         """``history(topic, before_seq, limit)`` gives the lines an agent sees; ``pause_s`` is how long a
-        message waits for a handoff before it is refused as retryable."""
+        message waits for a handoff before it is refused as retryable; ``blank`` takes the values of secrets
+        out of what people write, before it is kept anywhere."""
         self._ledger = ledger
         self._transport = transport
         self._outbox = outbox
@@ -86,6 +88,7 @@ class Delivery:
         self._channels = channels
         self._clock = clock
         self._publish = publish
+        self._blank = blank
         self._intake = Intake(clock, pause_s)
         runs = Runs(ledger, outbox, runner, authority, history, clock, publish, history_limit)
         self._work = MessageWork(ledger, transport, outbox, runs, runner, clock, publish, self._lease_lost)
@@ -138,6 +141,7 @@ class Delivery:
 
         Raises ``InstarError``: ``unknown-message``, ``already-replied``, or as ``submit``.
         """
+        text = self._blank(text)
         async with self._admitted():
             row = await self._find(topic, reply_to)
             if row.rank < Rank.RESERVED:
@@ -341,7 +345,7 @@ class Delivery:
         return Incoming(
             dedupe_key(message.channel, message.topic, message.provider_id),
             message.topic,
-            message.text,
+            self._blank(message.text),
             message.sender,
             message.channel,
             iso(self._clock.wall()),

@@ -7,12 +7,9 @@ regular expression. Redacting twice changes nothing more.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-MARK = "[redacted:{}]"
-VAULT_VALUE_MIN = 6
-"""Vault values shorter than this are left alone: removing every ``7`` or ``yes`` would destroy the text."""
+from instar_node.known_secrets import MARK, KnownSecrets
 
 
 class Rule(NamedTuple):
@@ -76,24 +73,22 @@ RULES = (
 
 
 class Redactor:
-    """Removes what looks like a secret, and every value that is one.
+    """Removes every value that is a secret, and what looks like one.
 
     Args:
-        known: The vault's values at this moment; asked each time, since they change.
-        enabled: ``[livetail] redact``; when false, text passes unchanged.
+        known: The values that are.
+        enabled: ``[livetail] redact``; when false, what merely looks like a secret stays.
     """
 
-    def __init__(self, known: Callable[[], Iterable[str]], enabled: bool = True) -> None:
+    def __init__(self, known: KnownSecrets, enabled: bool = True) -> None:
         self._known = known
         self._enabled = enabled
 
     def redact(self, text: str) -> str:
         """The text with each secret replaced by ``[redacted:<kind>]``."""
+        text = self._known.blank(text)
         if not self._enabled:
             return text
-        for value in sorted(self._known(), key=len, reverse=True):
-            if len(value) >= VAULT_VALUE_MIN and value in text and value not in MARK.format("vault"):
-                text = text.replace(value, MARK.format("vault"))
         folded = text.lower()
         for rule in RULES:
             if any(literal in folded for literal in rule.literals):

@@ -9,6 +9,7 @@ from instar_node.config import Config
 from instar_node.contracts import AgentRunner
 from instar_node.coordination.lease_service import LeaseService
 from instar_node.coordination.record import PURPOSE
+from instar_node.delivery.agents.discreet import DiscreetAgent
 from instar_node.delivery.agents.factory import build_agent
 from instar_node.delivery.agents.reaper import RunRecords
 from instar_node.delivery.channels.factory import build_channels
@@ -21,6 +22,8 @@ from instar_node.events import EventHub
 from instar_node.identity.keys import verify
 from instar_node.identity.registry import MachineRegistry
 from instar_node.identity.registry_sync import RegistrySync
+from instar_node.identity.vault_sync import VaultSync
+from instar_node.known_secrets import KnownSecrets
 from instar_node.livetail.buffer import LiveTailBuffer
 from instar_node.livetail.http_transport import HttpLiveTailTransport
 from instar_node.livetail.redaction import Redactor
@@ -47,10 +50,13 @@ async def build(
     database: SqliteDatabase,
     clock: Clock,
     events: EventHub,
+    known: KnownSecrets,
 ) -> NodeParts:
     """All parts of a node, tied together. What is on disk is loaded; nothing runs yet."""
-    base = _base(home, config, foundation, database, clock, events)
+    known.add(foundation.vault.values)
+    base = _base(home, config, foundation, database, clock, events, known)
     sync = RegistrySync(base.mesh, base.registry, base.lease, events, clock)
+    secrets = VaultSync(base.mesh, base.vault, base.registry, base.lease, events, clock)
     tail = await _tail(base, database)
     ledger = MessageProcessingLedger(database, base.lease, clock, lambda: _incomplete(base.lease))
     await ledger.load()
@@ -60,7 +66,7 @@ async def build(
     base.lease.caught_up = lambda machine: _may_succeed(base, replication, machine)
     base.registry.on_change(base.mesh.refresh)
     base.registry.on_change(replication.refresh)
-    return _delivery_and_pool(home, base, sync, tail, ledger, replication, database)
+    return _delivery_and_pool(home, base, sync, secrets, tail, ledger, replication, database)
 
 
 def _base(
@@ -70,6 +76,7 @@ def _base(
     database: SqliteDatabase,
     clock: Clock,
     events: EventHub,
+    known: KnownSecrets,
 ) -> Base:
     identity, registry = foundation.identity, foundation.registry
     incarnation = clock.token_hex(8)
@@ -105,6 +112,8 @@ def _base(
         events,
         identity,
         registry,
+        foundation.vault,
+        known,
         mesh,
         lease,
         foundation.urls,
@@ -134,8 +143,7 @@ def _may_succeed(base: Base, replication: ReplyMarkerTransport, machine: str) ->
 async def _tail(base: Base, database: SqliteDatabase) -> TailParts:
     settings = base.config.livetail
     buffer = await LiveTailBuffer.open(database, base.clock, settings.max_bytes_per_topic)
-    known = (base.config.channels.webhook.secret,) if base.config.channels.webhook.secret else ()
-    source = LiveTailSource(buffer, base.lease, base.clock, Redactor(lambda: known, settings.redact))
+    source = LiveTailSource(buffer, base.lease, base.clock, Redactor(base.known, settings.redact))
     transport = HttpLiveTailTransport(source, buffer, base.mesh, base.lease, base.clock, base.events)
     return TailParts(buffer, source, transport)
 
@@ -144,6 +152,7 @@ def _delivery_and_pool(
     home: Home,
     base: Base,
     sync: RegistrySync,
+    secrets: VaultSync,
     tail: TailParts,
     ledger: MessageProcessingLedger,
     replication: ReplyMarkerTransport,
@@ -152,7 +161,7 @@ def _delivery_and_pool(
     config, lease, publish = base.config, base.lease, base.events.publish
     records = RunRecords(home.machine / "runs.json")
     records.reap()
-    agent = build_agent(config.agent, records, lambda name: None)
+    agent = DiscreetAgent(build_agent(config.agent, records, base.vault.value), base.known.blank)
     channels = build_channels(config.channels)
     conversation = Conversation(database)
     outbox = FencedOutbox(ledger, replication, lease, channels, base.clock, publish, lease.poke)
@@ -173,9 +182,10 @@ def _delivery_and_pool(
         base.clock,
         publish,
         config.agent.history,
+        blank=base.known.blank,
     )
     parts = DeliveryParts(ledger, replication, outbox, conversation, agent, delivery)
-    return NodeParts(base, sync, tail, parts, pool, build_handoffs(base, tail, parts, pool))
+    return NodeParts(base, sync, secrets, tail, parts, pool, build_handoffs(base, tail, parts, pool))
 
 
 def _pool(

@@ -14,6 +14,7 @@ from instar_node.errors import InstarError
 from instar_node.identity.keys import MachineIdentity
 from instar_node.identity.nicknames import nickname_from_host
 from instar_node.identity.registry import MachineRegistry
+from instar_node.identity.vault import Vault
 from instar_node.storage.home import Home
 from instar_node.wiring.mesh_file import MeshFile, hub_of, read_mesh_file, write_mesh_file
 from instar_node.wiring.own_urls import DEFAULT_LISTEN, OwnUrls
@@ -25,6 +26,7 @@ class Foundation:
 
     identity: MachineIdentity
     registry: MachineRegistry
+    vault: Vault
     hub: Hub
     store: GitLeaseStore
     urls: OwnUrls
@@ -67,6 +69,7 @@ async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock
     return Foundation(
         identity=identity,
         registry=registry,
+        vault=Vault.load(home.machine, identity, registry, clock),
         hub=hub,
         store=store,
         urls=urls,
