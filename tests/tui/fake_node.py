@@ -592,6 +592,22 @@ class FakeNode:
             body.topic, row.owner, row.owner_nickname, "placed", None, DESK, "desk", "none", True, "local"
         )
 
+    async def secrets(self) -> t.Secrets:
+        self._enter("secrets")
+        return t.Secrets(names=[], secrets=[])
+
+    async def secret(self, name: str) -> t.Secret:
+        self._enter("secret", name)
+        raise InstarError("unknown-secret", f"there is no secret {name}", status=404)
+
+    async def set_secret(self, name: str, body: t.SecretValue) -> t.Ok:
+        self._enter("set_secret", name)
+        return t.Ok()
+
+    async def remove_secret(self, name: str) -> t.Ok:
+        self._enter("remove_secret", name)
+        return t.Ok()
+
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         if self.failing is not None:
             raise self.failing

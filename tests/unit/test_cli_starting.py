@@ -16,6 +16,7 @@ import pytest
 from instar_node.api.http_client import HttpNodeApi
 from instar_node.config import Config, NodeOptions
 from instar_node.errors import InstarError
+from instar_node.known_secrets import KnownSecrets
 from instar_node.storage.home import Home
 from instar_tui.cli import instar_tui, run
 from instar_tui.demo_agent import reply
@@ -41,7 +42,7 @@ class FakeNode:
         self.thread = threading.current_thread()
 
     @classmethod
-    async def open(cls, home: Home, config: Config, options: NodeOptions) -> FakeNode:
+    async def open(cls, home: Home, config: Config, options: NodeOptions, known: KnownSecrets) -> FakeNode:
         cls.opened.append(cls(config, options))
         return cls.opened[-1]
 
