@@ -28,6 +28,9 @@ class DiscreetAgent:
         replies = tuple(self._blank(reply) for reply in result.replies)
         return msgspec.structs.replace(result, replies=replies, error=self._blank(result.error))
 
+    def needs_history(self, topic: str) -> bool:
+        return self._agent.needs_history(topic)
+
     def cancel(self, key: str) -> bool:
         return self._agent.cancel(key)
 
