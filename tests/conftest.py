@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-CLUSTER = Path(__file__).parent / "cluster"
+REAL_PROCESSES = {Path(__file__).parent / "cluster", Path(__file__).parent / "chaos"}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,9 +21,9 @@ def long_run(request: pytest.FixtureRequest) -> bool:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests in ``cluster/`` start real nodes and look at clocks: one at a time, whatever else runs beside."""
+    """Tests that start real nodes look at clocks: one at a time, whatever else runs beside."""
     for item in items:
-        if CLUSTER in item.path.parents:
+        if REAL_PROCESSES.intersection(item.path.parents):
             item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.xdist_group("cluster"))
 

@@ -59,17 +59,27 @@ class Machine:
         self.nickname = nickname
         self.port = free_port()
         self.hub = hub
+        self.urls: tuple[str, ...] = ()
+        """``node.urls``: where peers are told to find it; empty for its own address."""
         self.api = BlockingNodeApi(self.home)
         self._daemon: DaemonProcess | None = None
         self.home.prepare()
         self.configure()
 
     def configure(
-        self, *, ttl_ms: int = TTL_MS, agent: str = '[agent]\nkind = "echo"\n', more: str = ""
+        self,
+        *,
+        ttl_ms: int = TTL_MS,
+        bench_ttl_ms: int | None = None,
+        agent: str = '[agent]\nkind = "echo"\n',
+        more: str = "",
     ) -> None:
         """Write ``config.toml``, which counts from the next start; ``agent`` is its whole section."""
-        lease = f"[lease]\nttl_ms = {ttl_ms}\nround_ms = {ttl_ms // 3}\nbench_ttl_ms = {10 * ttl_ms}\n"
+        bench = bench_ttl_ms or 10 * ttl_ms
+        lease = f"[lease]\nttl_ms = {ttl_ms}\nround_ms = {ttl_ms // 3}\nbench_ttl_ms = {bench}\n"
         node = f'[node]\nnickname = "{self.nickname}"\nlisten = "127.0.0.1:{self.port}"\n'
+        if self.urls:
+            node += f"urls = {json.dumps(self.urls)}\n"
         self.home.config.write_text(f"{node}\n{lease}\n{agent}\n{more}", encoding="utf-8")
 
     @property

@@ -1,0 +1,197 @@
+"""A run from beginning to end: build the mesh, break it while it talks, heal it, gather what is left."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sqlite3
+import subprocess
+import sys
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from instar_node.delivery.rows import MessageRow
+from tests.chaos.checker import Violation, check
+from tests.chaos.client import Client
+from tests.chaos.history import Beat, Copy, History, Line
+from tests.chaos.nemesis import Nemesis
+from tests.chaos.network import Network
+from tests.chaos.outside import Outside
+from tests.chaos.sink import Sink
+from tests.cluster.harness import Cluster, Machine, wait_for
+
+NICKNAMES = ("desk", "mini", "attic", "barn", "lab")
+BENCH_TTL_MS = 90_000
+"""Longer than any outage here: nobody takes over from the bench, so all that is promised must hold."""
+HEALING_S = 40.0
+"""After all is whole again, what was sent is acknowledged, answered and equal everywhere within this."""
+AGENT = Path(__file__).parent / "agent.py"
+
+
+class World:
+    """A mesh with everything around it. ``close`` ends all of it."""
+
+    def __init__(self, folder: Path, machines: int, seed: int, topics: int = 5) -> None:
+        self.folder = folder
+        self.history = History(seed)
+        self.topics = [f"topic-{number}" for number in range(topics)]
+        self.cluster = Cluster(folder)
+        self.outside = Outside()
+        self.sink = Sink(self.history)
+        self.network = Network(self._pids)
+        self._beats = folder / "beats.jsonl"
+        sink_url = self.outside.do(self.sink.start())
+        for nickname in NICKNAMES[:machines]:
+            self._configure(self.cluster.machine(nickname), sink_url)
+
+    def _configure(self, machine: Machine, sink_url: str) -> None:
+        machine.urls = (self.outside.do(self.network.door(machine.nickname, machine.port)),)
+        command = [sys.executable, "-I", "-S", str(AGENT), str(self._beats)]
+        machine.configure(
+            bench_ttl_ms=BENCH_TTL_MS,
+            agent=f'[agent]\nkind = "command"\ncommand = {json.dumps(command)}\n',
+            more=f'[channels.webhook]\nurl = "{sink_url}"\n',
+        )
+
+    def start(self) -> None:
+        """Start and pair all machines."""
+        first, *others = self.cluster.machines
+        first.start()
+        wait_for(first.is_awake)
+        for other in others:
+            self.cluster.join(first, other)
+            other.start()
+        self.cluster.wait_in_sync(first, others)
+
+    def run(self, seconds: float, hands: int = 2) -> list[Violation]:
+        """Talk and break things for so long, heal, and judge."""
+        client = Client(self.cluster.machines, self.topics, self.history, self.sink.answered)
+        nemesis = Nemesis(self.cluster, self.outside, self.network, self.sink, self.topics, self.history)
+        client.start()
+        nemesis.start(hands)
+        time.sleep(seconds)
+        nemesis.stop()
+        client.finish(HEALING_S)
+        trouble = [Violation("nemesis", repr(failure)) for failure in nemesis.failures]
+        return trouble or self.judge()
+
+    def judge(self) -> list[Violation]:
+        """Wait until all machines agree that all is done, gather everything, and check it."""
+        late = self._settle()
+        self._gather()
+        return [*late, *check(self.history)]
+
+    def close(self) -> None:
+        """End every process and the outside."""
+        self.cluster.close()
+        self.outside.do(self.network.close())
+        self.outside.do(self.sink.stop())
+        self.outside.close()
+
+    # -- the end of a run ---------------------------------------------------------------------------------
+
+    def _settle(self) -> list[Violation]:
+        wanted = {sent.key for sent in self.history.sent}
+        try:
+            wait_for(lambda: wanted <= self.sink.answered(), HEALING_S, every=0.1)
+            wait_for(self._all_in_sync, HEALING_S, every=0.2)
+        except AssertionError as error:
+            missing = tuple(sorted(wanted - self.sink.answered()))
+            return [Violation("liveness", f"not settled after healing: {error}; missing {missing}", missing)]
+        return []
+
+    def _all_in_sync(self) -> bool:
+        """One machine is awake, the others are in its electorate, and nothing is still on its way to them."""
+        everyone = {machine.id for machine in self.cluster.machines}
+        awake = self.cluster.awake()
+        if len(awake) != 1 or set(awake[0].api.lease().electorate) != everyone:
+            return False
+        return len({tuple(self._log(machine)) for machine in self.cluster.machines}) == 1
+
+    def _gather(self) -> None:
+        self.history.beats = [
+            Beat(at, key, topic, run, machine)
+            for at, key, topic, run, machine in map(json.loads, self._beats.read_text().splitlines())
+        ]
+        for machine in self.cluster.machines:
+            self.history.copies.append(
+                Copy(
+                    machine.id,
+                    self._log(machine),
+                    self._rows(machine),
+                    self._lines(machine),
+                    _holders(machine),
+                )
+            )
+        self.history.register = self._register()
+
+    def _log(self, machine: Machine) -> list[str]:
+        rows = _read(machine, "SELECT epoch, seq, kind, hex(hash) FROM ledger_log ORDER BY epoch, seq")
+        return [f"{epoch}.{seq} {kind} {digest[:12]}" for epoch, seq, kind, digest in rows]
+
+    def _rows(self, machine: Machine) -> dict[str, str]:
+        found = {}
+        for key, blob in _read(machine, "SELECT key, row FROM messages"):
+            row = msgspec.msgpack.decode(blob, type=MessageRow)
+            found[key] = f"{row.state} {hashlib.sha256(blob).hexdigest()[:12]} {row}"
+        return found
+
+    def _lines(self, machine: Machine) -> list[Line]:
+        lines: list[Line] = []
+        for topic in self.topics:
+            after = 0
+            while page := machine.api.messages(topic, after, 1_000).messages:
+                after = page[-1].seq
+                lines += [Line(topic, row.seq, row.role, row.reply_to or row.key, row.text) for row in page]
+        return lines
+
+    def _register(self) -> dict[int, list[str]]:
+        """Who held each epoch, as the commits of the hub's ref tell."""
+        command = ["git", "-C", self.cluster.hub, "log", "--format=%H", "refs/instar/lease"]
+        holders: dict[int, list[str]] = {}
+        for commit in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split():
+            show = ["git", "-C", self.cluster.hub, "show", f"{commit}:lease.json"]
+            record = json.loads(subprocess.run(show, capture_output=True, text=True, check=True).stdout)
+            if record["holder"] not in holders.setdefault(record["epoch"], []):
+                holders[record["epoch"]].append(record["holder"])
+        return holders
+
+    def _pids(self) -> dict[str, int]:
+        return {m.nickname: m.daemon.pid for m in self.cluster.machines if m.alive}
+
+    # -- when it went wrong -------------------------------------------------------------------------------
+
+    def report(self, violations: list[Violation]) -> str:
+        """Seed, violations, what the nemesis did, and the log lines that speak of what is violated."""
+        start = self.history.deeds[0].at if self.history.deeds else 0.0
+        deeds = [f"{deed.at - start:8.2f}  {deed.what}" for deed in self.history.deeds]
+        found = [f"{violation.rule}: {violation.text}" for violation in violations]
+        about = {name for violation in violations[:5] for name in violation.about}
+        lines = [line for name in sorted(about)[:4] for line in self._said_of(name)]
+        seed = f"seed {self.history.seed}"
+        text = "\n".join([seed, *deeds, *lines, f"{seed}:", *found])
+        for machine in self.cluster.machines:
+            text = text.replace(machine.id, machine.nickname)
+        return text
+
+    def _said_of(self, name: str) -> list[str]:
+        exact = re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])")
+        said = [f"-- attempts and logs about {name}"]
+        said += [str(attempt) for attempt in self.history.attempts if attempt.reply_to == name]
+        for machine in self.cluster.machines:
+            said += [f"{machine.nickname}: {line}" for line in machine.log() if exact.search(str(line))][-30:]
+        return said
+
+
+def _read(machine: Machine, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(f"file:{machine.home.database}?mode=ro", uri=True)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def _holders(machine: Machine) -> dict[int, str]:
+    return {row.epoch: row.holder for row in machine.api.lease().history}
