@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from time import sleep
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from instar_tui.commands.base import Invocation, command, pass_invocation
 from instar_tui.commands.output import Output, note
 from instar_tui.commands.words import sas_line
 from instar_tui.widgets.text import dots, shown
+
+if TYPE_CHECKING:
+    from instar_node.pairing.sas import ShortString
 
 LOOK_EVERY_S = 0.25
 _ENDED = {
@@ -131,10 +135,11 @@ class _Wait:
 @click.argument("url")
 @click.option("--code", required=True, help="The code that `instar pair` shows on the other machine.")
 @click.option("--nickname", metavar="NAME", help="What people call this machine.")
+@click.option("--sas", is_flag=True, help="Ask on both machines whether the same digits are shown.")
 @pass_invocation
-def join(invocation: Invocation, url: str, code: str, nickname: str | None) -> None:
+def join(invocation: Invocation, url: str, code: str, nickname: str | None, sas: bool) -> None:
     """Join the mesh of the machine at URL. Needs no running node."""
-    result = _join(invocation, url, code, nickname)
+    result = _join(invocation, t.JoinRequest(url=url, code=code, nickname=nickname, sas=sas))
     if invocation.json:
         return invocation.out.json(result)
     return invocation.out.fields(
@@ -149,10 +154,10 @@ def join(invocation: Invocation, url: str, code: str, nickname: str | None) -> N
     )
 
 
-def _join(invocation: Invocation, url: str, code: str, nickname: str | None) -> t.JoinResult:
+def _join(invocation: Invocation, body: t.JoinRequest) -> t.JoinResult:
     """Through the node that runs here, if one does; else directly on the files of the home."""
     try:
-        return invocation.api.join(t.JoinRequest(url=url, code=code, nickname=nickname))
+        return invocation.api.join(body)
     except InstarError as error:
         if error.code != "node-not-running":
             raise
@@ -160,4 +165,14 @@ def _join(invocation: Invocation, url: str, code: str, nickname: str | None) -> 
 
     from instar_node.joining import join_home
 
-    return asyncio.run(join_home(invocation.home, url, code, nickname))
+    joining = join_home(
+        invocation.home, body.url, body.code, body.nickname, sas=body.sas, confirm=_same_on_both
+    )
+    return asyncio.run(joining)
+
+
+async def _same_on_both(shown_here: ShortString) -> bool:
+    """Nothing else happens in this process meanwhile: the question may block its event loop."""
+    sas = t.Sas(shown_here.digits, list(shown_here.emoji), list(shown_here.names))
+    note(f"this machine shows  {sas_line(sas)}")
+    return click.confirm("Does the other machine show the same?", err=True)

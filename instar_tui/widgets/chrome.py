@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from rich.cells import cell_len
@@ -177,28 +177,36 @@ class OperationStrip(Framed):
             glyph, style = SPINNER[spent // 200 % 4], "bold $needs-you"
         else:
             glyph, style = ("✔", "bold $awake") if operation.outcome == "done" else ("✕", "bold $danger")
-        line: Line = [(f" {glyph} ", style), (shown(operation.title), "bold"), ("  ", "")]
-        previous = 0.0
-        for name, at_ms in operation.steps:
-            line += [
-                ("✔ ", "$awake"),
-                (f"{shown(step_words(name))} ", ""),
-                (f"{span(max(0.0, at_ms - previous))}  ", "$muted"),
-            ]
-            previous = at_ms
-        if operation.outcome == "running":
-            return [*line, (f"… {span(spent)}", "$muted")]
+        title: Line = [(f" {glyph} ", style), (shown(operation.title), "bold"), ("  ", "")]
         result: Line = [(f"{shown(operation.result)} ", style)] if operation.result else []
-        if operation.took_ms:
+        if operation.outcome == "running":
+            result.append((f"… {span(spent)}", "$muted"))
+        elif operation.took_ms:
             result.append((f"in {span(operation.took_ms)}", "$muted"))
-        if length(line) + length(result) > width:
-            line = line[:3]
         undo: Line = (
             [("z takes it back ", "$muted")]
             if operation.kind == "transfer" and operation.outcome == "done"
             else []
         )
-        return spread([*line, *result], undo, width)
+        room = width - length(title) - length(result) - length(undo) - 1
+        return spread([*title, *_newest_steps(operation.steps, room), *result], undo, width)
+
+
+def _newest_steps(steps: Sequence[tuple[str, float]], room: int) -> Line:
+    """Steps with the time each took; where there is not room for all, the earliest are left out."""
+    line: Line = []
+    for number in range(len(steps) - 1, -1, -1):
+        name, at_ms = steps[number]
+        before = steps[number - 1][1] if number else 0.0
+        words: Line = [
+            ("✔ ", "$awake"),
+            (f"{shown(step_words(name))} ", ""),
+            (f"{span(max(0.0, at_ms - before))}  ", "$muted"),
+        ]
+        if length(words) + length(line) + (2 if number else 0) > room:
+            return [("… ", "$muted"), *line] if line else []
+        line = [*words, *line]
+    return line
 
 
 class KeyLine(Framed):

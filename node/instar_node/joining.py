@@ -22,7 +22,7 @@ from instar_node.identity.keys import MachineIdentity, fingerprint, mesh_name, v
 from instar_node.identity.nicknames import nickname_from_host
 from instar_node.identity.registry import MachineRegistry
 from instar_node.mesh.http import post_bytes
-from instar_node.pairing.joiner import JoinOutcome, join
+from instar_node.pairing.joiner import Confirm, JoinOutcome, join
 from instar_node.pairing.wire import PairingGrant
 from instar_node.storage.atomic import write_atomic
 from instar_node.storage.home import Home
@@ -34,8 +34,19 @@ POST_WITHIN_S = 60.0
 """An admission includes a swap on the hub, which may be a slow remote one."""
 
 
-async def join_home(home: Home, url: str, code: str, nickname: str | None) -> t.JoinResult:
+async def join_home(
+    home: Home,
+    url: str,
+    code: str,
+    nickname: str | None,
+    *,
+    sas: bool = False,
+    confirm: Confirm | None = None,
+) -> t.JoinResult:
     """Make this home a standby of the mesh whose awake machine answers at ``url`` and shows ``code``.
+
+    ``confirm`` asks the person here whether both machines show the same short string; with ``sas`` this side
+    demands that it be asked.
 
     Nothing of a mesh is written unless everything has succeeded. Raises ``InstarError`` naming the step that
     failed: ``already-running``, ``already-member``, those of ``pairing.joiner.join``, ``hub-unreachable``.
@@ -55,6 +66,8 @@ async def join_home(home: Home, url: str, code: str, nickname: str | None) -> t.
             OwnUrls(config.node.urls, config.node.listen)(),
             post=_post,
             clock=clock,
+            sas=sas,
+            confirm=confirm,
             witness=config.node.witness,
             version=__version__,
             check_hub=partial(_check_hub, home),

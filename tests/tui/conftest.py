@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -12,42 +12,18 @@ from textual.pilot import Pilot
 from instar_node.config import UiSettings
 from instar_tui.app import InstarApp
 from tests.tui.fake_node import FakeConnection, FakeNode
+from tests.tui.screenful import Screenful
 
 Size = tuple[int, int]
 
 
-class Centre:
-    """The app, its pilot, its node, and what is on the screen."""
+class Centre(Screenful):
+    """A control centre over a scripted node."""
 
     def __init__(self, app: InstarApp, pilot: Pilot[Any], node: FakeNode, connection: FakeConnection) -> None:
-        self.app = app
-        self.pilot = pilot
+        super().__init__(app, pilot)
         self.node = node
         self.connection = connection
-
-    def lines(self) -> list[str]:
-        """The screen as text, one string a line."""
-        width, height = self.app.size
-        strips = self.app.screen._compositor.render_strips()
-        return ["".join(segment.text for segment in strip)[:width] for strip in strips[:height]]
-
-    def text(self) -> str:
-        """The whole screen as text."""
-        return "\n".join(self.lines())
-
-    async def until(self, what: str | Callable[[], Any], seconds: float = 3.0) -> None:
-        """Wait until the screen shows a text, or a condition holds."""
-        met = (lambda: what in self.text()) if isinstance(what, str) else what
-        for _ in range(int(seconds / 0.02)):
-            if met():
-                return
-            await self.pilot.pause(0.02)
-        raise AssertionError(f"not within {seconds} s: {what!r}\n{self.text()}")
-
-    async def go(self, place: str) -> None:
-        """Show a main screen."""
-        self.app.action_go(place)
-        await self.pilot.pause()
 
 
 @asynccontextmanager

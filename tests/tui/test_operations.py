@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from instar_node.errors import InstarError
+from instar_tui.widgets.chrome import _newest_steps
 from tests.tui.conftest import Centre, running
 from tests.tui.fake_node import ATTIC, MINI, FakeNode
 
@@ -169,3 +170,15 @@ async def test_waking_up_moves_the_lease_here(node: FakeNode) -> None:
         await centre.pilot.press("w")
         await centre.until("desk is awake, epoch 8")
         assert node.machines_[2].machine_id == ATTIC
+
+
+def test_of_many_steps_the_newest_are_shown_that_fit() -> None:
+    steps = [("prepare", 1.0), ("tail_synced", 3.0), ("committed", 9.0)]
+
+    def words(room: int) -> str:
+        return "".join(part for part, _ in _newest_steps(steps, room))
+
+    assert words(80) == "✔ prepare 1ms  ✔ tail synced 2ms  ✔ committed 6ms  "
+    assert words(45) == "… ✔ tail synced 2ms  ✔ committed 6ms  "
+    assert words(22) == "… ✔ committed 6ms  "
+    assert words(10) == ""

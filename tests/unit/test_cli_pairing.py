@@ -139,7 +139,7 @@ def test_join_without_a_node_works_on_the_files_of_the_home(
 ) -> None:
     asked: list[Any] = []
 
-    async def join_home(home: Home, url: str, code: str, nickname: str | None) -> t.JoinResult:
+    async def join_home(home: Home, url: str, code: str, nickname: str | None, **_: Any) -> t.JoinResult:
         asked.append((home, url, code, nickname))
         return t.JoinResult(MINI, "mesh_1", {"nickname": "desk"}, SAS, "instar-tui")
 

@@ -40,6 +40,8 @@ FINISH_TRIES = 3
 """A lost answer to ``finish`` is asked for again: the same bytes get the same answer, at no cost."""
 
 Post = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
+Confirm = Callable[[ShortString], Awaitable[bool]]
+"""Shows the short string to the person here, and asks whether the other machine shows the same."""
 T = TypeVar("T")
 
 
@@ -63,7 +65,7 @@ async def join(
     witness: bool = False,
     version: str = "",
     sas: bool = False,
-    confirm: Callable[[ShortString], Awaitable[bool]] | None = None,
+    confirm: Confirm | None = None,
     check_hub: Callable[[str, str], Awaitable[None]] | None = None,
 ) -> JoinOutcome:
     """Join the mesh of the machine at ``url`` as a standby. Nothing is written here.
