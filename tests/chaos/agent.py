@@ -10,18 +10,22 @@ import sys
 import time
 
 BEAT_S = 0.01
-LONGEST_S = 0.15
+USUAL_S = 0.15
+LONG_S = 4.0
+LONG_CHANCE = 0.04
+"""Some runs are long enough to be under way when their node hangs, is cut off, or is taken over from."""
 
 
 def main() -> None:
     asked = json.load(sys.stdin)
-    key, topic, machine = asked["message"]["key"], asked["topic"], asked["provenance"]["machine"]
+    key, topic, told = asked["message"]["key"], asked["topic"], asked["provenance"]
     run = f"{os.getpid()}-{time.monotonic_ns()}"
     beats = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    until = time.monotonic() + random.uniform(0, LONGEST_S)
+    longest = LONG_S if random.random() < LONG_CHANCE else USUAL_S
+    until = time.monotonic() + random.uniform(0, longest)
     while True:
         now = time.monotonic()
-        os.write(beats, (json.dumps([now, key, topic, run, machine]) + "\n").encode())
+        os.write(beats, (json.dumps([now, key, topic, run, told["machine"], told["epoch"]]) + "\n").encode())
         if now >= until:
             break
         time.sleep(BEAT_S)

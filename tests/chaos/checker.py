@@ -77,16 +77,16 @@ def _in_order(history: History) -> Iterator[Violation]:
 
 
 def _fenced(history: History) -> Iterator[Violation]:
-    """What a good receiver saw: epochs only rise, and nobody even tries in an epoch that is over."""
-    highest = 0
-    for attempt in history.attempts:
-        if attempt.epoch < highest:
-            rule = "stale-effect" if attempt.verdict == "accepted" else "stale-attempt"
-            text = (
-                f"{attempt.machine} sent {attempt.reply_to} in epoch {attempt.epoch}, after epoch {highest}"
-            )
-            yield Violation(rule, text, (attempt.reply_to,))
-        highest = max(highest, attempt.epoch)
+    """Epochs only rise: in what the receiver took, and in what reached it at all."""
+    taken = [attempt for attempt in history.attempts if attempt.verdict == "accepted"]
+    arrived = sorted(history.attempts, key=lambda attempt: attempt.arrived)
+    for rule, attempts in (("stale-effect", taken), ("stale-attempt", arrived)):
+        highest = 0
+        for attempt in attempts:
+            if attempt.epoch < highest:
+                text = f"{attempt.machine} sent {attempt.reply_to} in epoch {attempt.epoch}, after {highest}"
+                yield Violation(rule, text, (attempt.reply_to,))
+            highest = max(highest, attempt.epoch)
 
 
 def _one_holder_an_epoch(history: History) -> Iterator[Violation]:

@@ -28,12 +28,13 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """One request that reached the receiver, and what the receiver made of it.
+    """One request that reached the receiver (``arrived``), and what the receiver made of it (``at``).
 
     ``accepted`` is the one effective delivery of a reply id, ``duplicate`` a repeat of it, ``stale`` came
     with an epoch below one seen before, ``turned-away`` got an error because the receiver was unwell.
     """
 
+    arrived: float
     at: float
     reply_id: str
     reply_to: str
@@ -45,13 +46,14 @@ class Attempt(msgspec.Struct, frozen=True):
 
 
 class Beat(msgspec.Struct, frozen=True):
-    """A sign of life of an agent at work: ``run`` names the process, ``machine`` where it was told it is."""
+    """A sign of life of an agent: ``run`` names the process; it was told ``machine`` and ``epoch``."""
 
     at: float
     key: str
     topic: str
     run: str
     machine: str
+    epoch: int
 
 
 class Line(msgspec.Struct, frozen=True):

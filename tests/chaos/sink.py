@@ -50,6 +50,7 @@ class Sink:
 
     async def _receive(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
+        arrived = time.monotonic()
         epoch = int(request.headers["Instar-Epoch"])
         reply_id = request.headers["Idempotency-Key"]
         mood = self.mood
@@ -60,6 +61,7 @@ class Sink:
             self._answered.add(body["reply_to"])
         self._history.attempts.append(
             Attempt(
+                arrived,
                 time.monotonic(),
                 reply_id,
                 body["reply_to"],

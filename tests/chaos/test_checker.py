@@ -15,7 +15,7 @@ def attempt(
     key: str, epoch: int, verdict: Verdict = "accepted", text: str = "", machine: str = ""
 ) -> Attempt:
     holder = machine or {1: "desk", 2: "mini"}[epoch]
-    return Attempt(0.0, f"r-{key}", key, "t", text or f"re {key}", epoch, holder, verdict)
+    return Attempt(0.0, 0.0, f"r-{key}", key, "t", text or f"re {key}", epoch, holder, verdict)
 
 
 def sound() -> History:
@@ -41,7 +41,8 @@ def sound() -> History:
         sent=[Sent(0.0, key, "t", number, "desk", False) for number, key in enumerate("ab")],
         attempts=[attempt("a", 1), attempt("b", 2), attempt("b", 2, "duplicate")],
         beats=[
-            Beat(at, key, "t", f"run {key}", "desk") for at, key in ((1, "a"), (2, "a"), (3, "b"), (4, "b"))
+            Beat(at, key, "t", f"run {key}", "desk", 1)
+            for at, key in ((1, "a"), (2, "a"), (3, "b"), (4, "b"))
         ],
         copies=copies,
         register={1: ["desk"], 2: ["mini"]},
@@ -101,7 +102,7 @@ def _other_memory(history: History) -> None:
 
 
 def _side_by_side(history: History) -> None:
-    history.beats.append(Beat(3.5, "a", "t", "run a", "desk"))
+    history.beats.append(Beat(3.5, "a", "t", "run a", "desk", 1))
 
 
 def _shorter_log(history: History) -> None:

@@ -114,10 +114,7 @@ class World:
         return len({tuple(self._log(machine)) for machine in self.cluster.machines}) == 1
 
     def _gather(self) -> None:
-        self.history.beats = [
-            Beat(at, key, topic, run, machine)
-            for at, key, topic, run, machine in map(json.loads, self._beats.read_text().splitlines())
-        ]
+        self.history.beats = self.beats()
         for machine in self.cluster.machines:
             self.history.copies.append(
                 Copy(
@@ -130,8 +127,13 @@ class World:
             )
         self.history.register = self._register()
 
+    def beats(self) -> list[Beat]:
+        """What the agents have written so far. A killed one may leave half a line."""
+        lines = self._beats.read_text().splitlines() if self._beats.exists() else []
+        return [Beat(*json.loads(line)) for line in lines if line.endswith("]")]
+
     def _log(self, machine: Machine) -> list[str]:
-        rows = _read(machine, "SELECT epoch, seq, kind, hex(hash) FROM ledger_log ORDER BY epoch, seq")
+        rows = ledger_entries(machine)
         return [f"{epoch}.{seq} {kind} {digest[:12]}" for epoch, seq, kind, digest in rows]
 
     def _rows(self, machine: Machine) -> dict[str, str]:
@@ -186,6 +188,11 @@ class World:
         for machine in self.cluster.machines:
             said += [f"{machine.nickname}: {line}" for line in machine.log() if exact.search(str(line))][-30:]
         return said
+
+
+def ledger_entries(machine: Machine) -> list[tuple[int, int, str, str]]:
+    """Epoch, seq, kind and hash of every entry, as they are on a machine's disk at this moment."""
+    return _read(machine, "SELECT epoch, seq, kind, hex(hash) FROM ledger_log ORDER BY epoch, seq")
 
 
 def _read(machine: Machine, query: str) -> list[tuple[Any, ...]]:
