@@ -22,7 +22,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "status": Entry(_C + "overview", "status", "Everything on one page; --watch keeps it current"),
         "whoami": Entry(_C + "identity", "whoami", "This machine"),
         "machines": Entry(_C + "identity", "machines", "All machines; remove one"),
-        "lease": Entry(_C + "overview", "lease", "Who is awake, on whose evidence, since when"),
+        "lease": Entry(_C + "lease", "lease", "Who is awake, on whose evidence, since when"),
         "doctor": Entry(_C + "doctor", "doctor", "What is wrong, and how to mend it"),
     },
     "Machines": {

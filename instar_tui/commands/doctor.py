@@ -19,6 +19,8 @@ from instar_tui.widgets.text import plural, size, span
 
 LITTLE_SPACE = 200_000_000
 """Bytes; with less free, a warning."""
+GRAVE = frozenset({"split-brain", "hub-replaced"})
+"""Alerts that are problems; all others are warnings."""
 _MARKS = {"ok": "✓", "warning": "!", "problem": "✗"}
 
 
@@ -143,10 +145,9 @@ def _mesh(invocation: Invocation) -> Iterator[Finding]:
     if picture.outbox:
         message = f"{plural(picture.outbox, 'item')} not delivered"
         yield Finding("outbox", "warning", message, "instar outbox")
-    if picture.health.split_brain is not None:
-        yield Finding("lease", "problem", "two machines act at once: split brain", "instar lease")
     for alert in picture.health.alerts:
-        yield Finding("alert", "warning", alert.message, alert.hint)
+        grave = alert.code in GRAVE
+        yield Finding("alert", "problem" if grave else "warning", alert.message, alert.hint)
 
 
 def _hub(hub: t.HubView) -> Finding:

@@ -13,8 +13,6 @@ from instar_node.api.blocking_client import BlockingNodeApi
 from instar_tui.commands.base import Invocation, command, pass_invocation
 from instar_tui.commands.output import Output
 from instar_tui.commands.words import (
-    evidence_rows,
-    history_rows,
     hub_line,
     if_lost_line,
     lease_line,
@@ -98,28 +96,3 @@ def _copies(tail: t.LiveTail) -> str | None:
         for peer in peers
     ]
     return ", ".join(texts) or None
-
-
-@command("lease", "instar lease", "instar lease --json")
-@pass_invocation
-def lease(invocation: Invocation) -> None:
-    """Show who holds the lease, on whose evidence, and every epoch before."""
-    view = invocation.api.lease()
-    out = invocation.out
-    if invocation.json:
-        return out.json(view)
-    out.fields(
-        (
-            ("state", view.state),
-            ("lease", lease_line(view)),
-            ("if lost", if_lost_line(view.if_lost)),
-            ("hub", hub_line(view.hub)),
-            ("ttl", f"{span(view.ttl_ms)}, a round every {span(view.round_ms)}"),
-            ("renewed", span(view.renewed_ms_ago) + " ago" if view.renewed_ms_ago is not None else None),
-        )
-    )
-    if view.evidence:
-        out.line()
-        out.table(*evidence_rows(view.evidence))
-    out.line()
-    return out.table(*history_rows(view.history), empty="no epochs yet")

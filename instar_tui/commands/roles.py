@@ -36,7 +36,7 @@ def wakeup(invocation: Invocation, force: bool, yes: bool) -> ExitCode:
             raise
         body = t.WakeupRequest(force=True, vouch=vouch)
         result = _follow(invocation, api, lambda: api.wakeup(body))
-    return _tell(invocation, result)
+    return tell(invocation, result)
 
 
 @command("handoff", "instar handoff mini")
@@ -45,7 +45,7 @@ def wakeup(invocation: Invocation, force: bool, yes: bool) -> ExitCode:
 def handoff(invocation: Invocation, machine: str) -> ExitCode:
     """Make MACHINE (nickname or id) the awake one."""
     api = invocation.api
-    return _tell(invocation, _follow(invocation, api, lambda: api.handoff(t.HandoffRequest(machine))))
+    return tell(invocation, _follow(invocation, api, lambda: api.handoff(t.HandoffRequest(machine))))
 
 
 def _follow(
@@ -73,7 +73,7 @@ def _step(step: t.Step) -> str:
     return f"{span(step.at_ms):>8}  {step.step}" + (f": {step.note}" if step.note else "")
 
 
-def _tell(invocation: Invocation, result: t.HandoffResult) -> ExitCode:
+def tell(invocation: Invocation, result: t.HandoffResult) -> ExitCode:
     out = invocation.out
     done = result.outcome in ("awake", "already-awake")
     if invocation.json:

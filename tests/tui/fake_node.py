@@ -437,6 +437,10 @@ class FakeNode:
         self._enter("wakeup", body)
         return await self._pass_to(self._find(DESK))
 
+    async def lease_heal(self, body: t.HealRequest) -> t.HandoffResult:
+        self._enter("lease_heal", body)
+        return await self._pass_to(self._find(DESK))
+
     async def handoff(self, body: t.HandoffRequest) -> t.HandoffResult:
         self._enter("handoff", body)
         if self.gate is not None:

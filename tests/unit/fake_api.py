@@ -201,6 +201,17 @@ class FakeNodeApi:
             )
         return self.handoff_outcome
 
+    async def lease_heal(self, body: t.HealRequest) -> t.HandoffResult:
+        self._called("lease_heal", body)
+        if not body.confirm:
+            raise InstarError(
+                "needs-confirmation",
+                "the hub was rewound",
+                "confirm to go on from here",
+                extra={"prompt": "Go on from this machine's line?", "vouch": [MINI]},
+            )
+        return self.handoff_outcome
+
     async def handoff(self, body: t.HandoffRequest) -> t.HandoffResult:
         self._called("handoff", body)
         return self.handoff_outcome

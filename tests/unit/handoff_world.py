@@ -214,6 +214,13 @@ class Lease(FakeAuthority):
         self._world.award(self.me)
         return self.epoch
 
+    async def heal(self, confirmed: bool, vouched: tuple[str, ...]) -> int:
+        await self._called("heal")
+        if not confirmed:
+            raise InstarError("needs-confirmation", "the hub was rewound", extra={"vouch": []})
+        self._world.award(self.me)
+        return self.epoch
+
     async def force(self, vouched: tuple[str, ...]) -> int:
         await self._called("force")
         if not vouched:

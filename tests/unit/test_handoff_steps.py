@@ -56,7 +56,7 @@ def test_a_wish_that_the_holder_cannot_hear_goes_on_as_a_takeover_with_its_own_s
     assert [step.step for step in steps.taken] == list(PLANS["takeover"])
 
 
-@given(st.sampled_from(["handoff", "takeover", "force"]), st.lists(st.sampled_from(NAMES), max_size=12))
+@given(st.sampled_from(list(PLANS)), st.lists(st.sampled_from(NAMES), max_size=12))
 def test_whatever_a_peer_claims_the_steps_are_a_beginning_of_the_plan(kind: Kind, heard: list[str]) -> None:
     steps = Steps(kind, 0)
     for name in heard:

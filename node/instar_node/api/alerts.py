@@ -14,11 +14,14 @@ from instar_node.delivery.rows import Rank
 FACTS = frozenset({"no-failover", "port-moved", "secrets-exposed"})
 """Alerts that tell of a choice; the node is well all the same."""
 
+ALARMS = frozenset({"split-brain", "hub-replaced"})
+"""Alerts that leave the mesh without its safety net until a person acts."""
+
 
 def health_of(alerts: list[t.Alert]) -> Literal["ok", "degraded", "alarm"]:
     """The node's state in one word."""
     codes = {alert.code for alert in alerts} - FACTS
-    if "split-brain" in codes:
+    if codes & ALARMS:
         return "alarm"
     return "degraded" if codes else "ok"
 
@@ -54,7 +57,14 @@ def _split_brain(snapshot: LeaseSnapshot) -> Iterator[t.Alert]:
         yield t.Alert(
             "split-brain",
             f"everybody stopped: {snapshot.evidence}",
-            "choose the machine whose line is to go on and run `instar wakeup --force` there",
+            "choose the machine whose line is to go on and run `instar lease heal` there",
+        )
+    elif snapshot.register_alarm is not None:
+        yield t.Alert(
+            "hub-replaced",
+            snapshot.register_alarm,
+            "the awake machine goes on while its standbys promise, and nobody can take over: restore the "
+            "hub, or run `instar lease heal` on the awake machine to write the lease anew",
         )
 
 

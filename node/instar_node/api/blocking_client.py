@@ -83,6 +83,9 @@ class BlockingNodeApi:
     def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         return self._call(routes.WAKEUP, body)
 
+    def lease_heal(self, body: t.HealRequest) -> t.HandoffResult:
+        return self._call(routes.LEASE_HEAL, body)
+
     def handoff(self, body: t.HandoffRequest) -> t.HandoffResult:
         return self._call(routes.HANDOFF, body)
 

@@ -64,6 +64,9 @@ class BridgedNodeApi:
     async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         return await self._run(self._api.wakeup(body))
 
+    async def lease_heal(self, body: t.HealRequest) -> t.HandoffResult:
+        return await self._run(self._api.lease_heal(body))
+
     async def handoff(self, body: t.HandoffRequest) -> t.HandoffResult:
         return await self._run(self._api.handoff(body))
 

@@ -93,6 +93,9 @@ class HttpNodeApi:
     async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         return await self._call(routes.WAKEUP, body)
 
+    async def lease_heal(self, body: t.HealRequest) -> t.HandoffResult:
+        return await self._call(routes.LEASE_HEAL, body)
+
     async def handoff(self, body: t.HandoffRequest) -> t.HandoffResult:
         return await self._call(routes.HANDOFF, body)
 

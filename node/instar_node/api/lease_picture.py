@@ -81,6 +81,29 @@ def epoch_rows(base: Base, rows: Sequence[HistoryRow]) -> list[t.EpochRow]:
     return shown
 
 
+def split_brain(base: Base, snapshot: LeaseSnapshot) -> dict[str, object] | None:
+    """What made everybody stop, with the records that tell it; ``None`` while nothing did."""
+    if snapshot.evidence is None:
+        return None
+    records = [seen.record for seen in snapshot.seen]
+    return {
+        "evidence": snapshot.evidence,
+        "way_out": "`instar lease heal` on the machine whose line is to go on",
+        "seen": [
+            {
+                "epoch": record.epoch,
+                "epoch_text": epoch_text(record.epoch),
+                "serial": record.serial,
+                "holder": record.holder,
+                "holder_nickname": base.registry.nickname(record.holder),
+                "reason": record.reason,
+                "at": record.at,
+            }
+            for record in records
+        ],
+    }
+
+
 def _evidence(base: Base, snapshot: LeaseSnapshot) -> list[t.Evidence]:
     record = snapshot.record
     if record is None:

@@ -104,6 +104,10 @@ class LocalNodeApi:
         self._require_member()
         return handoff_result(await self._parts.handoff.wakeup.wakeup(body.force, tuple(body.vouch)))
 
+    async def lease_heal(self, body: t.HealRequest) -> t.HandoffResult:
+        self._require_member()
+        return handoff_result(await self._parts.handoff.wakeup.heal(body.confirm, tuple(body.vouch)))
+
     async def handoff(self, body: t.HandoffRequest) -> t.HandoffResult:
         self._require_member()
         return await self._forwarding.perform(routes.HANDOFF, body=body)

@@ -35,6 +35,9 @@ class NodeApi(Protocol):
     async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         """Make this machine the awake one."""
 
+    async def lease_heal(self, body: t.HealRequest) -> t.HandoffResult:
+        """End a split brain: this machine's line goes on, in a generation above all that were seen."""
+
     async def handoff(self, body: t.HandoffRequest) -> t.HandoffResult:
         """Make another machine the awake one."""
 

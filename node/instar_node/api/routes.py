@@ -88,6 +88,16 @@ REMOVE_MACHINE = Route(
 LEASE = Route(
     "GET", "/lease", "lease", t.LeaseView, "Who holds the lease, on whose evidence, and its history"
 )
+LEASE_HEAL = Route(
+    "POST",
+    "/lease/heal",
+    "lease_heal",
+    t.HandoffResult,
+    "End a split brain: go on from this machine's line, in a new generation",
+    t.HealRequest,
+    refused=_UNDONE,
+    patience_s=60,
+)
 PAIR = Route("POST", "/pair", "pair", t.PairView, "Mint a pairing code", t.PairRequest)
 PAIR_VIEW = Route("GET", "/pair", "pair_view", t.PairView, "The open pairing, if any")
 PAIR_CANCEL = Route("DELETE", "/pair", "pair_cancel", t.PairView, "Void the open pairing code")
@@ -195,7 +205,7 @@ REMOVE_SECRET = Route(
 ROUTES: tuple[Route[Any], ...] = (
     STATUS, HEALTH, WHOAMI, MACHINES, REMOVE_MACHINE, LEASE,
     PAIR, PAIR_VIEW, PAIR_CANCEL, PAIR_CONFIRM, JOIN,
-    WAKEUP, HANDOFF, HANDOFF_VIEW, LEAVE,
+    WAKEUP, LEASE_HEAL, HANDOFF, HANDOFF_VIEW, LEAVE,
     SEND, TOPICS, MESSAGES, REPLY, OUTBOX, OUTBOX_RESOLVE, LIVETAIL,
     POOL, POOL_MACHINE, RENAME, PLACEMENT, TRANSFER, UNPIN,
     SECRETS, SECRET, SET_SECRET, REMOVE_SECRET,

@@ -237,6 +237,13 @@ class WakeupRequest(Body):
     """With ``force``: the unreachable machines the person vouches are not acting."""
 
 
+class HealRequest(Body):
+    confirm: bool = False
+    """Go on from this machine's line; without it the answer tells what was seen and what would follow."""
+    vouch: list[str] = []
+    """The unreachable machines the person vouches are not acting."""
+
+
 class HandoffRequest(Body):
     to: Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -257,7 +264,7 @@ class HandoffResult(Model):
     steps: list[Step]
     reason: str = ""
     kind: str = ""
-    """``handoff``, ``takeover`` or ``force``."""
+    """``handoff``, ``takeover``, ``force`` or ``heal``."""
     source: str | None = None
     target: str | None = None
 

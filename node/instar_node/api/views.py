@@ -9,7 +9,7 @@ from typing import Literal
 from instar_node import PROTOCOL_RANGE, __version__
 from instar_node.api import types as t
 from instar_node.api.alerts import alerts_of, health_of
-from instar_node.api.lease_picture import lease_view
+from instar_node.api.lease_picture import lease_view, split_brain
 from instar_node.api.machine_view import machine_rows, role_of
 from instar_node.api.membership import unknown_machine
 from instar_node.api.news import TailPicture
@@ -67,7 +67,7 @@ class Views:
             machine_id=base.me,
             role=self.role(),
             epoch=base.lease.epoch,
-            split_brain=None if snapshot.evidence is None else {"evidence": snapshot.evidence},
+            split_brain=split_brain(base, snapshot),
             sync={
                 "log_position": f"{head.epoch}.{head.seq}",
                 "tail_head": self._parts.tail.buffer.head.seq,

@@ -35,7 +35,7 @@ from instar_node.coordination.lease_state import (
     SwapKind,
     Tenure,
 )
-from instar_node.coordination.record import HubPlace, KnownRecord, LeaseRecord
+from instar_node.coordination.record import HubPlace, KnownRecord, LeaseRecord, generation
 from instar_node.coordination.successions import Author, Label
 
 Refusal = str
@@ -186,6 +186,10 @@ class FencedLease:
             if seen.record.order <= known.record.order:
                 return
         self._store(newest=seen)
+        if self.durable.evidence is not None and generation(seen.record.epoch) > generation(
+            self.durable.disputed
+        ):
+            self._forget_evidence()  # a person decided, on some machine: that generation outranks both lines
         self._follow(seen.record)
         self.first_seen = now
         self.suspicion = None
@@ -220,7 +224,8 @@ class FencedLease:
         return self.durable.evidence is not None
 
     def _stop_for_evidence(self, what: str, proof: tuple[KnownRecord, ...]) -> None:
-        self._store(evidence=what, proof=proof)
+        epochs = [self.epoch, *(seen.record.epoch for seen in proof)]
+        self._store(evidence=what, proof=proof, disputed=max(epochs))
         if not self.mutations.act_on_evidence:
             self.own = None
 
@@ -233,35 +238,32 @@ class FencedLease:
         """A read of ``register`` came back.
 
         Args:
-            seen: The authentic tip, or ``None`` when the register is absent.
+            seen: The authentic tip, or ``None`` when the register is absent or holds what no member signed.
             known_before: ``order`` when the read began: a read says nothing about what was learned later.
             began: When it began.
             now: Now.
         """
-        order = seen.record.order if seen is not None else (0, 0)
+        if seen is None:
+            return  # deleted, or not made yet: nobody can swap onto it, so it is an alarm and no evidence
         floor = self.order if self.mutations.compare_read_with_later else known_before
-        if seen is None and self.known is not None and self.known.record.moves:
-            return  # the new register has no record yet
-        if order < floor:
+        if seen.record.order < floor:
             self._suspect(seen, floor)
             return
         self.suspicion = None
-        if seen is None:
-            return
         self.learn(seen, now)
         if self.own is not None and seen.version == self.own.version:
             self.confirmed = began
 
-    def _suspect(self, seen: KnownRecord | None, floor: tuple[int, int]) -> None:
+    def _suspect(self, seen: KnownRecord, floor: tuple[int, int]) -> None:
         """Rule 8: a register below what is known was rewound or replaced; a second read confirms it."""
-        shown = "nothing" if seen is None else f"epoch {seen.record.epoch} record {seen.record.serial}"
+        shown = f"epoch {seen.record.epoch} record {seen.record.serial}"
         what = f"the hub shows {shown}, but epoch {floor[0]} record {floor[1]} is known: "
         if self.mutations.ignore_rewind:
             return
         if self.suspicion is None and not self.mutations.alarm_at_first_read:
             self.suspicion = what
         elif self.durable.evidence is None:
-            self._stop_for_evidence(what + "it was rewound or replaced", () if seen is None else (seen,))
+            self._stop_for_evidence(what + "it was rewound or replaced", (seen,))
 
     # -- promises --------------------------------------------------------------------------------------
 
@@ -437,9 +439,11 @@ class FencedLease:
         )
 
     def force_record(self, *, at: str, nonce: str) -> LeaseRecord:
-        """A new generation, because a person vouched for every unreachable machine."""
+        """A new generation above every line that was seen, because a person vouched for every unreachable
+        machine, or chose this machine's line in a split brain."""
         assert self.known is not None
-        return successions.forced(self.known, self._author, Label("forced", at, nonce))
+        reason = "forced" if self.durable.evidence is None else "healed"
+        return successions.forced(self.known, self.durable.proof, self._author, Label(reason, at, nonce))
 
     def next_record(self, *, reason: str, at: str, nonce: str, **changes: object) -> LeaseRecord:
         """The holder's own next record in the same epoch (bench, admit, renew, release, close)."""
@@ -496,12 +500,13 @@ class FencedLease:
         """The register holds something else than what our swap expected, and not our record.
 
         Whatever it holds, our swap can no longer land: its expected version is gone for good. A holder stops,
-        for its own record is not the current one.
+        for its own record is not the current one; but an empty or garbled register (``None``) takes nobody's
+        swap, so that who is valid by promises goes on until its rules end it.
         """
         self.open = None
         if seen is not None:
             self.learn(seen, now)
-        if not self.mutations.ignore_newer_register:
+        if seen is not None and not self.mutations.ignore_newer_register:
             self.own = None
 
     # -- giving the lease up -----------------------------------------------------------------------------
@@ -549,10 +554,13 @@ class FencedLease:
 
     # -- healing -----------------------------------------------------------------------------------------
 
+    def _forget_evidence(self) -> None:
+        self._store(evidence=None, proof=(), disputed=0)
+        self.suspicion = None
+
     def heal(self) -> None:
         """A person decided which line survives; contending is possible again (by ``force_record``). What this
         machine had under way belongs to the past: the new generation outranks it wherever it lands."""
-        self._store(evidence=None, proof=())
-        self.suspicion = None
+        self._forget_evidence()
         self.own = None
         self.open = None

@@ -33,6 +33,13 @@ class LeaseNotice(msgspec.Struct, tag="lease.notice", frozen=True):
     known: KnownRecord | None
 
 
+class SplitBrainNotice(msgspec.Struct, tag="lease.split-brain", frozen=True):
+    """Its sender has stopped. ``proof``: the records that made it, two where they contradict each other."""
+
+    evidence: str
+    proof: tuple[KnownRecord, ...]
+
+
 class YieldToken(msgspec.Struct, tag="lease.token", frozen=True):
     """The holder gives its record up to exactly this successor, who may swap at once.
 
@@ -96,6 +103,7 @@ class HttpLeaseTransport:
         closing: Callable[[str, Closing], Awaitable[ClosingReply]],
         history: Callable[[str, HistoryRequest], Awaitable[HistoryReply]],
         notice: Callable[[str, LeaseNotice], None],
+        split_brain: Callable[[str, SplitBrainNotice], None],
     ) -> None:
         """Answer the other machines with these handlers."""
         self._mesh.on_request(PromiseRequest, promise)
@@ -103,6 +111,7 @@ class HttpLeaseTransport:
         self._mesh.on_request(Closing, closing)
         self._mesh.on_request(HistoryRequest, history)
         self._mesh.on_notice(LeaseNotice, notice)
+        self._mesh.on_notice(SplitBrainNotice, split_brain)
 
     async def ask_promise(self, machine: str, known: KnownRecord, within: float) -> PromiseReply | None:
         """Ask one machine; ``None`` when no answer came in time."""
@@ -116,6 +125,10 @@ class HttpLeaseTransport:
     def notify(self, machine: str, known: KnownRecord | None) -> None:
         """Tell one machine the newest record; lost notices are made good by rounds and reconnects."""
         self._mesh.send(machine, LeaseNotice(known), Lane.LEASE)
+
+    def notify_split_brain(self, machine: str, evidence: str, proof: tuple[KnownRecord, ...]) -> None:
+        """Show one machine why this one has stopped; said again at every reconnect."""
+        self._mesh.send(machine, SplitBrainNotice(evidence, proof), Lane.LEASE)
 
     async def give_token(self, machine: str, token: YieldToken, within: float) -> bool:
         """Hand a yield token over; ``False`` when it is not known to have arrived."""

@@ -84,6 +84,8 @@ class LeaseCoordinator:
     _sending: bool = False
     _next_closing: int = 0
     _wait_until: int = 0
+    _swap_again: int = 0
+    """Holder: a register that lost our swap and shows nobody else's is not asked again before this."""
 
     def boot(self, now: int) -> None:
         """Begin: everything that was known counts from now; the hub is read first."""
@@ -120,7 +122,7 @@ class LeaseCoordinator:
         return max(wake, now + 1_000)
 
     def _holders_wake(self, now: int) -> int:
-        wake, deadline = self._checkpoint_at(), self.lease.deadline
+        wake, deadline = max(self._checkpoint_at(), self._swap_again), self.lease.deadline
         if now < deadline:
             wake = min(wake, deadline)
         if self.able and self.lease.can_use_promises(now):
@@ -145,7 +147,7 @@ class LeaseCoordinator:
             self._hurry_read(now)
         elif now >= self._next_round and self.able and self.lease.can_use_promises(now):
             effects += self._round(now, own)
-        if self.lease.open is None:
+        if self.lease.open is None and now >= self._swap_again:
             swap = self._membership_swap(now, peers, own)
             if swap is not None:
                 effects.append(SendSwap(swap))
@@ -301,6 +303,7 @@ class LeaseCoordinator:
         self._count("swaps_lost")
         self.lease.on_lost(seen, now)
         self._next_read = now
+        self._swap_again = now + self.lease.timing.round
 
     def on_unknown(self, now: int, attempt: int) -> None:
         """The reply was lost: the same commit is sent again until the register is seen to differ."""
@@ -344,6 +347,10 @@ class LeaseCoordinator:
         self._own_register_read = True
         if seen is not None and seen.record.order > self.lease.order:
             self.lease.learn(seen, now)
+
+    def read_now(self, now: int) -> None:
+        """Somebody has reason to think that the register has changed: look now, not at the next turn."""
+        self._next_read = now
 
     def on_hub_moved(self, now: int) -> None:
         """The lease goes on in another register: look at that one now."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from instar_node.clock import Clock, iso
 from instar_node.config import LeaseSettings
@@ -20,6 +21,7 @@ from instar_node.contracts import Database, Members, Mesh
 from instar_node.coordination.baton import Baton
 from instar_node.coordination.epoch_history import EpochHistory
 from instar_node.coordination.fenced_lease import FencedLease
+from instar_node.coordination.generations import Generations
 from instar_node.coordination.http_lease_transport import (
     HistoryReply,
     HistoryRequest,
@@ -52,6 +54,7 @@ from instar_node.coordination.record import (
     is_authentic,
     sign_record,
 )
+from instar_node.coordination.split_brain import SplitBrain
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
 from instar_node.storage.atomic import read_json, write_atomic
@@ -106,6 +109,10 @@ class LeaseService:
             self.lease, lambda: clock.token_hex(8), lambda: iso(clock.wall()), eligible=eligible
         )
         self.baton = Baton(self)
+        self.generations = Generations(self)
+        self.split_brain = SplitBrain(self)
+        self.register_alarm: str | None = None
+        """What is wrong with the register though the hub answers; nobody can take over meanwhile."""
         self.caught_up: Callable[[str], bool] = lambda machine: True
         """Set by the composition root: replication says this peer holds every row, both ways."""
         self._compared: set[str] = set()
@@ -179,7 +186,7 @@ class LeaseService:
             self.coordinator.on_own_register(await self._store.read(), self._clock.now())
         await self._history.load()
         self._loop_task = asyncio.create_task(self._run(), name="lease")
-        self._after_step()
+        self.after_step()
 
     async def stop(self) -> None:
         """Take no more part. Nothing is released: see ``release``."""
@@ -198,6 +205,7 @@ class LeaseService:
             closing=self.baton.on_closing,
             history=self._on_history_request,
             notice=self._on_notice,
+            split_brain=self.split_brain.on_notice,
         )
         self._mesh.on_peer(self._on_peer)
 
@@ -237,7 +245,7 @@ class LeaseService:
             self.persist()  # before anything that rests on it leaves, and before the decision to send it
             for effect in self.coordinator.tick(self._clock.now(), self):
                 self._perform(effect)
-            self._after_step()
+            self.after_step()
         except Exception:
             # The loop must go on: without it nobody renews, benches or notices.
             log.exception("lease step failed")
@@ -269,11 +277,38 @@ class LeaseService:
         """Microseconds on this machine's own clock."""
         return self._clock.now()
 
-    async def swap_now(self, record: LeaseRecord, kind: SwapKind) -> None:
-        """Send a swap a command asked for, and see it settled or left open to be sent again."""
+    async def swap_now(
+        self, record: LeaseRecord, kind: SwapKind, expected: str | UnsetType | None = UNSET
+    ) -> None:
+        """Send a swap a command asked for, and see it settled or left open to be sent again. ``expected``:
+        the version it replaces, where that is not the newest one known."""
         effect = self.coordinator.begin(record, kind, self._clock.now())
-        self._after_step()
+        if expected is not UNSET:
+            effect.swap.expected = expected
+        self.after_step()
         await self._send_swap(effect)
+
+    def read_now(self) -> None:
+        """Look at the register now: somebody has reason to think that it has changed."""
+        self.coordinator.read_now(self._clock.now())
+        self.poke()
+
+    async def tip(self) -> str | None:
+        """The version that the register holds now, whoever made it. Raises ``StoreUnavailable``."""
+        seen = await self._store.read()
+        return seen.version if seen is not None else None
+
+    def nickname(self, machine: str) -> str:
+        return self._members.nickname(machine)
+
+    def publish(self, kind: str, text: str, **data: object) -> None:
+        """One event for the screens."""
+        self._events.publish(kind, text, **data)
+
+    @property
+    def hub_error(self) -> str | None:
+        """Why the hub did not answer last time; ``None`` when it did."""
+        return self._hub_error
 
     def poke(self) -> None:
         """Something changed: decide anew."""
@@ -294,16 +329,31 @@ class LeaseService:
         began, before = self._clock.now(), self.lease.order
         try:
             seen = await self._store.read()
-            if seen is not None and not self._is_ours(seen):
-                raise StoreUnavailable("the hub holds a record that no member signed")
         except StoreUnavailable as error:
             self._hub_error = str(error)
             self.coordinator.on_read_failed(self._clock.now())
             return
+        seen = self._judged(seen)
         now = self._clock.now()
         self._hub_latency, self._hub_error = now - began, None
         self.coordinator.on_read(seen, before, began, now)
-        self._after_step()
+        self.after_step()
+
+    def _judged(self, seen: KnownRecord | None) -> KnownRecord | None:
+        """What a register shows, if a member signed it. Nothing, or something else, where a lease is known
+        to be is an alarm: it stops nobody who is valid by promises, and nobody can take over."""
+        genuine = seen if seen is not None and self._is_ours(seen) else None
+        alarm = None
+        if genuine is None and self.known is not None and not (self.lease.baton or self.known.record.moves):
+            what = "no lease" if seen is None else "a lease that no member signed"
+            alarm = f"the hub shows {what}, but epoch {epoch_text(self.epoch)} is known: it was replaced"
+        if alarm != self.register_alarm:
+            self.register_alarm = alarm
+            self._events.publish("alert", alarm or "the hub shows the lease again")
+            log.log(
+                logging.INFO if alarm is None else logging.ERROR, "%s", alarm or "the register is well again"
+            )
+        return genuine
 
     def _is_ours(self, seen: KnownRecord) -> bool:
         return is_authentic(seen.record, self.verify)
@@ -317,7 +367,7 @@ class LeaseService:
             except StoreUnavailable as error:
                 self._hub_error = str(error)
                 coordinator.on_unsent(self._clock.now())
-                self._after_step()
+                self.after_step()
                 return
         sent = self._clock.now()
         outcome = await self._store.compare_and_swap(swap.expected, self._candidate)
@@ -328,13 +378,12 @@ class LeaseService:
             self.persist()
             self.announce()
         elif isinstance(outcome, Lost):
-            seen = outcome.known
-            coordinator.on_lost(seen if seen is not None and self._is_ours(seen) else None, now)
+            coordinator.on_lost(self._judged(outcome.known), now)
         else:
             self._hub_error = outcome.why
             self._attempt += 1
             coordinator.on_unknown(now, self._attempt)
-        self._after_step()
+        self.after_step()
         self.poke()
 
     async def _round(self, ask: AskPromises) -> None:
@@ -356,7 +405,7 @@ class LeaseService:
             )
             if reply.newest is not None:
                 self.learn(reply.newest)
-        self._after_step()
+        self.after_step()
 
     # -- messages ----------------------------------------------------------------------------------
 
@@ -365,7 +414,7 @@ class LeaseService:
             return PromiseReply("not-authentic", self.known)
         refusal = self.lease.answer_promise(peer, request.known, self._clock.now())
         self.persist()
-        self._after_step()
+        self.after_step()
         newer = self.known if self.known and self.known.version != request.known.version else None
         return PromiseReply(refusal, newer)
 
@@ -388,6 +437,7 @@ class LeaseService:
     def _on_peer(self, machine: str, up: bool) -> None:
         if up:
             self.transport.notify(machine, self.known)
+            self.split_brain.tell(machine)
             self.spawn(self._compare_history(machine))
         else:
             self._compared.discard(machine)
@@ -405,20 +455,25 @@ class LeaseService:
             return
         self.lease.learn(seen, self._clock.now())
         self.persist()
-        self._after_step()
+        self.after_step()
         self.poke()
 
     def announce(self) -> None:
         """Tell every connected machine the newest record."""
-        for member in self._members.active():
-            if member.machine_id != self._me and self._mesh.connected(member.machine_id):
-                self.transport.notify(member.machine_id, self.known)
+        for machine in self.connected_members():
+            self.transport.notify(machine, self.known)
+
+    def connected_members(self) -> list[str]:
+        """The other machines that can be told something now."""
+        members = [member.machine_id for member in self._members.active()]
+        return [machine for machine in members if machine != self._me and self._mesh.connected(machine)]
 
     # -- change ------------------------------------------------------------------------------------
 
-    def _after_step(self) -> None:
+    def after_step(self) -> None:
         """Persist, and tell the other parts when holder, epoch, acting or electorate changed."""
         self.persist()
+        self.split_brain.tell_all_once()
         view = (
             self.known.version if self.known else None,
             self.acting_epoch(),
@@ -538,7 +593,7 @@ class LeaseService:
         if self.lease.baton:
             return await self.baton.pass_to(machine, within)
         self.lease.cease(own.version)
-        self._after_step()
+        self.after_step()
         signature = self.sign(TOKEN_PURPOSE + f"{own.version}:{machine}".encode())
         token = YieldToken(own.version, machine, signature)
         await self.transport.give_token(machine, token, within)
@@ -601,7 +656,10 @@ class LeaseService:
                 "generation here, and `instar-tui --daemon --hub PATH-OR-GIT-URL` on a new mesh gives "
                 "automatic failover",
             ),
-            "split-brain": ("everybody stopped because of a split brain", "see `instar lease`"),
+            "split-brain": (
+                f"everybody stopped: {self.lease.durable.evidence}",
+                "choose the machine whose line is to go on and run `instar lease heal` there",
+            ),
             "not-a-member": ("this machine is not in the lease's electorate", "see `instar machines`"),
             "not-taken": (
                 "the lease could not be taken in time",
@@ -612,64 +670,12 @@ class LeaseService:
         return InstarError("cannot-take-over", message, hint, extra={"why": why})
 
     async def force(self, vouched: tuple[str, ...]) -> int:
-        """A person vouches that every unreachable machine is not acting: a new generation begins here.
+        """See ``Generations.force``."""
+        return await self.generations.force(vouched)
 
-        Raises:
-            InstarError: ``needs-confirmation`` listing whom to vouch for; ``holder-reachable`` when a
-                machine that may be acting can be reached (wake up without force).
-        """
-        known = self.known
-        if known is None:
-            raise InstarError("cannot-take-over", "this machine knows of no lease", status=409)
-        record = known.record
-        others = {*record.electorate, *record.benched, record.holder} - {self._me}
-        unreachable = sorted(machine for machine in others if not self._mesh.connected(machine))
-        if record.holder != self._me and record.holder not in unreachable:
-            raise InstarError(
-                "holder-reachable",
-                f"{self._members.nickname(record.holder)} can be reached",
-                "`instar wakeup` without --force hands the lease over safely",
-            )
-        if set(unreachable) - set(vouched):
-            raise self._needs_vouching(unreachable)
-        expected = self.coordinator.own_tip
-        if not self.lease.baton:
-            expected = await self._tip_for_force()
-        if self.lease.open is not None:
-            raise InstarError("busy", "a swap of this machine is still open", "try again in a moment")
-        forced = self.lease.force_record(at=self.coordinator.at(), nonce=self.coordinator.nonce())
-        self.lease.heal()
-        effect = self.coordinator.begin(forced, "contend", self._clock.now())
-        effect.swap.expected = expected
-        await self._send_swap(effect)
-        if self.acting_epoch() is None:
-            raise InstarError(
-                "cannot-take-over", f"the hub did not take the new generation: {self._hub_error}"
-            )
-        return self.epoch
-
-    async def _tip_for_force(self) -> str | None:
-        try:
-            seen = await self._store.read()
-        except StoreUnavailable as error:
-            raise InstarError("hub-unreachable", f"the hub cannot be read: {error}", status=502) from error
-        return seen.version if seen is not None else None
-
-    def _needs_vouching(self, unreachable: list[str]) -> InstarError:
-        names = ", ".join(self._members.nickname(machine) for machine in unreachable)
-        return InstarError(
-            "needs-confirmation",
-            f"{names} cannot be reached",
-            "confirm only if you know that none of them is running",
-            extra={
-                "prompt": (
-                    f"Force this machine awake? {names} cannot be reached. If one of them is in fact "
-                    "running, two machines will answer until they meet, and replies it gives meanwhile may "
-                    "be doubled or lost. Messages only it holds arrive when it is back."
-                ),
-                "vouch": unreachable,
-            },
-        )
+    async def heal(self, confirmed: bool, vouched: tuple[str, ...]) -> int:
+        """See ``Generations.heal``."""
+        return await self.generations.heal(confirmed, vouched)
 
     def on_slow(self, peer: str) -> None:
         """Replication: an electorate member does not acknowledge; it is benched."""
@@ -709,6 +715,8 @@ class LeaseService:
             hub_reachable=self._hub_error is None,
             hub_latency_us=self._hub_latency,
             hub_error=self._hub_error,
+            register_alarm=self.register_alarm,
+            seen=tuple(self.lease.durable.proof),
             last_write_us_ago=None if self._last_write is None else now - self._last_write,
             counters=dict(self.coordinator.counters),
         )

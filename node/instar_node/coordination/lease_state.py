@@ -38,8 +38,8 @@ class DurableLease(msgspec.Struct, frozen=True):
 
     ``newest`` is the newest record ever seen (rule 8: lower in the register means a rewound hub), ``ceased``
     the versions this machine gave up for good, ``evidence`` why it stopped acting until a person heals,
-    ``proof`` the two records that contradict each other where it was records that did, ``declined`` closings
-    this machine refused to open.
+    ``proof`` the two records that contradict each other where it was records that did, ``disputed`` the
+    highest epoch of the lines in question, ``declined`` closings this machine refused to open.
     """
 
     newest: KnownRecord | None = None
@@ -47,6 +47,7 @@ class DurableLease(msgspec.Struct, frozen=True):
     declined: tuple[str, ...] = ()
     evidence: str | None = None
     proof: tuple[KnownRecord, ...] = ()
+    disputed: int = 0
 
 
 @dataclass(slots=True)

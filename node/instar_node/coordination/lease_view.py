@@ -8,7 +8,7 @@ import msgspec
 
 from instar_node.coordination.fenced_lease import FencedLease
 from instar_node.coordination.lease_state import FOREVER
-from instar_node.coordination.record import LeaseRecord
+from instar_node.coordination.record import KnownRecord, LeaseRecord
 
 State = Literal["held", "observed", "expired", "released", "closed", "split-brain", "none"]
 
@@ -34,6 +34,10 @@ class LeaseSnapshot(msgspec.Struct):
     hub_reachable: bool
     hub_latency_us: int | None
     hub_error: str | None
+    register_alarm: str | None
+    """The hub answers, and shows no lease of this mesh."""
+    seen: tuple[KnownRecord, ...]
+    """With ``evidence``: the records that are the evidence, beside ``record``."""
     last_write_us_ago: int | None
     counters: dict[str, int]
 

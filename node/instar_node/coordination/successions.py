@@ -94,13 +94,18 @@ def takeover(
     )
 
 
-def forced(known: KnownRecord, author: Author, label: Label) -> LeaseRecord:
-    """A person vouched for every unreachable machine: a new generation, everybody else benched."""
-    old = known.record
-    others = tuple(sorted({*old.electorate, *old.benched, old.holder} - {author.me}))
+def forced(
+    known: KnownRecord, disputed: tuple[KnownRecord, ...], author: Author, label: Label
+) -> LeaseRecord:
+    """A person vouched for every unreachable machine, or chose one of several lines: a generation above all
+    of them, everybody else of any of them benched."""
+    lines = [known.record, *(other.record for other in disputed)]
+    machines = {machine for old in lines for machine in (*old.electorate, *old.benched, old.holder)}
+    others = tuple(sorted(machines - {author.me}))
     return replace_record(
         following(known, author, label),
-        epoch=next_generation(old.epoch),
+        epoch=next_generation(max(old.epoch for old in lines)),
+        serial=max(old.serial for old in lines) + 1,
         electorate=(author.me,),
         benched=others,
         incomplete=others,

@@ -35,6 +35,9 @@ class LeaseControl(Authority, Protocol):
     async def take_over(self, within: float) -> int:
         """Take the lease by the rules, waiting as long as they say; the new epoch."""
 
+    async def heal(self, confirmed: bool, vouched: tuple[str, ...]) -> int:
+        """A person ends a split brain: this machine's line goes on; the new epoch."""
+
     async def force(self, vouched: tuple[str, ...]) -> int:
         """Begin a new generation here; ``needs-confirmation`` lists whom a person must vouch for."""
 

@@ -12,7 +12,7 @@ import msgspec
 
 from instar_node.clock import MICROS_PER_MS
 
-Kind = Literal["handoff", "takeover", "force"]
+Kind = Literal["handoff", "takeover", "force", "heal"]
 StepName = Literal["prepare", "tail_synced", "ingress_fenced", "drained", "waiting", "yielded", "committed"]
 Ending = Literal["awake", "aborted", "failed"]
 
@@ -20,6 +20,7 @@ PLANS: dict[Kind, tuple[StepName, ...]] = {
     "handoff": ("prepare", "tail_synced", "ingress_fenced", "drained", "yielded", "committed"),
     "takeover": ("prepare", "waiting", "committed"),
     "force": ("prepare", "committed"),
+    "heal": ("prepare", "committed"),
 }
 """The steps of each kind, in the only order in which they may happen."""
 

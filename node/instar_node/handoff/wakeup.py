@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import NoReturn
 
 from instar_node.clock import MICROS_PER_SECOND, Clock
@@ -11,7 +12,7 @@ from instar_node.errors import InstarError
 from instar_node.handoff.board import HandoffBoard
 from instar_node.handoff.ports import LeaseControl
 from instar_node.handoff.receiver import HandoffReceiver
-from instar_node.handoff.steps import HandoffOutcome
+from instar_node.handoff.steps import HandoffOutcome, Kind
 from instar_node.handoff.wire_transport import HandoffWireTransport, refusal
 
 TAKE_S = 15.0
@@ -70,7 +71,7 @@ class Wakeup:
         if under_way is not None:
             raise InstarError("handoff-running", "this machine is being woken up already")
         self._forcing = force
-        work = self._force(vouch) if force else self._by_the_rules()
+        work = self._decided("force", self._lease.force(vouch)) if force else self._by_the_rules()
         self._task = asyncio.create_task(work, name="wakeup")
         return await _answer(self._task)
 
@@ -190,22 +191,28 @@ class Wakeup:
 
     # -- by force ---------------------------------------------------------------------------------------
 
-    async def _force(self, vouch: tuple[str, ...]) -> HandoffOutcome:
-        source = self._lease.holder
-        began = self._clock.now()
+    async def heal(self, confirmed: bool, vouch: tuple[str, ...]) -> HandoffOutcome:
+        """End a split brain from here. Raises ``removed``, ``witness``, and what the lease refuses with."""
+        self._check_member()
+        self._board.require_free()
+        return await self._decided("heal", self._lease.heal(confirmed, vouch))
+
+    async def _decided(self, kind: Kind, work: Coroutine[object, object, int]) -> HandoffOutcome:
+        """On the board only once a person has confirmed; a question is no attempt."""
+        source, began = self._lease.holder, self._clock.now()
+
+        def begin() -> None:
+            self._board.begin(kind, source, self._lease.me, self._clock.token_hex(8), began=began)
+
         try:
-            await self._lease.force(vouch)
+            await work
         except InstarError as error:
-            if error.code != "needs-confirmation":
-                self._open_force(source, began)
+            if error.code not in ("needs-confirmation", "nothing-to-heal"):
+                begin()
                 self._board.finish("failed", error.message)
             raise
-        self._open_force(source, began)
+        begin()
         return self._board.finish("awake")
-
-    def _open_force(self, source: str | None, began: int) -> None:
-        """Show it on the board only once a person has confirmed; a question is no attempt."""
-        self._board.begin("force", source, self._lease.me, self._clock.token_hex(8), began=began)
 
 
 async def _answer(task: asyncio.Task[HandoffOutcome]) -> HandoffOutcome:

@@ -164,7 +164,7 @@ def _delivery_and_pool(
     agent = DiscreetAgent(build_agent(config.agent, records, base.vault.value), base.known.blank)
     channels = build_channels(config.channels)
     conversation = Conversation(database)
-    outbox = FencedOutbox(ledger, replication, lease, channels, base.clock, publish, lease.poke)
+    outbox = FencedOutbox(ledger, replication, lease, channels, base.clock, publish, lease.read_now)
     pool: PoolParts | None = None
     runner: AgentRunner = agent
     if config.pool.enabled:

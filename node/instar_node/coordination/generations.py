@@ -1,0 +1,127 @@
+"""New generations of the lease: what only a person may begin, by force or to heal a split brain."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.errors import InstarError
+
+if TYPE_CHECKING:
+    from instar_node.coordination.lease_service import LeaseService
+
+
+class Generations:
+    """The commands that end a line of epochs and begin one above all that were seen."""
+
+    def __init__(self, service: LeaseService) -> None:
+        self._service = service
+
+    async def force(self, vouched: tuple[str, ...]) -> int:
+        """A person vouches that every unreachable machine is not acting: a new generation begins here.
+
+        Raises:
+            InstarError: ``needs-confirmation`` listing whom to vouch for; ``holder-reachable`` when a
+                machine that may be acting can be reached (wake up without force).
+        """
+        service = self._service
+        known = service.known
+        if known is None:
+            raise InstarError("cannot-take-over", "this machine knows of no lease", status=409)
+        holder, unreachable = known.record.holder, self._unreachable()
+        if holder != service.me and holder not in unreachable and service.lease.durable.evidence is None:
+            raise InstarError(
+                "holder-reachable",
+                f"{service.nickname(holder)} can be reached",
+                "`instar wakeup` without --force hands the lease over safely",
+            )
+        if set(unreachable) - set(vouched):
+            raise self._needs_vouching(unreachable)
+        return await self._begin()
+
+    async def heal(self, confirmed: bool, vouched: tuple[str, ...]) -> int:
+        """A person chose this machine's line: everybody follows it, and hands up what only they hold.
+
+        Raises:
+            InstarError: ``nothing-to-heal``; ``needs-confirmation`` with what was seen, what follows and
+                whom to vouch for; ``hub-unreachable``; ``cannot-take-over`` when the hub does not take it.
+        """
+        service = self._service
+        seen = service.lease.durable.evidence or service.register_alarm
+        if seen is None or service.known is None:
+            raise InstarError(
+                "nothing-to-heal",
+                "there is no split brain, and the hub shows the lease",
+                "`instar lease` tells who holds it",
+                status=409,
+            )
+        unreachable = self._unreachable()
+        if not confirmed or set(unreachable) - set(vouched):
+            raise self._needs_choice(seen, unreachable)
+        return await self._begin()
+
+    def _unreachable(self) -> list[str]:
+        """Machines of every line that was seen and that this one cannot ask."""
+        service = self._service
+        assert service.known is not None
+        lines = [service.known.record, *(seen.record for seen in service.lease.durable.proof)]
+        machines = {machine for old in lines for machine in (*old.electorate, *old.benched, old.holder)}
+        return sorted(m for m in machines - {service.me} if not service.connected(m))
+
+    async def _begin(self) -> int:
+        service, lease = self._service, self._service.lease
+        expected = service.coordinator.own_tip if lease.baton else await self._tip()
+        if lease.open is not None:
+            raise InstarError("busy", "a swap of this machine is still open", "try again in a moment")
+        coordinator = service.coordinator
+        record = lease.force_record(at=coordinator.at(), nonce=coordinator.nonce())
+        lease.heal()
+        await service.swap_now(record, "contend", expected)
+        if service.acting_epoch() is None:
+            raise InstarError(
+                "cannot-take-over", f"the hub did not take the new generation: {service.hub_error}"
+            )
+        return service.epoch
+
+    async def _tip(self) -> str | None:
+        try:
+            return await self._service.tip()
+        except StoreUnavailable as error:
+            raise InstarError("hub-unreachable", f"the hub cannot be read: {error}", status=502) from error
+
+    def _needs_vouching(self, unreachable: list[str]) -> InstarError:
+        names = self._names(unreachable)
+        return _needs_confirmation(
+            f"{names} cannot be reached",
+            f"Force this machine awake? {names} cannot be reached. If one of them is in fact "
+            "running, two machines will answer until they meet, and replies it gives meanwhile may "
+            "be doubled or lost. Messages only it holds arrive when it is back.",
+            unreachable,
+        )
+
+    def _needs_choice(self, seen: str, unreachable: list[str]) -> InstarError:
+        away = (
+            f" {self._names(unreachable)} cannot be reached: go on only if you know that "
+            if unreachable
+            else ""
+        )
+        away += "none of them is running." if away else ""
+        return _needs_confirmation(
+            f"what was seen: {seen}",
+            f"{seen}.\nGo on from this machine's line? It becomes the awake one in a new generation, above "
+            "every epoch that was seen. All others follow it; messages and answers that only they hold are "
+            f"joined to it, and what two lines answered differently is shown as undecided.{away}",
+            unreachable,
+        )
+
+    def _names(self, machines: list[str]) -> str:
+        return ", ".join(map(self._service.nickname, machines))
+
+
+def _needs_confirmation(message: str, prompt: str, vouch: list[str]) -> InstarError:
+    return InstarError(
+        "needs-confirmation",
+        message,
+        "confirm only if you know that none of them is running" if vouch else "confirm to go on from here",
+        extra={"prompt": prompt, "vouch": vouch},
+    )
