@@ -28,6 +28,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "pair_confirm": {"body": t.PairConfirm(accept=True)},
     "join": {"body": t.JoinRequest("http://a", "A-B-1")},
     "wakeup": {"body": t.WakeupRequest()},
+    "lease_heal": {"body": t.HealRequest(confirm=True)},
     "handoff": {"body": t.HandoffRequest("mini")},
     "send": {"body": t.SendRequest("work", "hi", "k1")},
     "messages": {"topic": "a:b", "after": 3, "limit": 7},

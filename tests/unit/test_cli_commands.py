@@ -143,6 +143,14 @@ def test_force_needs_the_word_of_a_person(cli: Cli, api: FakeNodeApi) -> None:
     assert api.calls[-1] == ("wakeup", (t.WakeupRequest(force=True, vouch=[MINI]),))
 
 
+def test_a_split_brain_is_healed_by_the_word_of_a_person(cli: Cli, api: FakeNodeApi) -> None:
+    refused = cli("lease", "heal", "--json")
+    assert refused.code == 4
+    assert refused.json["error"]["prompt"] == "Go on from this machine's line?"
+    assert cli("lease", "heal", "--yes").code == 0
+    assert api.calls[-1] == ("lease_heal", (t.HealRequest(confirm=True, vouch=[MINI]),))
+
+
 def test_a_transfer_that_needs_confirmation_sends_the_token_back_only_with_yes(
     cli: Cli, api: FakeNodeApi
 ) -> None:

@@ -195,3 +195,42 @@ def test_only_the_named_successor_opens_a_closing_and_a_declined_one_stays_decli
     assert named.may_open(closing) is None
     named.decline("v6")
     assert named.may_open(closing) == "declined-before"
+
+
+def split(lease: FencedLease) -> None:
+    """Show ``a``, who holds epoch 3, a record of the same epoch held by ``b``."""
+    lease.learn(KnownRecord(record(holder="b", incarnation="b1", serial=9, nonce="n9"), "w9"), 2 * SECOND)
+    assert lease.durable.evidence is not None
+    assert lease.acting_epoch(2 * SECOND) is None
+
+
+def test_a_person_heals_above_every_line_that_was_seen() -> None:
+    lease = holder(electorate=("a", "c"), benched=("d",))
+    split(lease)
+    healed = lease.force_record(at="", nonce="n10")
+    assert (healed.epoch, healed.serial, healed.reason) == (1_000_000, 10, "healed")
+    assert (healed.electorate, healed.benched) == (("a",), ("b", "c", "d"))
+    assert healed.incomplete == ("b", "c", "d")
+
+
+def test_a_healed_generation_frees_everybody_else_and_a_higher_epoch_of_the_disputed_one_does_not() -> None:
+    lease = holder()
+    split(lease)
+    later = record(holder="c", epoch=4, serial=10, nonce="n10", electorate=("b", "c"))
+    lease.learn(KnownRecord(later, "w10"), 3 * SECOND)
+    assert lease.durable.evidence is not None
+    healed = record(holder="b", epoch=1_000_000, serial=11, nonce="n11", origin="n11")
+    lease.learn(KnownRecord(healed, "w11"), 4 * SECOND)
+    assert lease.durable.evidence is None
+    assert lease.acting_epoch(4 * SECOND) is None
+    assert lease.answer_promise("b", KnownRecord(healed, "w11"), 4 * SECOND) is None
+
+
+def test_a_register_that_shows_nothing_ends_no_validity_and_one_that_shows_another_does() -> None:
+    lease = holder()
+    lease.begin_swap(lease.next_record(reason="bench", at="", nonce="n6"), "renew", SECOND, "v5")
+    lease.on_lost(None, 2 * SECOND)
+    assert (lease.open, lease.acting_epoch(2 * SECOND)) == (None, 3)
+    lease.begin_swap(lease.next_record(reason="bench", at="", nonce="n7"), "renew", SECOND, "v5")
+    lease.on_lost(KnownRecord(record(serial=4, nonce="n4"), "v4"), 2 * SECOND)
+    assert lease.acting_epoch(2 * SECOND) is None
