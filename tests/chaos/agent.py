@@ -1,6 +1,7 @@
 """The agent of the chaos run: works a little, shows every 10 ms that it lives, and never says the same twice.
 
-Started as ``python -I -S agent.py BEATS`` with the message on stdin; one beat is one line appended to BEATS.
+Started as ``python -I -S agent.py BEATS`` with the message on stdin; a beat is one line appended to BEATS. A
+message that says ``work N`` is worked on for N seconds.
 """
 
 import json
@@ -21,8 +22,7 @@ def main() -> None:
     key, topic, told = asked["message"]["key"], asked["topic"], asked["provenance"]
     run = f"{os.getpid()}-{time.monotonic_ns()}"
     beats = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-    longest = LONG_S if random.random() < LONG_CHANCE else USUAL_S
-    until = time.monotonic() + random.uniform(0, longest)
+    until = time.monotonic() + duration(asked["message"]["text"])
     while True:
         now = time.monotonic()
         os.write(beats, (json.dumps([now, key, topic, run, told["machine"], told["epoch"]]) + "\n").encode())
@@ -30,6 +30,12 @@ def main() -> None:
             break
         time.sleep(BEAT_S)
     print(f"{key} answered by run {run}")
+
+
+def duration(text: str) -> float:
+    if text.startswith("work "):
+        return float(text.split()[1])
+    return random.uniform(0, LONG_S if random.random() < LONG_CHANCE else USUAL_S)
 
 
 main()

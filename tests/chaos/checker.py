@@ -105,7 +105,7 @@ def _one_holder_an_epoch(history: History) -> Iterator[Violation]:
             yield Violation("two-holders", f"epoch {epoch} is claimed by {who}")
 
 
-def _runs_apart(history: History) -> Iterator[Violation]:
+def runs_apart(history: History) -> Iterator[Violation]:
     """No two agents work on one topic at the same time, wherever they run."""
     runs: dict[str, list[Beat]] = defaultdict(list)
     for beat in history.beats:
@@ -176,7 +176,7 @@ RULES: tuple[Callable[[History], Iterator[Violation]], ...] = (
     _in_order,
     _fenced,
     _one_holder_an_epoch,
-    _runs_apart,
+    runs_apart,
     _copies_agree,
     _conversation_is_what_was_delivered,
 )

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
+import os
 import re
 import sqlite3
 import subprocess
 import sys
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +88,16 @@ class World:
         late = self._settle()
         self._gather()
         return [*late, *check(self.history)]
+
+    @contextmanager
+    def hub_locked(self) -> Iterator[None]:
+        """While this is open somebody else holds the lock of the hub: nobody swaps."""
+        file = os.open(Path(self.cluster.hub) / "instar.lock", os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(file)
 
     def close(self) -> None:
         """End every process and the outside."""

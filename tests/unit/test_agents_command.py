@@ -15,12 +15,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from instar_node.clock import SystemClock
 from instar_node.config import AgentSettings
 from instar_node.contracts import HistoryItem, Provenance, RunRequest, RunResult
 from instar_node.delivery.agents.command import CommandAgent, encode_input
 from instar_node.delivery.agents.process_identity import identity
 from instar_node.delivery.agents.reaper import RunRecords
 from instar_node.errors import InstarError
+
+FOREVER = 1 << 62
+
+
+def forever(key: str) -> int:
+    return FOREVER
 
 
 def request(key: str = "local:42:1", text: str = "hello", topic: str = "42") -> RunRequest:
@@ -41,7 +48,9 @@ def agent(tmp_path: Path, code: str, **settings: object) -> CommandAgent:
     script = tmp_path / "agent.py"
     script.write_text(textwrap.dedent(code))
     made = AgentSettings(kind="command", command=(sys.executable, str(script)), **settings)  # type: ignore[arg-type]
-    return CommandAgent(made, RunRecords(tmp_path / "runs.json"), {"API_KEY": "from-vault"}.get)
+    return CommandAgent(
+        made, RunRecords(tmp_path / "runs.json"), {"API_KEY": "from-vault"}.get, forever, SystemClock()
+    )
 
 
 async def until(path: Path) -> str:
@@ -53,8 +62,8 @@ async def until(path: Path) -> str:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ends within two seconds."""
-    deadline = time.monotonic() + 2
+    """Whether the process ends within ten seconds."""
+    deadline = time.monotonic() + 10
     while identity(pid) is not None:
         if time.monotonic() > deadline:
             return False
@@ -150,7 +159,9 @@ async def test_a_run_past_its_time_is_killed_and_fails(tmp_path: Path) -> None:
 
 async def test_a_program_that_is_not_there_fails_with_the_reason(tmp_path: Path) -> None:
     settings = AgentSettings(kind="command", command=("/nowhere/agent",))
-    runner = CommandAgent(settings, RunRecords(tmp_path / "runs.json"), lambda name: None)
+    runner = CommandAgent(
+        settings, RunRecords(tmp_path / "runs.json"), lambda name: None, forever, SystemClock()
+    )
     result = await runner.run(request())
     assert result.outcome == "failed"
     assert "cannot start /nowhere/agent: No such file" in result.error
@@ -202,7 +213,9 @@ async def test_a_cancelled_agent_has_a_moment_to_tidy_up(tmp_path: Path) -> None
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 async def test_the_agent_does_not_inherit_pythons_ignored_sigpipe(tmp_path: Path) -> None:
     settings = AgentSettings(kind="command", command=("grep", "SigIgn", "/proc/self/status"))
-    runner = CommandAgent(settings, RunRecords(tmp_path / "runs.json"), lambda name: None)
+    runner = CommandAgent(
+        settings, RunRecords(tmp_path / "runs.json"), lambda name: None, forever, SystemClock()
+    )
     [reply] = (await runner.run(request())).replies
     assert not int(reply.split()[1], 16) & 1 << signal.SIGPIPE - 1
 
@@ -248,23 +261,27 @@ async def test_one_message_is_not_run_twice_at_the_same_time(tmp_path: Path) -> 
 NODE = """
 import asyncio, sys
 from pathlib import Path
+from instar_node.clock import SystemClock
 from instar_node.config import AgentSettings
 from instar_node.contracts import Provenance, RunRequest
 from instar_node.delivery.agents.command import CommandAgent, encode_input
 from instar_node.delivery.agents.reaper import RunRecords
 settings = AgentSettings(kind="command", command=(sys.executable, sys.argv[1]))
-runner = CommandAgent(settings, RunRecords(Path(sys.argv[2])), lambda name: None)
+clock = SystemClock()
+end = clock.now() + int(sys.argv[3]) * 1000
+runner = CommandAgent(settings, RunRecords(Path(sys.argv[2])), lambda name: None, lambda key: end, clock)
 provenance = Provenance("m1", 1, None, True)
 asyncio.run(runner.run(RunRequest("local:42:1", "42", "t", "s", "at", 1, 1, (), provenance)))
 """
 
 
-async def start_node(tmp_path: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
-    """A process that runs the stubborn agent, and the pids of agent and grandchild."""
-    (tmp_path / "agent.py").write_text(textwrap.dedent(STUBBORN))
-    node = subprocess.Popen(
-        [sys.executable, "-c", NODE, str(tmp_path / "agent.py"), str(tmp_path / "runs.json")]
-    )
+async def start_node(
+    tmp_path: Path, code: str = STUBBORN, may_act_ms: int = 60_000
+) -> tuple[subprocess.Popen[bytes], list[int]]:
+    """A process that runs an agent and may act for so long, and the pids of agent and grandchild."""
+    (tmp_path / "agent.py").write_text(textwrap.dedent(code))
+    files = (str(tmp_path / "agent.py"), str(tmp_path / "runs.json"))
+    node = subprocess.Popen([sys.executable, "-c", NODE, *files, str(may_act_ms)])
     return node, [int(pid) for pid in (await until(tmp_path / "agent.py.pids")).split()]
 
 
@@ -273,6 +290,55 @@ async def test_agents_die_with_a_node_that_is_killed(tmp_path: Path) -> None:
     node.kill()
     node.wait()
     assert all(gone(pid) for pid in pids)
+
+
+ESCAPING = """
+    import os, subprocess, sys, time
+    escape = "import os, time; os.fork() and os._exit(0); os.setsid(); print(os.getpid(), flush=True);"
+    escape += "time.sleep(60)"
+    child = subprocess.Popen([sys.executable, "-c", escape], stdout=subprocess.PIPE, text=True)
+    with open(sys.argv[0] + ".pids", "w") as file:
+        print(os.getpid(), child.stdout.readline().strip(), file=file)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has subreapers")
+async def test_what_left_the_group_of_an_agent_dies_with_the_node_too(tmp_path: Path) -> None:
+    node, pids = await start_node(tmp_path, ESCAPING)
+    assert os.getsid(pids[1]) == pids[1]
+    node.kill()
+    node.wait()
+    assert all(gone(pid) for pid in pids)
+
+
+async def test_an_agent_ends_in_time_although_its_node_hangs(tmp_path: Path) -> None:
+    node, pids = await start_node(tmp_path, may_act_ms=3_000)
+    node.send_signal(signal.SIGSTOP)
+    try:
+        assert all(gone(pid) for pid in pids)
+    finally:
+        node.kill()
+        node.wait()
+
+
+async def test_a_run_goes_on_while_its_leave_is_renewed_and_ends_as_cancelled_when_it_is_not(
+    tmp_path: Path,
+) -> None:
+    clock, renewed = SystemClock(), 0
+
+    def until(key: str) -> int:
+        nonlocal renewed
+        renewed += 1
+        return (clock.now() if renewed < 10 else began) + 400_000
+
+    began = clock.now()
+    script = tmp_path / "agent.py"
+    script.write_text("import time; time.sleep(60)")
+    settings = AgentSettings(kind="command", command=(sys.executable, str(script)))
+    runner = CommandAgent(settings, RunRecords(tmp_path / "runs.json"), lambda name: None, until, clock)
+    assert await runner.run(request()) == RunResult("cancelled")
+    assert renewed >= 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc to identify a group without its leader")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from instar_node.clock import SystemClock
 from instar_node.config import AgentSettings
 from instar_node.contracts import Provenance, RunRequest, RunResult
 from instar_node.delivery.agents.base import Agent
@@ -17,7 +18,8 @@ REQUEST = RunRequest("k", "42", "hello", "ada", "", 1, 1, (), Provenance("m1", 1
 
 
 def build(tmp_path: Path, settings: AgentSettings) -> Agent:
-    return build_agent(settings, RunRecords(tmp_path / "runs.json"), lambda name: None)
+    records = RunRecords(tmp_path / "runs.json")
+    return build_agent(settings, records, lambda name: None, lambda key: 0, SystemClock())
 
 
 async def test_echo_answers_with_the_text(tmp_path: Path) -> None:

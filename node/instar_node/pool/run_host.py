@@ -115,6 +115,11 @@ class RunHost:
                 return hosted.result
         return await self._runner.run(request)
 
+    def deadline(self, key: str) -> int | None:
+        """Until when a run for another machine may go on, microseconds; ``None`` if it is for ourselves."""
+        hosted = self._hosted.get(key)
+        return hosted.deadline if hosted is not None and hosted.result is None else None
+
     def cancel_here(self, key: str) -> bool:
         """Kill a run on this machine; ``True`` if there was one."""
         return self._runner.cancel(key)

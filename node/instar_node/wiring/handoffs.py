@@ -14,15 +14,10 @@ from instar_node.handoff.times import HandoffTimes
 from instar_node.handoff.wakeup import Wakeup
 from instar_node.handoff.wire_transport import HandoffWireTransport
 from instar_node.livetail.entry import TailManifest
-from instar_node.verification.verification import Verification
 
 
 def build_handoffs(
-    base: Base,
-    tail: TailParts,
-    delivery: DeliveryParts,
-    pool: PoolParts | None,
-    verification: Verification,
+    base: Base, tail: TailParts, delivery: DeliveryParts, pool: PoolParts | None
 ) -> HandoffParts:
     """Sentinel, receiver, wakeup and the handoff at the end, over one board."""
     lease, mesh, members, clock = base.lease, base.mesh, base.registry, base.clock
@@ -41,7 +36,6 @@ def build_handoffs(
         members=members,
         clock=clock,
         times=times,
-        require_open=lambda machine: verification.require("handoff", machine),
     )
     receiver = HandoffReceiver(
         authority=lease, copies=copies, wire=wire, board=board, members=members, times=times

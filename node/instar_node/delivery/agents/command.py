@@ -13,9 +13,11 @@ from typing import cast
 
 import msgspec
 
+from instar_node.clock import Clock
 from instar_node.config import AgentSettings
 from instar_node.contracts import HistoryItem, Provenance, RunRequest, RunResult
 from instar_node.delivery.agents.environment import SecretLookup, agent_environment
+from instar_node.delivery.agents.leash import Leash, Until
 from instar_node.delivery.agents.reaper import RunRecords, kill_group
 from instar_node.errors import InstarError
 
@@ -115,12 +117,17 @@ class CommandAgent:
         settings: ``[agent]``: command, timeout, output limit, names of vault secrets to hand over.
         records: Where running groups are put on record for the reaper.
         secret: Looks up a vault secret by name at the time of the run.
+        until: Until when a run may go on; it is killed then even when this process hangs.
     """
 
-    def __init__(self, settings: AgentSettings, records: RunRecords, secret: SecretLookup) -> None:
+    def __init__(
+        self, settings: AgentSettings, records: RunRecords, secret: SecretLookup, until: Until, clock: Clock
+    ) -> None:
         self._settings = settings
         self._records = records
         self._secret = secret
+        self._until = until
+        self._clock = clock
         self._runs: dict[str, _Run] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -130,7 +137,7 @@ class CommandAgent:
 
         ``ok`` with its whole stdout (trailing line ends removed, invalid UTF-8 replaced); ``failed`` with the
         end of stderr for a non-zero exit, an empty reply, too much output or a timeout; ``cancelled`` after
-        ``cancel`` or ``close``.
+        ``cancel`` or ``close``, or when it was no longer allowed to go on.
         """
         if request.key in self._runs:
             raise InstarError("already-running", f"the agent already works on message {request.key}")
@@ -167,21 +174,23 @@ class CommandAgent:
             environment = agent_environment(os.environ, run.request, self._settings.env_secrets, self._secret)
         except InstarError as error:
             return RunResult("failed", error=error.message)
-        lifeline, ours = os.pipe()
+        leash = Leash(run.request.key, self._until, self._clock)
+        leash.tell()
+        keeping = asyncio.create_task(leash.keep())
         try:
-            process = await self._start(lifeline, environment)
+            process = await self._start(leash.lifeline, environment)
             self._records.add(process.pid, run.request.key)
             try:
                 run.started(process)
-                return await self._converse(run, process)
+                return await self._converse(run, process, leash)
             finally:
                 run.ended()
                 self._records.remove(process.pid)
         except OSError as error:
             return RunResult("failed", error=f"cannot start the agent: {error.strerror}")
         finally:
-            os.close(lifeline)
-            os.close(ours)
+            keeping.cancel()
+            leash.close()
 
     async def _start(self, lifeline: int, environment: dict[str, str]) -> asyncio.subprocess.Process:
         loop = asyncio.get_running_loop()
@@ -194,7 +203,7 @@ class CommandAgent:
         )
         return asyncio.subprocess.Process(transport, protocol, loop)
 
-    async def _converse(self, run: _Run, process: asyncio.subprocess.Process) -> RunResult:
+    async def _converse(self, run: _Run, process: asyncio.subprocess.Process, leash: Leash) -> RunResult:
         timeout = f"no reply within {self._settings.timeout_s:g} s"
         timer = asyncio.get_running_loop().call_later(
             self._settings.timeout_s, run.stop, RunResult("failed", error=timeout)
@@ -208,6 +217,8 @@ class CommandAgent:
         finally:
             timer.cancel()
             talk.cancel()
+        if code == -signal.SIGKILL and leash.over:
+            return run.stopped or RunResult("cancelled")
         return run.stopped or _judge(code, reply, run.stderr)
 
     async def _read(self, run: _Run, process: asyncio.subprocess.Process) -> bytes:

@@ -1,1 +1,0 @@
-"""Versions of the program: which machines work together, and restarting into another one."""
