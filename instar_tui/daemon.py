@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import signal
 
@@ -45,6 +46,8 @@ async def _serve(home: Home, config: Config, options: NodeOptions, known: KnownS
     try:
         await node.start()
         started = True
+        gc.freeze()  # what start-up made stays for good: no need to look through it again and again
+        gc.enable()
         click.echo(f"ready {node.api_url} {node.machine_id}")
         log.info("ready at %s", node.api_url)
         await ending.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 import click
@@ -33,6 +34,7 @@ def launch(
     config = load_config(home.config)
     options = NodeOptions(listen=listen, hub=hub, nickname=nickname, witness=witness)
     if daemon:
+        gc.disable()  # until the node is up: start-up makes a great many objects and hardly any garbage
         from instar_tui.daemon import run_daemon
 
         return run_daemon(home, config, options)
