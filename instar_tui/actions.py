@@ -139,6 +139,15 @@ ACTIONS: tuple[Action, ...] = (
         mutates=True,
     ),
     Action(
+        "heal-lease",
+        "H",
+        "heal",
+        "end a split brain: this machine's line goes on; says first what was seen and what follows",
+        "Roles",
+        "instar lease heal",
+        mutates=True,
+    ),
+    Action(
         "rename",
         "r",
         "rename",

@@ -342,6 +342,9 @@ class InstarApp(App[None]):
     def action_force_wakeup(self) -> None:
         self.operations.wakeup(force=True)
 
+    def action_heal_lease(self) -> None:
+        self.operations.heal()
+
     def action_hand_off(self) -> None:
         chosen = getattr(self.base_screen(), "selected_machine", None)
         self.operations.hand_off(chosen() if chosen is not None else None)

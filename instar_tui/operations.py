@@ -53,10 +53,23 @@ class Operations:
             except InstarError as error:
                 if error.code != "needs-confirmation" or not await self._confirm(error):
                     raise
-                vouched = error.extra.get("vouch")
-                body = WakeupRequest(
-                    force=True, vouch=[str(v) for v in vouched] if isinstance(vouched, list) else []
-                )
+                body = WakeupRequest(force=True, vouch=_vouched(error))
+
+    def heal(self) -> None:
+        """End a split brain from here, after the person has read what was seen."""
+        self._start(self._heal())
+
+    async def _heal(self) -> None:
+        from instar_node.api.types import HealRequest
+
+        try:
+            await self._mesh.api.lease_heal(HealRequest())
+        except InstarError as error:
+            if error.code != "needs-confirmation" or not await self._confirm(error):
+                raise
+            call = self._mesh.api.lease_heal(HealRequest(confirm=True, vouch=_vouched(error)))
+            name = self._mesh.status.me.nickname if self._mesh.status else "this machine"
+            await self._role_change(f"healing from {name}", name, call)
 
     def hand_off(self, chosen: Machine | None) -> None:
         """Make another machine the awake one; asks which, when that is not clear."""
@@ -87,15 +100,15 @@ class Operations:
             raise
         finally:
             task.cancel()
+        await self._mesh.refresh()
         operation.steps = [(step.step, step.at_ms) for step in result.steps]
         operation.took_ms = result.took_ms
         if result.outcome in ("awake", "already-awake"):
             holder = result.holder_nickname or target
-            self._end(operation, "done", f"{holder} is awake, epoch {result.epoch}")
+            self._end(operation, "done", f"{holder} is awake, epoch {self._mesh.epoch_text(result.epoch)}")
         else:
             self._end(operation, "failed", result.reason or result.outcome)
             self._toast_failure(result.reason or f"the handoff was {result.outcome}", "nothing is lost")
-        await self._mesh.refresh()
 
     # -- topics -------------------------------------------------------------------------------------------
 
@@ -342,3 +355,9 @@ class Operations:
     def _toast_failure(self, message: str, hint: str) -> None:
         text = shown(message) + (f"\n{shown(hint)}" if hint else "")
         self._app.notify(text, severity="error", markup=False, timeout=8)
+
+
+def _vouched(question: InstarError) -> list[str]:
+    """The machines that a person who says yes vouches for."""
+    vouch = question.extra.get("vouch")
+    return [str(machine) for machine in vouch] if isinstance(vouch, list) else []

@@ -159,6 +159,11 @@ class MeshState:
         found = next((m.nickname for m in self.machines() if m.machine_id == machine_id), None)
         return found or machine_id or ""
 
+    def epoch_text(self, epoch: int) -> str:
+        """An epoch as people see it, ``1·3`` for the third of generation 1, if it is the present one."""
+        lease = self.status.lease if self.status else None
+        return lease.epoch_text if lease is not None and lease.epoch == epoch else str(epoch)
+
     def topics(self) -> list[TopicRow]:
         return self.status.topics if self.status else []
 

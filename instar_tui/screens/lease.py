@@ -13,13 +13,14 @@ from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.banner import banner
 from instar_tui.widgets.chrome import Framed
+from instar_tui.widgets.evidence import LastHandoff, Lines, Promises
 from instar_tui.widgets.live import Line, heading
 from instar_tui.widgets.panels import lost_line
 from instar_tui.widgets.text import age, bar, clock, day, fit, fit_right, shown, span
 from instar_tui.widgets.vocabulary import LEASES, UNKNOWN
 
 if TYPE_CHECKING:
-    from instar_node.api.types import Evidence, LeaseView
+    from instar_node.api.types import LeaseView
 
 
 class Epoch(Framed):
@@ -107,49 +108,6 @@ class Holding(Framed):
         return [("✕ unreachable ", "bold $danger"), (shown(hub.error or hub.url), "")]
 
 
-class Promises(Framed):
-    """Who promised, how long ago, and when each could contend."""
-
-    def build(self, width: int) -> Iterable[Line]:
-        status = self.mesh.status
-        if status is None or not status.lease.evidence:
-            return
-        yield []
-        yield heading("evidence", width)
-        yield [
-            (
-                f"   {fit('machine', 27)}{fit('promised', 12)}{fit('first saw record', 18)}may contend in",
-                "$muted",
-            )
-        ]
-        moved = self.mesh.elapsed_ms()
-        for row in status.lease.evidence:
-            yield self._row(row, moved, status.lease)
-
-    @staticmethod
-    def _row(row: Evidence, moved: int, lease: LeaseView) -> Line:
-        glyph, word, style = (
-            ("◇", "benched", "$needs-you") if row.benched else ("●", "electorate", "$standby")
-        )
-        if not row.benched and not row.in_electorate:
-            glyph, word, style = "○", "outside", "$muted"
-        promised = (
-            "–" if row.promised_ms_ago is None else f"{span((row.promised_ms_ago + moved) // 100 * 100)} ago"
-        )
-        saw = "–" if row.first_saw_ms_ago is None else f"{span(row.first_saw_ms_ago + moved)} ago"
-        may = "only by handoff" if lease.hub.kind == "embedded" else "–"
-        if row.may_contend_in_ms is not None:
-            may = span(max(0, row.may_contend_in_ms - moved) // 100 * 100)
-        return [
-            (f" {glyph} ", style),
-            (fit(shown(row.nickname), 14), ""),
-            (fit(word, 13), style),
-            (fit(promised, 12), ""),
-            (fit(saw, 18), ""),
-            (may, ""),
-        ]
-
-
 class History(Framed):
     """Every change of holder, newest first."""
 
@@ -194,7 +152,9 @@ class LeaseScreen(MeshScreen):
             yield Epoch(id="epoch")
             yield Holding(id="holding")
         with VerticalScroll(id="scroll"):
+            yield Lines(id="lines")
             yield Promises(id="promises")
+            yield LastHandoff(id="last-handoff")
             yield History(id="history")
 
     def tick_body(self) -> None:

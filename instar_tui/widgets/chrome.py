@@ -148,10 +148,11 @@ class AlertBand(Framed):
             hint = mesh.hint or "it is tried again by itself"
             yield [(fit(f"   {shown(hint)}", width), "$danger")]
         elif status is not None and status.health.split_brain is not None:
-            yield _band(
-                " ‼ SPLIT BRAIN: two machines held one epoch. Everybody has stopped.", width, "danger"
-            )
-            yield [(fit("   Decide which line survives, then: instar lease heal", width), "$danger")]
+            evidence = shown(str(status.health.split_brain.get("evidence", "")))
+            yield _band(" ‼ SPLIT BRAIN. Everybody has stopped; nobody answers.", width, "danger")
+            yield [(fit(f"   {evidence}", width), "bold $danger")]
+            way_out = "   On the machine whose line is to go on press H   (instar lease heal)."
+            yield [(fit(f"{way_out}   3 shows the lines that were seen.", width), "$danger")]
         elif status is not None and status.health.status == "alarm" and status.health.alerts:
             alert = status.health.alerts[0]
             yield _band(f" ‼ {shown(alert.message)}", width, "danger")

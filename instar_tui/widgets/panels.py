@@ -22,7 +22,7 @@ def awake_line(mesh: MeshState, *, brief: bool = False) -> Line:
     lease = status.lease
     if lease.state == "split-brain":
         return [
-            ("Two machines held one epoch", "bold $danger"),
+            ("The lease was seen to contradict itself", "bold $danger"),
             ("; everybody has stopped until a person decides.", ""),
         ]
     if lease.holder is None or lease.state in ("expired", "released", "closed", "none"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,6 +21,8 @@ from tests.tui.real import Real, watching
 
 pytestmark = pytest.mark.xdist_group("real-tui")
 
+REF = "refs/instar/lease"
+"""Where a git hub keeps the lease."""
 Journey = Callable[[Real], Awaitable[None]]
 JOURNEYS: dict[str, Journey] = {}
 
@@ -371,6 +374,34 @@ async def test_force_and_removal_when_the_holder_of_the_embedded_hub_is_gone(tmp
         cluster.close()
 
 
+async def test_a_split_brain_is_seen_on_every_screen_and_healed_by_a_key(tmp_path: Path) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        desk, mini = await asyncio.to_thread(cluster.pair_up, "desk", "mini")
+        git = ("git", "--git-dir", cluster.hub)
+        tip = subprocess.run([*git, "rev-parse", REF], capture_output=True, text=True, check=True).stdout
+        wait_for(lambda: mini.cli("wakeup").returncode == 0)
+        async with watching(mini) as real:
+            await real.until("◆ AWAKE")
+            subprocess.run([*git, "update-ref", REF, tip.strip()], check=True)  # a hub that forgets
+            await real.until("‼ SPLIT BRAIN. Everybody has stopped")
+            await real.press("3")
+            await real.until("the lines that were seen")
+            await real.press("H")
+            await real.until("Go on from this machine's line?")
+            await real.press("n")
+            assert mini.api.health().split_brain is not None
+            await real.press("H")
+            await real.until("Go on from this machine's line?")
+            await real.press("y")
+            await real.until("mini is awake, epoch 1·0")
+            await real.until(lambda: "SPLIT BRAIN" not in real.text())
+            assert mini.is_awake()
+            wait_for(lambda: desk.api.health().split_brain is None)
+    finally:
+        cluster.close()
+
+
 async def test_leaving_an_embedded_awake_node_hands_the_lease_over_first(
     desk: Machine, mesh: Cluster
 ) -> None:
@@ -406,6 +437,14 @@ async def test_the_keys_do_on_real_nodes_what_the_table_says(
 
 
 def test_no_action_of_the_table_was_left_out() -> None:
-    elsewhere = {"send-undecided", "drop-undecided", "answer", "force-wakeup", "remove", "quit-app"}
+    elsewhere = {
+        "send-undecided",
+        "drop-undecided",
+        "answer",
+        "force-wakeup",
+        "remove",
+        "quit-app",
+        "heal-lease",
+    }
     elsewhere |= {"confirm-sas", "refuse-sas"}
     assert {action.id for action in ACTIONS} - set(JOURNEYS) - elsewhere == set()

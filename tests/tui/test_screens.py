@@ -97,11 +97,13 @@ async def test_the_lease_screen_shows_evidence_and_every_epoch(centre: Centre) -
 
 
 async def test_split_brain_is_a_band_on_every_screen_with_what_to_do(centre: Centre) -> None:
-    centre.node.split_brain = {"epoch": 7}
-    centre.node.say("lease", "two values of epoch 7")
-    await centre.until("SPLIT BRAIN: two machines held one epoch")
-    await centre.go("topics")
-    await centre.until("instar lease heal")
+    centre.node.split_brain = {"evidence": "two records of epoch 7"}
+    centre.node.say("lease", "two records of epoch 7")
+    for place in PLACES:
+        await centre.go(place.name)
+        await centre.until("‼ SPLIT BRAIN. Everybody has stopped")
+        assert "two records of epoch 7" in centre.text()
+        assert "press H   (instar lease heal)" in centre.text()
 
 
 async def test_text_of_others_is_neither_markup_nor_obeyed(centre: Centre) -> None:
