@@ -86,6 +86,7 @@ class LeaseCoordinator:
     _wait_until: int = 0
     _swap_again: int = 0
     """Holder: a register that lost our swap and shows nobody else's is not asked again before this."""
+    _given_up: str | None = None
 
     def boot(self, now: int) -> None:
         """Begin: everything that was known counts from now; the hub is read first."""
@@ -202,6 +203,7 @@ class LeaseCoordinator:
                 return []
             self._next_closing = now + self.lease.timing.round
             return [SendClosing(closing)]
+        self._leave_to_others(now)
         if not self.eligible or now < self._wait_until:
             return []
         due = self.lease.may_contend_at(now)
@@ -213,6 +215,13 @@ class LeaseCoordinator:
         assert known is not None
         record = self.lease.contender_record(reason=self._reason(known), at=self.at(), nonce=self.nonce())
         return [SendSwap(self._begin(record, "contend", now))]
+
+    def _leave_to_others(self, now: int) -> None:
+        """Who just gave its record up does not race those it gave it up for."""
+        own = self.lease.own
+        if own is not None and own.version != self._given_up:
+            self._given_up = own.version
+            self._wait_until = now + self.lease.timing.wait(self.lease.timing.ttl)
 
     def _may_resume(self, now: int, peers: Peers) -> bool:
         """A booting embedded holder looks at its own register, which may hold more than it remembers, and

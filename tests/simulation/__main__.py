@@ -1,0 +1,62 @@
+"""``python -m tests.simulation``: more seeds than the test run has, and a failing one replayed.
+
+``--seeds N [--first S]`` runs so many worlds on all cores; ``--seed S`` replays one and prints its events.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from concurrent.futures import ProcessPoolExecutor
+
+from tests.simulation.oracle import Violation
+from tests.simulation.seeds import STEPS, Tally, play, run_seeds, start
+from tests.simulation.settings import settings_of
+
+CHUNK = 50
+
+
+def replay(seed: int, steps: int, lines: int) -> int:
+    """Print the last lines of one world; 1 if it broke a promise."""
+    settings = settings_of(seed)
+    world = start(settings, trace=True)
+    try:
+        play(world, steps)
+    except Violation:
+        broken = True
+    else:
+        broken = False
+    assert world.trace is not None
+    print(settings, *world.trace[-lines:], sep="\n")
+    return int(broken)
+
+
+def many(first: int, count: int, steps: int) -> int:
+    """Run many worlds; 1 if any broke a promise."""
+    total = Tally()
+    chunks = [range(start, min(start + CHUNK, first + count)) for start in range(first, first + count, CHUNK)]
+    with ProcessPoolExecutor() as pool:
+        for tally in pool.map(run_seeds, chunks, [steps] * len(chunks)):
+            total.add(tally)
+            for seed, what in tally.broken:
+                print(f"seed {seed}: {what}  (replay: python -m tests.simulation --seed {seed})")
+    print(total)
+    return int(bool(total.broken))
+
+
+def main(arguments: list[str]) -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=2_000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--seed", type=int, help="replay one")
+    parser.add_argument("--lines", type=int, default=400, help="how much of its trace to print")
+    options = parser.parse_args(arguments)
+    if options.seed is not None:
+        return replay(options.seed, options.steps, options.lines)
+    return many(options.first, options.seeds, options.steps)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,512 @@
+"""One simulated machine: the real rules, with the shell's work done in the world."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from instar_node.coordination.fenced_lease import FencedLease
+from instar_node.coordination.lease_coordinator import (
+    AskPromises,
+    Effect,
+    LeaseCoordinator,
+    ReadHub,
+    SendSwap,
+)
+from instar_node.coordination.lease_state import FOREVER, DurableLease, OpenSwap
+from instar_node.coordination.record import HubPlace, KnownRecord
+from tests.simulation.copy import Copy
+from tests.simulation.hub import Register, describe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.simulation.world import World
+
+MILLION = 1_000_000
+HUB_TIMEOUT = 5 * MILLION
+
+
+class Machine:
+    """A machine with a clock of its own rate. Disk: ``durable``, ``register`` and the copy's log."""
+
+    def __init__(self, world: World, index: int) -> None:
+        self.world = world
+        self.index = index
+        self.name = f"m{index}"
+        spread = int(world.settings.drift * MILLION * 0.99)
+        self.rate = MILLION + world.rng.randint(-spread, spread)
+        self.offset = world.rng.randrange(1 << 40)
+        self.durable = DurableLease()
+        self.register = Register(world, "")
+        self.copy = Copy(world, self)
+        self.boots = 0
+        self.up = False
+        self.asleep = False
+        self.backlog: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
+        self.acting_epoch = 0
+        self.acting_until = 0
+        self.line = ""
+        """Origin of the generation it acts in."""
+        self._writing: tuple[str | None, KnownRecord] | None = None
+        self._compared: set[str] = set()
+        self._wake_at = -1
+        self._hub: HubPlace | None = None
+        self._next_nudge = 0
+        self.lease = FencedLease(self.name, "", world.timing)
+        self.coordinator = LeaseCoordinator(self.lease, world.nonce, str)
+
+    # -- clock -------------------------------------------------------------------------------------
+
+    def now(self) -> int:
+        """Microseconds on this machine's clock."""
+        return self.offset + self.world.t * self.rate // MILLION
+
+    def _real(self, local: int) -> int:
+        """The first real instant at which this clock shows ``local``."""
+        return -(-(local - self.offset) * MILLION // self.rate)
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def boot(self) -> None:
+        """Start with what is on disk."""
+        world = self.world
+        self.boots += 1
+        self.up, self.asleep = True, False
+        self._wake_at = -1
+        self.lease = FencedLease(
+            self.name,
+            f"{self.name}.{self.boots}",
+            world.timing,
+            self.durable,
+            baton=not world.settings.hub,
+            mutations=world.mutations,
+        )
+        self._hub = self.lease.hub
+        self.coordinator = LeaseCoordinator(self.lease, world.nonce, str)
+        world.say(
+            f"{self.name} starts, knowing {describe(self.lease.known) if self.lease.known else 'nothing'}"
+        )
+        self.coordinator.boot(self.now())
+        if self.lease.baton:
+            self.coordinator.on_own_register(self.register.value, self.now())
+        self.step()
+        for other in world.machines:
+            if other is not self:
+                world.greet(self, other)
+
+    def found(self) -> None:
+        """Write the first record of the mesh."""
+        record = self.lease.founding_record(at="", nonce=self.world.nonce())
+        self._perform(self.coordinator.begin(record, "contend", self.now()))
+        self.step()
+
+    def crash(self) -> None:
+        """Everything but the disk is forgotten. A write to the own disk may have just come through."""
+        self.world.say(f"{self.name} crashes")
+        if self._writing is not None and self.world.random() < 0.5:
+            self.register.swap(*self._writing)
+        self._writing = None
+        self.up = False
+        self.acting_until = 0
+        self.backlog.clear()
+        self._compared.clear()
+        self.copy.forget()
+        for other in self.world.machines:
+            other._compared.discard(self.name)
+
+    def suspend(self) -> None:
+        """The lid is closed: nothing runs, the clock goes on."""
+        self.world.say(f"{self.name} is suspended")
+        self.asleep = True
+
+    def resume(self, boots: int) -> None:
+        """Everything that piled up is worked off, in any order."""
+        if not self.asleep or self.boots != boots:
+            return
+        self.world.say(f"{self.name} resumes")
+        self.asleep = False
+        backlog, self.backlog = self.backlog, []
+        self.world.rng.shuffle(backlog)
+        for handler, args in backlog:
+            handler(self, *args)
+        self.step()
+
+    def _mine(self, boots: int, handler: Callable[..., None], *args: Any) -> None:
+        """An event of this machine's own; void after a crash, late after a suspend."""
+        if self.boots != boots or not self.up:
+            return
+        if self.asleep:
+            self.backlog.append((_later, (boots, handler, args)))
+        else:
+            handler(*args)
+
+    def _at(self, delay: int, handler: Callable[..., None], *args: Any) -> None:
+        self.world.at(delay, self._mine, self.boots, handler, *args)
+
+    # -- peers, as the coordinator sees them --------------------------------------------------------
+
+    def connected(self, machine: str) -> bool:
+        return self.world.connected(self.index, self.world.by_name[machine].index)
+
+    def caught_up(self, machine: str) -> bool:
+        return self.copy.caught_up(machine)
+
+    def compared(self, machine: str) -> bool:
+        return machine in self._compared
+
+    # -- the step ------------------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Decide what to do now, do it, and let the oracle look."""
+        lease, coordinator, now = self.lease, self.coordinator, self.now()
+        if lease.durable is not self.durable:
+            self._persist(now)
+        for effect in coordinator.tick(now, self):
+            self._perform(effect)
+        if lease.durable is not self.durable:
+            self._persist(now)
+        self._look(now)
+        wake = self._real(coordinator.next_wake(now))
+        if not 0 <= self._wake_at <= wake:
+            self._wake_at = wake
+            self._at(max(0, wake - self.world.t), self._on_wake, wake)
+
+    def _on_wake(self, wake: int) -> None:
+        if wake == self._wake_at:
+            self._wake_at = -1
+            self.step()
+
+    def _persist(self, now: int) -> None:
+        before, after = self.durable, self.lease.durable
+        if after.newest is not before.newest:
+            self.world.oracle.on_stored(before.newest, after.newest)
+        if after.evidence is not None and before.evidence is None:
+            self.world.oracle.on_evidence(self, after.evidence)
+        self.durable = after
+        if self.lease.hub != self._hub:
+            self._hub = self.lease.hub
+            self.coordinator.on_hub_moved(now)
+
+    def _look(self, now: int) -> None:
+        deadline = self.lease.deadline
+        if deadline <= now:
+            if self.acting_until:
+                self.acting_until = 0
+                self.copy.follow_lease(None)
+            return
+        until = FOREVER if deadline == FOREVER else self._real(deadline)
+        own = self.lease.own
+        assert own is not None
+        epoch = own.record.epoch
+        if until != self.acting_until or epoch != self.acting_epoch:
+            began = self.acting_until <= self.world.t or epoch != self.acting_epoch
+            self.world.oracle.on_acting(self, epoch, until)
+            if began:
+                self.copy.follow_lease(epoch)
+        self.copy.evaluate()
+
+    # -- effects -------------------------------------------------------------------------------------
+
+    def _perform(self, effect: Effect) -> None:
+        if type(effect) is AskPromises:
+            self._ask(effect)
+        elif type(effect) is ReadHub:
+            self._read(effect)
+        elif type(effect) is SendSwap:
+            self._swap(effect.swap, self._attempt(effect.swap))
+        else:
+            self._resend_closing(effect.known)  # type: ignore[union-attr]
+
+    def _hub_delay(self, register: Register) -> int | None:
+        """How long a step of a register takes; ``None`` when it will not answer in time."""
+        world = self.world
+        if not register.url:
+            return 1_000
+        if register.away or world.hub_cut[self.index]:
+            return None
+        return world.delay() + (int(world.random() * register.slowness) if register.slowness else 0)
+
+    def _read(self, effect: ReadHub) -> None:
+        register = self.world.register_of(self, effect.hub)
+        there = self._hub_delay(register)
+        if there is None:
+            self._at(HUB_TIMEOUT, self._on_read_failed)
+            return
+        self.world.at(there, self._at_hub, register, self.boots, self.lease.order, self.now())
+
+    def _at_hub(self, register: Register, boots: int, before: tuple[int, int], began: int) -> None:
+        back = self._hub_delay(register)
+        if back is None:
+            self.world.at(HUB_TIMEOUT, self._mine, boots, self._on_read_failed)
+        else:
+            self.world.at(back, self._mine, boots, self._on_read, register.value, before, began)
+
+    def _on_read(self, seen: KnownRecord | None, before: tuple[int, int], began: int) -> None:
+        self.coordinator.on_read(seen, before, began, self.now())
+        self.step()
+
+    def _on_read_failed(self) -> None:
+        self.coordinator.on_read_failed(self.now())
+        self.step()
+
+    def _attempt(self, swap: OpenSwap) -> int:
+        self._tries = self._tries + 1 if getattr(self, "_trying", None) is swap else 1
+        self._trying = swap
+        return self._tries
+
+    def _swap(self, swap: OpenSwap, attempt: int) -> None:
+        world = self.world
+        register = world.register_of(self, swap.hub)
+        candidate = KnownRecord(swap.record, swap.record.nonce)
+        world.say(f"{self.name} sends {swap.kind} {describe(candidate)} onto {swap.expected}")
+        there = self._hub_delay(register)
+        if there is None:
+            if attempt == 1 and world.random() < 0.3:
+                self._at(1_000, self._on_unsent)
+            else:
+                self._at(HUB_TIMEOUT, self._on_unknown, swap, attempt)
+            return
+        if not register.url:
+            self._writing = (swap.expected, candidate)
+            self._at(there, self._write_own, register, swap, candidate)
+            return
+        self.world.at(there, self._swap_at_hub, register, self.boots, swap, candidate, attempt)
+        self._at(HUB_TIMEOUT * 2, self._on_unknown, swap, attempt)
+
+    def _write_own(self, register: Register, swap: OpenSwap, candidate: KnownRecord) -> None:
+        self._writing = None
+        won, seen = register.swap(swap.expected, candidate)
+        self._on_outcome(swap, won, seen, self._tries)
+
+    def _swap_at_hub(
+        self, register: Register, boots: int, swap: OpenSwap, candidate: KnownRecord, attempt: int
+    ) -> None:
+        """The swap is applied whether or not its sender still lives; then the answer may get lost."""
+        won, seen = register.swap(swap.expected, candidate)
+        back = self._hub_delay(register)
+        if back is not None and not (self.world.loss and self.world.random() < self.world.loss):
+            self.world.at(back, self._mine, boots, self._on_outcome, swap, won, seen, attempt)
+
+    def _on_outcome(self, swap: OpenSwap, won: bool, seen: KnownRecord | None, attempt: int) -> None:
+        if self.lease.open is not swap or self._tries != attempt:
+            return
+        self._tries = 0  # the timeout of this attempt says nothing any more
+        if won:
+            assert seen is not None
+            self.coordinator.on_won(seen, self.now())
+            self._persist(self.now())
+            for other in self.world.machines:
+                if other is not self and self.world.connected(self.index, other.index):
+                    self.notify(other)
+        else:
+            self.coordinator.on_lost(seen, self.now())
+        self.step()
+
+    def _on_unknown(self, swap: OpenSwap, attempt: int) -> None:
+        if self.lease.open is swap and self._tries == attempt:
+            self.coordinator.on_unknown(self.now(), attempt)
+            self.step()
+
+    def _on_unsent(self) -> None:
+        if self.lease.open is not None:
+            self.coordinator.on_unsent(self.now())
+            self.step()
+
+    # -- rounds --------------------------------------------------------------------------------------
+
+    def _ask(self, ask: AskPromises) -> None:
+        world = self.world
+        waiting = set(ask.machines)
+        for name in ask.machines:
+            world.send(
+                self.index, world.by_name[name].index, Machine.on_promise_request, self.name, ask, waiting
+            )
+        self._at(ask.within * MILLION // self.rate, self._round_over, ask, waiting)
+        if self.acting_until and world.t >= self._next_nudge:
+            self._next_nudge = world.t + world.timing.ttl
+            self.copy.follow_lease(self.copy.epoch)
+            self.copy.nudge()
+
+    def on_promise_request(self, asker: str, ask: AskPromises, waiting: set[str]) -> None:
+        """A holder asks for a promise."""
+        refusal = self.lease.answer_promise(asker, ask.known, self.now())
+        self.step()
+        known = self.lease.known
+        newer = known if known is not None and known.version != ask.known.version else None
+        self.world.send(
+            self.index,
+            self.world.by_name[asker].index,
+            Machine.on_answer,
+            self.name,
+            ask,
+            waiting,
+            refusal,
+            newer,
+        )
+
+    def on_answer(
+        self, member: str, ask: AskPromises, waiting: set[str], refusal: str | None, newer: KnownRecord | None
+    ) -> None:
+        """A member answers; after the end of the round it is too late."""
+        if member not in waiting:
+            return
+        waiting.discard(member)
+        if refusal is None:
+            self.coordinator.on_promise(member, ask.known.version, ask.began, self.now())
+        elif newer is not None:
+            self.lease.learn(newer, self.now())
+        if not waiting:
+            self.coordinator.on_round_over()
+        self.step()
+
+    def _round_over(self, ask: AskPromises, waiting: set[str]) -> None:
+        if waiting:
+            for name in sorted(waiting):
+                self.coordinator.on_miss(name, self.now())
+            waiting.clear()
+            self.coordinator.on_round_over()
+            self.step()
+
+    # -- notices -------------------------------------------------------------------------------------
+
+    def notify(self, other: Machine) -> None:
+        """Tell another machine the newest record."""
+        self.world.send(self.index, other.index, Machine.on_notice, self.name, self.lease.known)
+
+    def on_notice(self, source: str, known: KnownRecord | None) -> None:
+        """Another machine says what it knows."""
+        self._compared.add(source)
+        if known is not None:
+            self.lease.learn(known, self.now())
+        if self.copy.epoch is not None:
+            self.copy.follow_lease(self.copy.epoch)
+        self.step()
+
+    # -- giving up -----------------------------------------------------------------------------------
+
+    def hand_over(self, successor: str) -> None:
+        """The last step of a handoff: stop for good, then tell the successor."""
+        lease, own = self.lease, self.lease.holding
+        if (
+            own is None
+            or not lease.may_act(self.now())
+            or lease.open is not None
+            or successor not in own.others
+        ):
+            return
+        assert own.version is not None
+        self.world.say(f"{self.name} hands over to {successor}")
+        if lease.baton:
+            if not self.copy.caught_up(successor):
+                return
+            record = lease.next_record(
+                reason="handoff", at="", nonce=self.world.nonce(), state="closed", successor=successor
+            )
+            self._give_up(own.version)
+            self._perform(self.coordinator.begin(record, "close", self.now()))
+        else:
+            self._give_up(own.version)
+            target = self.world.by_name[successor].index
+            self.world.send(self.index, target, Machine.on_token, self.name, own.version)
+        self.step()
+
+    def _give_up(self, version: str) -> None:
+        self.lease.cease(version)
+        self._persist(self.now())
+        self._look(self.now())
+
+    def on_token(self, source: str, version: str) -> None:
+        """A yield token arrives, perhaps late."""
+        self.lease.accept_token(version, source)
+        self.step()
+
+    def release(self) -> None:
+        """A node that ends lets the lease go; an embedded one keeps it."""
+        lease, own = self.lease, self.lease.holding
+        self.coordinator.eligible = False
+        if own is None or lease.baton or lease.open is not None:
+            return
+        assert own.version is not None
+        record = lease.next_record(reason="released", at="", nonce=self.world.nonce(), state="released")
+        self._give_up(own.version)
+        self._perform(self.coordinator.begin(record, "release", self.now()))
+        self.step()
+
+    def move(self, place: HubPlace) -> None:
+        """Close the register in favour of another one."""
+        lease, own = self.lease, self.lease.holding
+        if own is None or not lease.may_act(self.now()) or lease.open is not None or place == lease.hub:
+            return
+        assert own.version is not None
+        record = lease.moving_record(place, reason="move", at="", nonce=self.world.nonce())
+        self._give_up(own.version)
+        self._perform(self.coordinator.begin(record, "close", self.now()))
+        self.step()
+
+    def force(self) -> None:
+        """A person vouches for everybody else."""
+        lease = self.lease
+        if lease.known is None or lease.open is not None:
+            return
+        register = self.world.register_of(self, lease.hub)
+        if self._hub_delay(register) is None:
+            return
+        self.world.say(f"{self.name} is forced awake")
+        if register.url and register.value is not None:
+            lease.learn(register.value, self.now())
+        forced = lease.force_record(at="", nonce=self.world.nonce())
+        lease.heal()
+        send = self.coordinator.begin(forced, "contend", self.now())
+        send.swap.expected = register.value.version if register.value is not None else None
+        self._perform(send)
+        self.step()
+
+    # -- the baton -----------------------------------------------------------------------------------
+
+    def _resend_closing(self, closing: KnownRecord) -> None:
+        successor = closing.record.successor
+        assert successor is not None
+        target = self.world.by_name[successor].index
+        self.world.send(self.index, target, Machine.on_closing, self.name, closing)
+
+    def on_closing(self, source: str, closing: KnownRecord) -> None:
+        """The baton arrives: open our own register from it, or refuse it for good."""
+        lease, newest = self.lease, self.lease.known
+        home = self.world.by_name[source].index
+        if newest is not None and newest.record.prev == closing.version and newest.record.holder == self.name:
+            self.world.send(self.index, home, Machine.on_closing_answer, closing, "opened", newest)
+            return
+        refusal = "opening" if lease.open is not None else lease.may_open(closing)
+        if refusal is None and self.world.random() < 0.2:
+            refusal = "not now"
+        if refusal is None:
+            lease.learn(closing, self.now())
+            record = lease.opening_record(closing, reason="handoff", at="", nonce=self.world.nonce())
+            self._perform(self.coordinator.begin(record, "contend", self.now()))
+        elif refusal == "knows-newer":
+            self.world.send(self.index, home, Machine.on_closing_answer, closing, "newer", newest)
+        elif refusal not in ("opening", "split-brain"):
+            lease.decline(closing.version)
+            self._persist(self.now())
+            self.world.send(self.index, home, Machine.on_closing_answer, closing, "declined", newest)
+        self.step()
+
+    def on_closing_answer(self, closing: KnownRecord, outcome: str, newest: KnownRecord | None) -> None:
+        """What became of our closing."""
+        lease = self.lease
+        if newest is not None:
+            lease.learn(newest, self.now())
+        known = lease.known
+        if (
+            outcome == "declined"
+            and known is not None
+            and known.version == closing.version
+            and lease.open is None
+        ):
+            record = lease.reopening_record(reason="declined", at="", nonce=self.world.nonce())
+            self._perform(self.coordinator.begin(record, "contend", self.now()))
+        self.step()
+
+
+def _later(machine: Machine, boots: int, handler: Callable[..., None], args: tuple[Any, ...]) -> None:
+    machine._mine(boots, handler, *args)

@@ -1,0 +1,142 @@
+"""What must hold after every step of the world. It sees real time and everything at once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from instar_node.coordination.record import KnownRecord, generation
+
+if TYPE_CHECKING:
+    from tests.simulation.hub import Register
+    from tests.simulation.machine import Machine
+    from tests.simulation.world import World
+
+
+class Violation(AssertionError):  # noqa: N818 - the word for a promise that was broken
+    """The world did something that the lease promises never to happen."""
+
+
+class Oracle:
+    """The judge of one world.
+
+    ``lied`` is set once the hub was rewound; from then on two machines may act until they meet. ``forced``
+    once a person vouched for machines: then machines of different generations may act until they meet.
+    """
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.lied = False
+        self.highest_acted = 0
+        self.acknowledged: set[int] = set()
+        self.alarms = 0
+        self.changes = 0
+        """Epochs in which somebody acted."""
+
+    def fail(self, what: str) -> None:
+        """Stop the world."""
+        self._world.say(f"VIOLATION: {what}")
+        raise Violation(what)
+
+    # -- who acts ------------------------------------------------------------------------------------
+
+    def on_acting(self, machine: Machine, epoch: int, until: int) -> None:
+        """``machine`` may act in ``epoch`` until real time ``until``."""
+        world = self._world
+        assert machine.lease.own is not None
+        machine.line = line = machine.lease.own.record.origin
+        for other in world.machines:
+            if (
+                other is not machine
+                and other.acting_until > world.t
+                and not self._may_both(other, epoch, line)
+            ):
+                self.fail(
+                    f"{machine.name} acts in epoch {epoch} while {other.name} acts in {other.acting_epoch}"
+                )
+        if epoch < self.highest_acted and not (self._excused(epoch) or line):
+            self.fail(f"{machine.name} acts in epoch {epoch} after epoch {self.highest_acted}")
+        if epoch != machine.acting_epoch:
+            self.changes += 1
+            world.say(f"{machine.name} acts in epoch {epoch}")
+            self._check_knowledge(machine, epoch)
+        self.highest_acted = max(self.highest_acted, epoch)
+        machine.acting_epoch, machine.acting_until = epoch, until
+
+    def _may_both(self, other: Machine, epoch: int, line: str) -> bool:
+        return self.lied or generation(other.acting_epoch) != generation(epoch) or other.line != line
+
+    def _excused(self, epoch: int) -> bool:
+        return self.lied or generation(epoch) != generation(self.highest_acted)
+
+    # -- rows ----------------------------------------------------------------------------------------
+
+    def on_acknowledged(self, machine: Machine, row: int) -> None:
+        """A row was acknowledged: whoever may come next without coming from the bench must know it."""
+        world = self._world
+        if self.lied:
+            return
+        own = machine.lease.own
+        assert own is not None
+        current = world.register_of(machine, own.record.hub).value
+        if current is not None and generation(current.record.epoch) == generation(own.record.epoch):
+            for name in current.record.electorate:
+                if row not in world.by_name[name].copy.known:
+                    self.fail(f"row {row} was acknowledged, but {name} of the electorate does not know it")
+        self.acknowledged.add(row)
+
+    def _check_knowledge(self, machine: Machine, epoch: int) -> None:
+        own = machine.lease.own
+        assert own is not None
+        missing = self.acknowledged - machine.copy.known
+        if not missing:
+            return
+        if own.record.incomplete or self._excused(epoch):
+            # From the bench or by force it says itself whose rows may be missing.
+            self.acknowledged -= missing
+            return
+        self.fail(f"{machine.name} acts in epoch {epoch} without acknowledged rows {sorted(missing)[:5]}")
+
+    # -- the register --------------------------------------------------------------------------------
+
+    def on_landing(self, register: Register, new: KnownRecord) -> None:
+        """A swap is about to be applied."""
+        old = register.value
+        if old is None or self.lied or not register.url:
+            return
+        before, after = old.record, new.record
+        if generation(after.epoch) != generation(before.epoch):
+            return
+        if before.state == "closed":
+            self.fail(f"{after.holder} writes into a closed register")
+        if after.serial != before.serial + 1 or after.epoch - before.epoch not in (0, 1):
+            self.fail(f"{after.order} follows {before.order} in the register")
+        if after.epoch == before.epoch:
+            if after.holder != before.holder:
+                self.fail(f"{after.holder} writes in the epoch of {before.holder}")
+            return
+        if ({*before.benched} - {after.holder}) & {*after.electorate}:
+            self.fail("a benched machine is put into the electorate by a takeover")
+        if after.holder not in before.electorate:
+            self._check_outsider(register, old, new)
+
+    def _check_outsider(self, register: Register, old: KnownRecord, new: KnownRecord) -> None:
+        """Who comes from the bench comes late, for in-sync machines go first, and says what it lacks."""
+        world, before, after = self._world, old.record, new.record
+        if after.holder not in before.benched:
+            self.fail(f"{after.holder} takes the lease over and is no member")
+        if world.t - register.written < before.bench_ttl_ms * 1_000:
+            self.fail(f"{after.holder} takes over from the bench before bench_ttl is over")
+        if not {*before.electorate} - {after.holder} <= {*after.incomplete}:
+            self.fail(f"{after.holder} comes from the bench and claims to have every row")
+
+    def on_evidence(self, machine: Machine, evidence: str) -> None:
+        """A machine stopped for evidence of a split brain: there must have been one."""
+        self._world.say(f"{machine.name} stops: {evidence}")
+        self.alarms += 1
+        if not self.lied and "force" not in self._world.settings.faults:
+            self.fail(f"false alarm of {machine.name}: {evidence}")
+
+    def on_stored(self, before: KnownRecord | None, after: KnownRecord | None) -> None:
+        """Durable state was written."""
+        if before is not None and (after is None or after.record.order < before.record.order):
+            self.fail("the highest (epoch, serial) stored falls")
