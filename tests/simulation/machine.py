@@ -446,13 +446,13 @@ class Machine:
     def force(self) -> None:
         """A person vouches for everybody else."""
         lease = self.lease
-        if lease.known is None or lease.open is not None:
+        if lease.known is None or (lease.open is not None and lease.durable.evidence is None):
             return
         register = self.world.register_of(self, lease.hub)
         if self._hub_delay(register) is None:
             return
         self.world.say(f"{self.name} is forced awake")
-        if register.url and register.value is not None:
+        if register.url and register.value is not None and lease.durable.evidence is None:
             lease.learn(register.value, self.now())
         forced = lease.force_record(at="", nonce=self.world.nonce())
         lease.heal()

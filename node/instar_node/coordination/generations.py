@@ -71,7 +71,7 @@ class Generations:
     async def _begin(self) -> int:
         service, lease = self._service, self._service.lease
         expected = service.coordinator.own_tip if lease.baton else await self._tip()
-        if lease.open is not None:
+        if lease.open is not None and lease.durable.evidence is None:
             raise InstarError("busy", "a swap of this machine is still open", "try again in a moment")
         coordinator = service.coordinator
         record = lease.force_record(at=coordinator.at(), nonce=coordinator.nonce())

@@ -43,7 +43,15 @@ from instar_node.coordination.lease_coordinator import (
     SendSwap,
 )
 from instar_node.coordination.lease_state import DurableLease, LeaseTiming, SwapKind
-from instar_node.coordination.lease_store import Candidate, LeaseStore, Lost, StoreUnavailable, Won
+from instar_node.coordination.lease_store import (
+    Candidate,
+    LeaseStore,
+    Lost,
+    StoreUnavailable,
+    SwapOutcome,
+    Unknown,
+    Won,
+)
 from instar_node.coordination.lease_view import LeaseSnapshot, if_lost, lease_state, valid_for
 from instar_node.coordination.record import (
     KnownRecord,
@@ -299,8 +307,13 @@ class LeaseService:
         self.poke()
 
     async def tip(self) -> str | None:
-        """The version that the register holds now, whoever made it. Raises ``StoreUnavailable``."""
+        """The version that the register holds now, whoever made it. Raises ``StoreUnavailable``.
+
+        A new generation must be above all that was ever written; in a split brain the lines are known.
+        """
         seen = await self._store.read()
+        if seen is not None and self.lease.durable.evidence is None:
+            self.learn(seen)
         return seen.version if seen is not None else None
 
     def nickname(self, machine: str) -> str:
@@ -374,10 +387,14 @@ class LeaseService:
                 coordinator.on_unsent(self._clock.now())
                 self.after_step()
                 return
-        sent = self._clock.now()
-        outcome = await self._store.compare_and_swap(swap.expected, self._candidate)
+        candidate, sent = self._candidate, self._clock.now()
+        if self.lease.open is not swap:
+            return  # settled by what was learned meanwhile, before it left
+        outcome = await self._store.compare_and_swap(swap.expected, candidate)
         now = self._clock.now()
-        if isinstance(outcome, Won):
+        if self.lease.open is not swap:
+            self._overtaken(outcome)
+        elif isinstance(outcome, Won):
             self._hub_latency, self._hub_error, self._last_write = now - sent, None, now
             coordinator.on_won(outcome.known, now)
             self.persist()
@@ -390,6 +407,12 @@ class LeaseService:
             coordinator.on_unknown(now, self._attempt)
         self.after_step()
         self.poke()
+
+    def _overtaken(self, outcome: SwapOutcome) -> None:
+        """What became of a swap that was settled while it was under way; another may be open by now."""
+        seen = None if isinstance(outcome, Unknown) else outcome.known
+        if seen is not None:
+            self.learn(seen)
 
     async def _round(self, ask: AskPromises) -> None:
         replies = [self._ask_one(machine, ask) for machine in ask.machines]
