@@ -43,6 +43,11 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "transfer": Entry(_C + "pool", "transfer", "Move a topic to another machine"),
         "unpin": Entry(_C + "pool", "unpin", "Let a topic run anywhere again"),
     },
+    "Safety": {
+        "verify": Entry(_C + "verification", "verify", "Try everything out between two machines, live"),
+        "flags": Entry(_C + "verification", "flags", "Each gate, and why it is open or shut"),
+        "update": Entry(_C + "updates", "update", "Bring all machines to the installed version"),
+    },
     "Program": {
         "secret": Entry(_C + "secrets", "secret", "Keep what agents need and nobody else should see"),
         "config": Entry(_C + "settings", "config", "Read and change settings"),

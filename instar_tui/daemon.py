@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import signal
+import sys
+from typing import NoReturn
 
 import click
+import msgspec
 
 from instar_node.config import Config, NodeOptions
 from instar_node.errors import InstarError
@@ -20,24 +24,43 @@ from instar_tui.exit_codes import ExitCode
 
 log = logging.getLogger("instar.daemon")
 
+READY_TOLD = "INSTAR_READY_TOLD"
+"""Set in the environment of a program that replaced itself: its ``ready`` line was written before."""
+
 
 def run_daemon(home: Home, config: Config, options: NodeOptions) -> int:
     """Run the node until SIGTERM, SIGINT or SIGHUP; then hand off, release, and return 0.
 
-    Writes one line to stdout, ``ready <api url> <machine id>``, when commands are answered. Raises
-    ``InstarError`` when the node cannot start.
+    Writes one line to stdout, ``ready <api url> <machine id>``, when commands are answered. An update ends
+    the node in the same way, and starts the installed program in this process, which then keeps its pid.
+    Raises ``InstarError`` when the node cannot start.
     """
     with node_log(home, config) as known, asyncio.Runner(loop_factory=loop_factory()) as runner:
         try:
-            runner.run(_serve(home, config, options, known))
+            again = runner.run(_serve(home, config, options, known))
         except InstarError as error:
             log.error("ended by %s: %s", error.code, error.message)
             raise
+    if again:
+        _become_the_installed_program()
     return ExitCode.DONE
 
 
-async def _serve(home: Home, config: Config, options: NodeOptions, known: KnownSecrets) -> None:
-    ending = asyncio.Event()
+def _become_the_installed_program() -> NoReturn:
+    """Replace this program by itself as it is installed now, with the same arguments."""
+    os.environ[READY_TOLD] = "1"
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own program
+
+
+async def _serve(home: Home, config: Config, options: NodeOptions, known: KnownSecrets) -> bool:
+    """Run until told to end; ``True`` when the node wants to be started anew."""
+    ending, again = asyncio.Event(), asyncio.Event()
+
+    def restart() -> None:
+        again.set()
+        ending.set()
+
+    options = msgspec.structs.replace(options, restart=restart)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, ending.set)
@@ -48,9 +71,11 @@ async def _serve(home: Home, config: Config, options: NodeOptions, known: KnownS
         started = True
         gc.freeze()  # what start-up made stays for good: no need to look through it again and again
         gc.enable()
-        click.echo(f"ready {node.api_url} {node.machine_id}")
+        if os.environ.pop(READY_TOLD, None) is None:  # whoever waited for it has gone on
+            click.echo(f"ready {node.api_url} {node.machine_id}")
         log.info("ready at %s", node.api_url)
         await ending.wait()
         log.info("stopping")
     finally:
         await node.stop(hand_off=started)
+    return again.is_set()

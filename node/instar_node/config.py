@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
+from instar_node.build import Build
 from instar_node.errors import InstarError
 
 Positive = Annotated[int, Meta(ge=1)]
@@ -92,6 +94,12 @@ class UiSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     keymap: dict[str, str] = {}
 
 
+class UpdateSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """``[update]``: ``command`` installs the new version of this program before a restart into it."""
+
+    command: tuple[str, ...] = ()
+
+
 class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """The whole of ``config.toml``."""
 
@@ -102,6 +110,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     channels: ChannelSettings = ChannelSettings()
     pool: PoolSettings = PoolSettings()
     livetail: LiveTailSettings = LiveTailSettings()
+    update: UpdateSettings = UpdateSettings()
     ui: UiSettings = UiSettings()
 
 
@@ -112,6 +121,10 @@ class NodeOptions(msgspec.Struct, frozen=True):
     hub: str | None = None
     nickname: str | None = None
     witness: bool = False
+    build: Build | None = None
+    """Another program than the one that runs, for tests of upgrades."""
+    restart: Callable[[], None] | None = None
+    """Ends the node so that it is started anew; ``None`` when nobody would start it."""
 
 
 # -- reading --------------------------------------------------------------------------------------------

@@ -54,6 +54,10 @@ DEFAULT_TEXT = """\
 # max_bytes_per_topic = 262144 # how much of each conversation a standby keeps ready
 # redact = true                # blank out secrets before they leave this machine
 
+[update]
+# command = []                 # installs the new version before `instar update` restarts this node, such as
+                               # ["pipx", "upgrade", "instar-tui"]; empty: restart into what is installed
+
 [ui]
 # theme = ""                   # empty: the default theme
 # keymap = {}                  # action id = key, such as { transfer = "m" }

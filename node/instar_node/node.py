@@ -115,7 +115,7 @@ class Node:
             foundation = await lay_foundation(home, config, options, clock)
             database = SqliteDatabase.open(home.database)
             closing.push_async_callback(database.close)
-            parts = await build(home, config, foundation, database, clock, events, known)
+            parts = await build(home, config, foundation, database, clock, events, known, options.restart)
             closing.push_async_callback(parts.delivery.agent.close)
             return cls(home, config, foundation, parts, closing.pop_all())
         raise AssertionError("the block above returns or raises")
@@ -151,6 +151,10 @@ class Node:
         self._at_stop(parts.handoff.receiver.stop)
         self._at_stop(parts.handoff.sentinel.stop)
         self._at_stop(parts.handoff.wakeup.stop)
+        self._at_stop(parts.updates.updater.stop)
+        self._at_stop(parts.verification.verification.stop)
+        parts.verification.rehearsals.start()
+        self._at_stop(parts.verification.rehearsals.stop)
         await self._start_people()
         self._started = True
 

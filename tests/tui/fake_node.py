@@ -14,6 +14,7 @@ from instar_node.api import types as t
 from instar_node.clock import SystemClock
 from instar_node.errors import InstarError
 from instar_node.events import Event, EventHub
+from tests.tui.fake_checks import FakeChecks
 
 DESK, MINI, ATTIC, LAPTOP = ("m_" + digit * 32 for digit in "dea1")
 NAMES = {DESK: "desk", MINI: "mini", ATTIC: "attic", LAPTOP: "laptop"}
@@ -70,7 +71,7 @@ def topic(name: str, owner: str | None, reason: str, text: str, age_ms: int, **c
     return t.TopicRow(**{**fields, **changes})
 
 
-class FakeNode:
+class FakeNode(FakeChecks):
     """``NodeApi`` without a node.
 
     Attributes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, Literal
 
 from instar_node.api import types as t
 from instar_node.clock import SystemClock
@@ -84,6 +84,8 @@ class FakeNodeApi:
         self.pairings: list[t.PairView] = []
         self.handoff_outcome: t.HandoffResult = a_handoff()
         self.transfer_outcome = "moved"
+        self.broken = False
+        """The drill finds something, and the update fails."""
         self.answers = True
         self.slow = 0.0
 
@@ -335,6 +337,59 @@ class FakeNodeApi:
     async def remove_secret(self, name: str) -> t.Ok:
         self._called("remove_secret", name)
         return t.Ok()
+
+    async def verify(self, body: t.VerifyRequest) -> t.VerifyResult:
+        self._called("verify", body)
+        passed = not self.broken
+        finding = "acknowledged in 3 ms" if passed else "a push was not acknowledged within 10 s"
+        steps = [t.DrillStep("livetail", passed, finding, 3.0)]
+        drill = t.Drill(
+            peer=MINI,
+            peer_nickname="mini",
+            signed_by=ME,
+            signed_by_nickname="desk",
+            passed=passed,
+            live=not body.rehearse,
+            failed=None if passed else "livetail",
+            finding="" if passed else finding,
+            at=AT,
+            epoch=7,
+            took_ms=40.0,
+            versions={ME: "0.1.0", MINI: "0.1.0"},
+            steps=steps,
+        )
+        return t.VerifyResult(passed, [drill])
+
+    async def e2e_results(self) -> t.E2EResults:
+        self._called("e2e_results")
+        return t.E2EResults([])
+
+    async def flags(self) -> t.Flags:
+        self._called("flags")
+        return self._flags(None)
+
+    async def set_flag(self, body: t.FlagChange) -> t.Flags:
+        self._called("set_flag", body)
+        return self._flags(None if body.state == "auto" else body.state)
+
+    def _flags(self, override: Literal["open", "shut"] | None) -> t.Flags:
+        peer = t.GatePeer(MINI, "mini", "shut", "its drill failed", AT)
+        gate = t.GateView(
+            "livetail", "shut", "mini: its drill failed", "a push", ["handing over"], override, [peer]
+        )
+        return t.Flags([gate])
+
+    async def updates(self) -> t.Updates:
+        self._called("updates")
+        row = t.MachineVersion(MINI, "mini", False, "standby", True, "0.2.0", (2, 2), None, "held back: 2")
+        return t.Updates("0.1.0", (1, 1), "0.1.0", [row], [MINI], None, False, [])
+
+    async def update(self, body: t.UpdateRequest) -> t.UpdateResult:
+        self._called("update", body)
+        steps = [t.UpdateStep(MINI, "mini", "updated", 900.0, "runs 0.2.0")]
+        if self.broken:
+            return t.UpdateResult("failed", "mini: it came up with version 0.1.0 instead of 0.2.0", steps)
+        return t.UpdateResult("updated", "", steps)
 
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         async for event in self.hub.subscribe(after):

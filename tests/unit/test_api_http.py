@@ -42,6 +42,9 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "secret": {"name": "TOKEN"},
     "set_secret": {"name": "TOKEN", "body": t.SecretValue("s3cr3t")},
     "remove_secret": {"name": "TOKEN"},
+    "verify": {"body": t.VerifyRequest("mini", rehearse=True)},
+    "set_flag": {"body": t.FlagChange("livetail", "open")},
+    "update": {"body": t.UpdateRequest("0.2.0")},
 }
 
 

@@ -66,6 +66,13 @@ def api(home: Home) -> Iterator[FakeNodeApi]:
         ("secret rm TOKEN", t.Ok, ("remove_secret", ("TOKEN",))),
         ("nickname attic", t.Machine, ("rename", (ME, t.RenameRequest("attic")))),
         ("nickname attic --machine mini", t.Machine, ("rename", ("mini", t.RenameRequest("attic")))),
+        ("verify", t.VerifyResult, ("verify", (t.VerifyRequest(),))),
+        ("verify mini --rehearse", t.VerifyResult, ("verify", (t.VerifyRequest("mini", True),))),
+        ("flags", t.Flags, ("flags", ())),
+        ("flags livetail open", t.Flags, ("set_flag", (t.FlagChange("livetail", "open"),))),
+        ("update", t.UpdateResult, ("update", (t.UpdateRequest(),))),
+        ("update --to 0.2.0", t.UpdateResult, ("update", (t.UpdateRequest("0.2.0"),))),
+        ("update --status", t.Updates, ("updates", ())),
     ],
 )
 def test_the_node_is_asked_and_its_answer_is_the_json(
@@ -115,6 +122,30 @@ def test_the_lease_shows_evidence_and_history(cli: Cli, api: FakeNodeApi) -> Non
     assert "path /srv/hub.git, answers in 2ms" in out
     assert "EPOCH" in out
     assert "PROMISED" in out
+
+
+def test_a_failed_drill_names_the_component_and_the_finding(cli: Cli, api: FakeNodeApi) -> None:
+    api.broken = True
+    ran = cli("verify", "mini")
+    assert ran.code == 1
+    assert "error: mini: livetail: a push was not acknowledged within 10 s" in ran.err
+    assert "desk with mini: FAILED" in ran.out
+
+
+def test_gates_are_shown_with_why_and_need_a_whole_wish(cli: Cli, api: FakeNodeApi) -> None:
+    out = cli("flags").out
+    assert "SHUT" in out
+    assert "mini: its drill failed" in out
+    assert cli("flags", "livetail").code == 2
+    assert cli("flags", "livetail", "ajar").code == 2
+
+
+def test_a_failed_update_exits_1_with_the_reason_and_who_is_held_back(cli: Cli, api: FakeNodeApi) -> None:
+    api.broken = True
+    ran = cli("update")
+    assert ran.code == 1
+    assert "it came up with version 0.1.0 instead of 0.2.0" in ran.err
+    assert "held back" in cli("update", "--status").out
 
 
 def test_an_aborted_handoff_is_told_and_exits_1(cli: Cli, api: FakeNodeApi) -> None:

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
+from instar_node.build import overlap
 from instar_node.clock import MICROS_PER_SECOND
 from instar_node.contracts import Lane
 from instar_node.mesh.addresses import dial_urls, http_host, offered_urls, tunnel_url
@@ -38,7 +39,7 @@ from instar_node.mesh.limits import (
     CallerLimits,
 )
 from instar_node.mesh.noise import NoiseError
-from instar_node.mesh.peers import QUIET_US, RECENT_US, Announcer, dial_delay, overlap
+from instar_node.mesh.peers import QUIET_US, RECENT_US, Announcer, dial_delay
 
 # -- lanes ------------------------------------------------------------------------------------------------
 

@@ -7,14 +7,17 @@ from typing import Literal
 
 from instar_node.api import types as t
 from instar_node.api.lease_picture import NO_FAILOVER_HINT
+from instar_node.api.machine_view import awake_build, build_of
 from instar_node.api.parts import Base, NodeParts
+from instar_node.api.verification_view import gate_views
 from instar_node.coordination.lease_view import LeaseSnapshot
 from instar_node.delivery.rows import Rank
+from instar_node.updates.compatibility import held_back
 
 FACTS = frozenset({"no-failover", "port-moved", "secrets-exposed"})
 """Alerts that tell of a choice; the node is well all the same."""
 
-ALARMS = frozenset({"split-brain", "hub-replaced"})
+ALARMS = frozenset({"split-brain", "hub-replaced", "update-stuck"})
 """Alerts that leave the mesh without its safety net until a person acts."""
 
 
@@ -47,6 +50,8 @@ def alerts_of(parts: NodeParts) -> list[t.Alert]:
         *_incomplete(parts),
         *_machines(base, snapshot),
         *_secrets(base),
+        *_restart(parts),
+        *_gates(parts),
         *base.warnings,
         *_no_failover(base),
     ]
@@ -120,16 +125,12 @@ def _machines(base: Base, snapshot: LeaseSnapshot) -> Iterator[t.Alert]:
     benched = snapshot.record.benched if snapshot.record is not None else ()
     for member in base.registry.active():
         machine, name = member.machine_id, member.nickname
-        info = base.mesh.info(machine)
+        if (reason := held_back(build_of(base, machine), awake_build(base))) is not None:
+            yield t.Alert("held-back", f"{name} is {reason}", f"update instar-tui on {name}: `instar update`")
+            continue
         if machine == base.me:
             continue
-        if info is not None and not info.compatible:
-            yield t.Alert(
-                "held-back",
-                f"{name} runs version {info.version}, which cannot work with this one",
-                f"update instar-tui on {name}",
-            )
-        elif machine in benched and snapshot.acting:
+        if machine in benched and snapshot.acting:
             reached = base.mesh.connected(machine)
             yield t.Alert(
                 "benched",
@@ -148,6 +149,29 @@ def _secrets(base: Base) -> Iterator[t.Alert]:
             f"{base.registry.nickname(machine)}, which is out, could read {names}",
             "change them where they come from, then `instar secret set NAME`",
         )
+
+
+def _restart(parts: NodeParts) -> Iterator[t.Alert]:
+    restart = parts.updates.handshake.last
+    if restart is None or restart.state != "failed":
+        return
+    often = f", {restart.attempts} times in a row" if restart.escalated else ""
+    yield t.Alert(
+        "update-stuck" if restart.escalated else "update-failed",
+        f"the restart into version {restart.expected} did not take{often}: "
+        f"this is {parts.base.build.version}",
+        f"install {restart.expected} and run `instar update`, or run it as it is to stay with this version",
+    )
+
+
+def _gates(parts: NodeParts) -> Iterator[t.Alert]:
+    for gate in gate_views(parts.base, parts.verification):
+        if gate.state == "shut":
+            yield t.Alert(
+                "gate-shut",
+                f"{gate.gate} is shut: {gate.why}",
+                f"`instar verify` tries it again; `instar flags {gate.gate} open` overrides",
+            )
 
 
 def _no_failover(base: Base) -> Iterator[t.Alert]:

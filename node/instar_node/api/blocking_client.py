@@ -149,6 +149,24 @@ class BlockingNodeApi:
     def remove_secret(self, name: str) -> t.Ok:
         return self._call(routes.REMOVE_SECRET, name=name)
 
+    def verify(self, body: t.VerifyRequest) -> t.VerifyResult:
+        return self._call(routes.VERIFY, body)
+
+    def e2e_results(self) -> t.E2EResults:
+        return self._call(routes.E2E_RESULTS)
+
+    def flags(self) -> t.Flags:
+        return self._call(routes.FLAGS)
+
+    def set_flag(self, body: t.FlagChange) -> t.Flags:
+        return self._call(routes.SET_FLAG, body)
+
+    def updates(self) -> t.Updates:
+        return self._call(routes.UPDATES)
+
+    def update(self, body: t.UpdateRequest) -> t.UpdateResult:
+        return self._call(routes.UPDATE, body)
+
     def events(self, after: int | None = None, *, tick: float = 1.0) -> Generator[Event | None, None, None]:
         """Events as they happen, ``None`` when none came for ``tick`` seconds (to look at a clock).
 

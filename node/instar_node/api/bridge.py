@@ -130,6 +130,24 @@ class BridgedNodeApi:
     async def remove_secret(self, name: str) -> t.Ok:
         return await self._run(self._api.remove_secret(name))
 
+    async def verify(self, body: t.VerifyRequest) -> t.VerifyResult:
+        return await self._run(self._api.verify(body))
+
+    async def e2e_results(self) -> t.E2EResults:
+        return await self._run(self._api.e2e_results())
+
+    async def flags(self) -> t.Flags:
+        return await self._run(self._api.flags())
+
+    async def set_flag(self, body: t.FlagChange) -> t.Flags:
+        return await self._run(self._api.set_flag(body))
+
+    async def updates(self) -> t.Updates:
+        return await self._run(self._api.updates())
+
+    async def update(self, body: t.UpdateRequest) -> t.UpdateResult:
+        return await self._run(self._api.update(body))
+
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         """The node's events, taken up again by number when this side was too slow; ends with the node."""
         over = False

@@ -19,9 +19,12 @@ from instar_node.api.routes import (
     RENAME,
     REPLY,
     SEND,
+    SET_FLAG,
     SET_SECRET,
     TRANSFER,
     UNPIN,
+    UPDATE,
+    VERIFY,
     Route,
 )
 from instar_node.clock import MICROS_PER_SECOND, Clock
@@ -35,6 +38,7 @@ FORWARDED: Mapping[str, Route[Any]] = {
     for route in (
         *(SEND, REPLY, OUTBOX_RESOLVE, TRANSFER, UNPIN, PLACEMENT, RENAME, REMOVE_MACHINE, HANDOFF),
         *(SET_SECRET, REMOVE_SECRET),
+        *(VERIFY, SET_FLAG, UPDATE),
     )
 }
 """What a standby may ask of the holder."""

@@ -8,9 +8,11 @@ from instar_node.api import types as t
 from instar_node.api.membership import Membership, unknown_machine
 from instar_node.api.parts import NodeParts, PoolParts
 from instar_node.api.topic_view import describe
+from instar_node.api.update_view import update_result
+from instar_node.api.verification_view import drill_view, gate_views
 from instar_node.api.views import Views
 from instar_node.delivery.dispatcher import Accepted
-from instar_node.errors import InstarError
+from instar_node.errors import InstarError, bad_input
 from instar_node.handoff.steps import HandoffOutcome
 from instar_node.known_secrets import SHORTEST
 from instar_node.pool.transfers import TransferRequest
@@ -74,6 +76,55 @@ class HolderApi:
     async def handoff(self, via: str, body: t.HandoffRequest) -> t.HandoffResult:
         """Make another machine the awake one."""
         return handoff_result(await self._parts.handoff.sentinel.hand_off(body.to))
+
+    async def verify(self, via: str, body: t.VerifyRequest) -> t.VerifyResult:
+        """Run the drill with one machine, or with all that are there, one after the other."""
+        self._base.lease.require_acting()
+        verification = self._parts.verification.verification
+        drills = []
+        for machine in self._drill_partners(via, body.machine):
+            reports = await verification.drill(machine, live=not body.rehearse)
+            drills.append(drill_view(self._base, reports))
+        return t.VerifyResult(all(drill.passed for drill in drills), drills)
+
+    def _drill_partners(self, via: str, name: str) -> list[str]:
+        base = self._base
+        if not name:
+            others = [m.machine_id for m in base.registry.active() if not m.witness]
+            partners = [machine for machine in others if machine != base.me and base.mesh.connected(machine)]
+            if not partners:
+                raise InstarError(
+                    "no-peer",
+                    "there is no other machine to verify with",
+                    "`instar pair` lets one join; `instar machines` says which can be reached",
+                )
+            return partners
+        member = base.registry.resolve(name)
+        if member is None:
+            raise unknown_machine(base, name)
+        # From a standby, a drill with the awake machine is a drill of the awake machine with it.
+        partner = via if member.machine_id == base.me else member.machine_id
+        if partner == base.me or member.witness:
+            raise bad_input("machine", f"{member.nickname} is no machine to drill with from here")
+        if not base.mesh.connected(partner):
+            raise InstarError(
+                "peer-unreachable",
+                f"{member.nickname} cannot be reached",
+                "see `instar machines`",
+                status=502,
+            )
+        return [partner]
+
+    async def update(self, via: str, body: t.UpdateRequest) -> t.UpdateResult:
+        """Bring the mesh to another version, this machine last."""
+        self._base.lease.require_acting()
+        return update_result(await self._parts.updates.updater.update(body.to))
+
+    async def set_flag(self, via: str, body: t.FlagChange) -> t.Flags:
+        """Open or shut a gate for the whole mesh."""
+        parts = self._parts.verification
+        await parts.verification.decide(body.gate, None if body.state == "auto" else body.state, via)
+        return t.Flags(gate_views(self._base, parts))
 
     async def remove_machine(self, via: str, machine: str) -> t.Ok:
         """Remove a machine for good; the answer names what it could read."""

@@ -159,6 +159,24 @@ class HttpNodeApi:
     async def remove_secret(self, name: str) -> t.Ok:
         return await self._call(routes.REMOVE_SECRET, name=name)
 
+    async def verify(self, body: t.VerifyRequest) -> t.VerifyResult:
+        return await self._call(routes.VERIFY, body)
+
+    async def e2e_results(self) -> t.E2EResults:
+        return await self._call(routes.E2E_RESULTS)
+
+    async def flags(self) -> t.Flags:
+        return await self._call(routes.FLAGS)
+
+    async def set_flag(self, body: t.FlagChange) -> t.Flags:
+        return await self._call(routes.SET_FLAG, body)
+
+    async def updates(self) -> t.Updates:
+        return await self._call(routes.UPDATES)
+
+    async def update(self, body: t.UpdateRequest) -> t.UpdateResult:
+        return await self._call(routes.UPDATE, body)
+
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
         """Events without an end: a broken connection is taken up again after the last number seen.
 

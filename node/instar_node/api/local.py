@@ -13,6 +13,8 @@ from instar_node.api.holder_api import farewell, handoff_result, placement_view,
 from instar_node.api.membership import Membership
 from instar_node.api.parts import NodeParts
 from instar_node.api.topic_view import describe
+from instar_node.api.update_view import updates_view
+from instar_node.api.verification_view import gate_views, result_views
 from instar_node.api.views import Views
 from instar_node.errors import InstarError
 from instar_node.events import Event
@@ -196,6 +198,32 @@ class LocalNodeApi:
     async def remove_secret(self, name: str) -> t.Ok:
         self._require_member()
         return await self._forwarding.perform(routes.REMOVE_SECRET, name=name)
+
+    # -- verification ------------------------------------------------------------------------------------
+
+    async def verify(self, body: t.VerifyRequest) -> t.VerifyResult:
+        self._require_member()
+        return await self._forwarding.perform(routes.VERIFY, body=body)
+
+    async def e2e_results(self) -> t.E2EResults:
+        self._require_pool()
+        return t.E2EResults(result_views(self._base, self._parts.verification.verification.store))
+
+    async def flags(self) -> t.Flags:
+        return t.Flags(gate_views(self._base, self._parts.verification))
+
+    async def set_flag(self, body: t.FlagChange) -> t.Flags:
+        self._require_member()
+        return await self._forwarding.perform(routes.SET_FLAG, body=body)
+
+    # -- versions ----------------------------------------------------------------------------------------
+
+    async def updates(self) -> t.Updates:
+        return await updates_view(self._base, self._parts.updates)
+
+    async def update(self, body: t.UpdateRequest) -> t.UpdateResult:
+        self._require_member()
+        return await self._forwarding.perform(routes.UPDATE, body=body)
 
     # -- inside ------------------------------------------------------------------------------------------
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Literal
 
-from instar_node import PROTOCOL_RANGE, __version__
 from instar_node.api import types as t
 from instar_node.api.parts import Base, PoolParts
+from instar_node.build import Build
 from instar_node.clock import MICROS_PER_MS, MICROS_PER_SECOND, iso
 from instar_node.contracts import Member, PeerInfo
 from instar_node.coordination.lease_view import LeaseSnapshot
 from instar_node.identity.keys import fingerprint
 from instar_node.livetail.source import PeerLag
 from instar_node.pool.machine_pool import PoolMachine
+from instar_node.updates.compatibility import held_back
 
 Standing = tuple[Literal["ok", "catching-up", "benched", "offline", "held-back", "joining", "removed"], str]
 """``Machine.status`` and ``status_text``."""
@@ -49,6 +50,7 @@ def _row(
     online = is_self or base.mesh.connected(machine_id)
     lag = None if role == "awake" else lags.get(machine_id)
     status, text = _standing(base, member, role, info, snapshot, lag)
+    build = build_of(base, machine_id)
     seen_ms = _seen_ms(base, info, online, is_self)
     work = pool.machines.machine(machine_id) if pool is not None else _without_pool(member, online)
     return t.Machine(
@@ -62,8 +64,8 @@ def _row(
         last_seen=None if seen_ms is None else iso(base.clock.wall() - seen_ms / 1_000),
         last_seen_ms=seen_ms,
         rtt_ms=None if info is None or info.rtt_us is None else info.rtt_us / MICROS_PER_MS,
-        version=__version__ if is_self else (info.version if info is not None else ""),
-        protocol=PROTOCOL_RANGE if is_self else (info.protocol if info and info.version else None),
+        version="" if build is None else build.version,
+        protocol=None if build is None else build.protocol,
         electorate=snapshot.record is not None and machine_id in snapshot.record.electorate,
         lag=lag,
         topics=work.topics,
@@ -96,10 +98,10 @@ def _standing(
     machine_id, record = member.machine_id, snapshot.record
     if member.removed:
         return "removed", "removed"
+    if (reason := held_back(build_of(base, machine_id), awake_build(base))) is not None:
+        return "held-back", reason
     if machine_id != base.me and not base.mesh.connected(machine_id):
         return "offline", _offline_text(base, info, machine_id)
-    if info is not None and not info.compatible:
-        return "held-back", f"held back: its version {info.version} cannot work with this one"
     if role == "witness":
         return "ok", "keeps the register"
     if record is None or machine_id not in {*record.electorate, *record.benched}:
@@ -109,6 +111,24 @@ def _standing(
     if lag is not None and lag.entries:
         return "catching-up", f"catching up: {lag.entries} entries behind"
     return "benched", "benched: not in sync yet"
+
+
+def build_of(base: Base, machine_id: str) -> Build | None:
+    """What a machine runs, or ran when it was last heard; ``None`` when it never was."""
+    if machine_id == base.me:
+        return base.build
+    info, known = base.mesh.info(machine_id), base.lease.known
+    if info is not None and info.version:
+        return Build(info.version, info.protocol)
+    return known.record.build if known is not None and known.record.holder == machine_id else None
+
+
+def awake_build(base: Base) -> Build | None:
+    """What the awake machine runs: its record says so, also while it cannot be reached."""
+    known = base.lease.known
+    if known is None:
+        return None
+    return build_of(base, known.record.holder) or known.record.build
 
 
 def _offline_text(base: Base, info: PeerInfo | None, machine_id: str) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from instar_node.api import types as t
+from instar_node.build import Build
 from instar_node.clock import Clock
 from instar_node.config import Config
 from instar_node.coordination.lease_service import LeaseService
@@ -31,11 +32,17 @@ from instar_node.livetail.buffer import LiveTailBuffer
 from instar_node.livetail.http_transport import HttpLiveTailTransport
 from instar_node.livetail.source import LiveTailSource
 from instar_node.mesh.mesh import TunnelMesh
+from instar_node.pool.agreement import PlacementAgreement
 from instar_node.pool.machine_pool import MachinePoolRegistry
 from instar_node.pool.pins import TopicPlacementPinStore
 from instar_node.pool.run_host import RunHost
 from instar_node.pool.session_router import SessionRouter
 from instar_node.pool.transfers import Transfers
+from instar_node.updates.local_update import LocalUpdate
+from instar_node.updates.restart_handshake import UpdateRestartHandshake
+from instar_node.updates.updater import Updater
+from instar_node.verification.rehearsals import Rehearsals
+from instar_node.verification.verification import Verification
 
 
 @dataclass(frozen=True)
@@ -52,6 +59,8 @@ class Base:
     """What must not be seen: the values of the vault and those of the settings."""
     mesh: TunnelMesh
     lease: LeaseService
+    build: Build
+    """The program that runs."""
     urls: Callable[[], tuple[str, ...]]
     """Where peers reach this machine, as far as it knows now."""
     witness: bool
@@ -94,6 +103,7 @@ class PoolParts:
     machines: MachinePoolRegistry
     router: SessionRouter
     transfers: Transfers
+    agreement: PlacementAgreement
 
 
 @dataclass(frozen=True)
@@ -108,6 +118,23 @@ class HandoffParts:
 
 
 @dataclass(frozen=True)
+class VerificationParts:
+    """What works between machines, and what may be used."""
+
+    verification: Verification
+    rehearsals: Rehearsals
+
+
+@dataclass(frozen=True)
+class UpdateParts:
+    """Versions of the program."""
+
+    updater: Updater
+    local: LocalUpdate
+    handshake: UpdateRestartHandshake
+
+
+@dataclass(frozen=True)
 class NodeParts:
     """Everything. ``pool`` is ``None`` while ``[pool] enabled`` is false."""
 
@@ -118,3 +145,5 @@ class NodeParts:
     delivery: DeliveryParts
     pool: PoolParts | None
     handoff: HandoffParts
+    verification: VerificationParts
+    updates: UpdateParts

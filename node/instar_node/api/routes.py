@@ -201,6 +201,31 @@ SET_SECRET = Route(
 REMOVE_SECRET = Route(
     "DELETE", "/secrets/{name}", "remove_secret", t.Ok, "Remove a secret", params=(_SECRET,)
 )
+VERIFY = Route(
+    "POST",
+    "/verify",
+    "verify",
+    t.VerifyResult,
+    "Run the live drill with other machines",
+    t.VerifyRequest,
+    patience_s=300,
+)
+E2E_RESULTS = Route(
+    "GET", "/session-pool/e2e-results", "e2e_results", t.E2EResults, "What the drills have shown, signed"
+)
+FLAGS = Route("GET", "/flags", "flags", t.Flags, "Each gate, and why it is open or shut")
+SET_FLAG = Route("PATCH", "/flags", "set_flag", t.Flags, "Open or shut a gate by hand", t.FlagChange)
+UPDATES = Route("GET", "/updates", "updates", t.Updates, "Versions, who is held back and why")
+UPDATE = Route(
+    "POST",
+    "/updates",
+    "update",
+    t.UpdateResult,
+    "Bring every machine to the installed version, one after the other",
+    t.UpdateRequest,
+    refused=frozenset({"failed"}),
+    patience_s=900,
+)
 
 ROUTES: tuple[Route[Any], ...] = (
     STATUS, HEALTH, WHOAMI, MACHINES, REMOVE_MACHINE, LEASE,
@@ -209,4 +234,5 @@ ROUTES: tuple[Route[Any], ...] = (
     SEND, TOPICS, MESSAGES, REPLY, OUTBOX, OUTBOX_RESOLVE, LIVETAIL,
     POOL, POOL_MACHINE, RENAME, PLACEMENT, TRANSFER, UNPIN,
     SECRETS, SECRET, SET_SECRET, REMOVE_SECRET,
+    VERIFY, E2E_RESULTS, FLAGS, SET_FLAG, UPDATES, UPDATE,
 )  # fmt: skip

@@ -465,6 +465,179 @@ class Secret(Model):
     value: str
 
 
+# -- verification and gates -------------------------------------------------------------------------------
+
+
+class VerifyRequest(Body):
+    machine: Annotated[str, Meta(max_length=64)] = ""
+    """Nickname or id; empty for every machine that can be reached."""
+    rehearse: bool = False
+    """Rehearse the handoff up to the acknowledgement, so that the awake role does not move."""
+
+
+class DrillStep(Model):
+    """One component tried out between two machines."""
+
+    component: str
+    passed: bool
+    finding: str
+    """What was found: evidence when it passed, what is wrong when it did not."""
+    took_ms: float
+
+
+class Drill(Model):
+    """All components tried out with one machine, in order, signed by the machine that ran it."""
+
+    peer: str
+    peer_nickname: str
+    signed_by: str
+    signed_by_nickname: str
+    passed: bool
+    live: bool
+    """Whether the awake role really went there and back."""
+    failed: str | None
+    """The first component that failed, if any."""
+    finding: str
+    """What failed, or why the drill did not come to its end; empty when it passed."""
+    at: str
+    epoch: int
+    took_ms: float
+    versions: dict[str, str]
+    """Machine id -> version that ran."""
+    steps: list[DrillStep]
+
+
+class VerifyResult(Model):
+    passed: bool
+    drills: list[Drill]
+
+
+class E2EResult(Model):
+    """The newest result of one component between two machines."""
+
+    component: str
+    peer: str
+    peer_nickname: str
+    passed: bool
+    at: str
+    versions: dict[str, str]
+    signed_by: str
+    signed_by_nickname: str
+    verified: bool
+    """Whether the signature holds; a result without a good one counts for nothing."""
+    finding: str
+    took_ms: float
+    live: bool
+    epoch: int
+
+
+class E2EResults(Model):
+    results: list[E2EResult]
+
+
+GateState = Literal["open", "shut", "unverified", "overridden"]
+
+
+class GatePeer(Model):
+    """A gate towards one machine."""
+
+    machine_id: str
+    nickname: str
+    state: GateState
+    why: str
+    at: str | None
+
+
+class GateView(Model):
+    """One component: whether it may be used, and why. ``state`` is the worst of its peers."""
+
+    gate: str
+    state: GateState
+    why: str
+    shows: str
+    """What the drill does to show that it works."""
+    guards: list[str]
+    """What is refused while it is shut."""
+    override: Literal["open", "shut"] | None
+    peers: list[GatePeer]
+
+
+class Flags(Model):
+    gates: list[GateView]
+
+
+class FlagChange(Body):
+    gate: Annotated[str, Meta(min_length=1, max_length=40)]
+    state: Literal["open", "shut", "auto"]
+    """``auto`` lets the drills decide again."""
+
+
+# -- versions ---------------------------------------------------------------------------------------------
+
+
+class MachineVersion(Model):
+    machine_id: str
+    nickname: str
+    is_self: bool
+    role: Role
+    online: bool
+    version: str
+    """Running there, or last heard of; empty when it was never heard."""
+    protocol: tuple[int, int] | None
+    installed: str | None
+    """What its next start would run, where that is known."""
+    held_back: str | None
+    """Why nothing is handed to it, or taken over by it; ``None`` when it works with the awake machine."""
+
+
+class RestartView(Model):
+    """A restart into another version on this machine."""
+
+    expected: str
+    previous: str
+    state: Literal["pending", "done", "failed"]
+    attempts: int
+    """Starts that came up with another version than the expected one."""
+    escalated: bool
+    at: str
+
+
+class UpdateStep(Model):
+    machine_id: str
+    nickname: str
+    step: str
+    at_ms: float
+    note: str = ""
+
+
+class Updates(Model):
+    version: str
+    protocol: tuple[int, int]
+    installed: str | None
+    machines: list[MachineVersion]
+    held_back: list[str]
+    """Ids of the machines that are held back."""
+    restart: RestartView | None
+    """The last restart into another version on this machine."""
+    running: bool
+    """Whether an update of the mesh is under way, as far as this machine knows."""
+    steps: list[UpdateStep]
+    """Of the update under way, or the last one that this machine drove."""
+
+
+class UpdateRequest(Body):
+    to: Annotated[str, Meta(max_length=64)] = ""
+    """The version every machine is to run; empty for whatever is installed on each."""
+
+
+class UpdateResult(Model):
+    """``restarting``: the others are done, and the machine that drove the update restarts now."""
+
+    outcome: Literal["updated", "nothing-to-do", "restarting", "failed"]
+    reason: str
+    steps: list[UpdateStep]
+
+
 # -- the whole at a glance ------------------------------------------------------------------------------
 
 

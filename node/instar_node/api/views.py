@@ -6,7 +6,6 @@ import base64
 from collections import Counter
 from typing import Literal
 
-from instar_node import PROTOCOL_RANGE, __version__
 from instar_node.api import types as t
 from instar_node.api.alerts import alerts_of, health_of
 from instar_node.api.lease_picture import lease_view, split_brain
@@ -15,6 +14,8 @@ from instar_node.api.membership import unknown_machine
 from instar_node.api.news import TailPicture
 from instar_node.api.parts import NodeParts
 from instar_node.api.topic_view import ReadMarks, topic_rows
+from instar_node.api.verification_view import gate_views
+from instar_node.build import spoken
 from instar_node.clock import iso
 from instar_node.delivery.conversation import Line
 from instar_node.errors import InstarError
@@ -49,7 +50,7 @@ class Views:
             fingerprint=public.fingerprint,
             signing_public_key=base64.b64encode(public.signing_public).decode(),
             encryption_public_key=base64.b64encode(public.encryption_public).decode(),
-            version=__version__,
+            version=base.build.version,
             role=self.role(),
             mesh_id=base.registry.mesh_id,
             mesh_name=mesh_name(base.registry.mesh_id),
@@ -63,7 +64,7 @@ class Views:
         head = self._parts.delivery.ledger.head
         return t.Health(
             status=health_of(alerts),
-            version=__version__,
+            version=base.build.version,
             machine_id=base.me,
             role=self.role(),
             epoch=base.lease.epoch,
@@ -76,7 +77,8 @@ class Views:
             gates={
                 "pool": self._parts.pool is not None,
                 "redaction": base.config.livetail.redact,
-                "protocol": f"{PROTOCOL_RANGE[0]}–{PROTOCOL_RANGE[1]}",
+                "protocol": spoken(base.build.protocol),
+                **{gate.gate: gate.state for gate in gate_views(base, self._parts.verification)},
             },
             alerts=alerts,
             counters=self._counters(),

@@ -24,6 +24,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from instar_node.build import Build, overlap
 from instar_node.coordination import successions
 from instar_node.coordination.evidence import contradiction
 from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
@@ -76,6 +77,8 @@ class FencedLease:
     """Version for which we have a yield token of its holder."""
     suspicion: str | None = None
     """What a read showed below what was known; a second such read makes it evidence."""
+    build: Build | None = None
+    """The program that runs here; a record says which one its holder runs."""
     mutations: Mutations = NO_MUTATIONS
 
     def __post_init__(self) -> None:
@@ -361,6 +364,8 @@ class FencedLease:
 
     def _member_wait(self, known: KnownRecord, now: int) -> int | Refusal:
         record = known.record
+        if not self._understands(record):
+            return "incompatible"
         if self.me in record.electorate or self.mutations.outsider_contends:
             if record.state == "released" or self._has_token(known) or self._is_lone_after_reboot(record):
                 return now
@@ -370,6 +375,12 @@ class FencedLease:
                 return now
             return self._bench_wait(record, now)
         return "not-a-member"
+
+    def _understands(self, record: LeaseRecord) -> bool:
+        """Whether this program may follow the holder's: it shares a protocol with it, or is its own."""
+        if record.holder == self.me or self.build is None or record.build is None:
+            return True
+        return overlap(self.build.protocol, record.build.protocol)
 
     def _has_token(self, known: KnownRecord) -> bool:
         return self.token == known.version or (
@@ -421,7 +432,7 @@ class FencedLease:
 
     @property
     def _author(self) -> Author:
-        return Author(self.me, self.incarnation, self.timing)
+        return Author(self.me, self.incarnation, self.timing, self.build)
 
     def founding_record(self, *, at: str, nonce: str) -> LeaseRecord:
         """Epoch 1 of a new mesh with this machine alone in it."""
@@ -545,6 +556,8 @@ class FencedLease:
             return "knows-newer"
         if self.me not in record.electorate:
             return "not-in-sync"
+        if not self._understands(record):
+            return "incompatible"
         return None
 
     def decline(self, version: str) -> None:

@@ -400,9 +400,13 @@ class LeaseCoordinator:
 
     def on_slow(self, machine: str) -> None:
         """An electorate member does not acknowledge rows: bench it rather than let every message wait."""
+        self.bench(machine, "too slow to keep up")
+
+    def bench(self, machine: str, why: str) -> None:
+        """Take an electorate member out with the next swap; it comes back when it is stable and caught up."""
         own = self.lease.holding
         if own is not None and machine in own.others:
-            self.membership.wishes.bench[machine] = "too slow to keep up"
+            self.membership.wishes.bench[machine] = why
 
     def _count(self, name: str) -> None:
         self.counters[name] = self.counters.get(name, 0) + 1

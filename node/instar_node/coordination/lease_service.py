@@ -15,6 +15,7 @@ from typing import TypeVar
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from instar_node.build import Build
 from instar_node.clock import Clock, iso
 from instar_node.config import LeaseSettings
 from instar_node.contracts import Database, Members, Mesh
@@ -80,6 +81,7 @@ class LeaseService:
         *,
         me: str,
         incarnation: str,
+        build: Build,
         settings: LeaseSettings,
         store: LeaseStore,
         hub: Hub,
@@ -112,7 +114,7 @@ class LeaseService:
             settings.drift,
         )
         durable = read_json(durable_path, DurableLease) if durable_path.exists() else DurableLease()
-        self.lease = FencedLease(me, incarnation, timing, durable, baton=hub.kind == "embedded")
+        self.lease = FencedLease(me, incarnation, timing, durable, baton=hub.kind == "embedded", build=build)
         self.coordinator = LeaseCoordinator(
             self.lease, lambda: clock.token_hex(8), lambda: iso(clock.wall()), eligible=eligible
         )
@@ -689,6 +691,10 @@ class LeaseService:
                 "choose the machine whose line is to go on and run `instar lease heal` there",
             ),
             "not-a-member": ("this machine is not in the lease's electorate", "see `instar machines`"),
+            "incompatible": (
+                f"{holder} ran a version that shares no protocol with this one",
+                f"install a version here that works with {holder}'s: `instar update --status` shows both",
+            ),
             "not-taken": (
                 "the lease could not be taken in time",
                 "the hub may be unreachable, or another machine was faster: see `instar lease`",
@@ -710,11 +716,36 @@ class LeaseService:
         self.coordinator.on_slow(peer)
         self.poke()
 
+    def bench(self, machine: str, why: str) -> None:
+        """Take a machine out of the electorate, if it is in it and this machine holds the lease."""
+        self.coordinator.bench(machine, why)
+        self.poke()
+
+    async def ask_one(self, machine: str, within: float) -> None:
+        """Have one machine promise for the lease as it is, beside the rounds.
+
+        Raises ``InstarError``: ``not-awake``, ``no-promise``.
+        """
+        self.require_acting()
+        own = self.lease.holding
+        assert own is not None
+        assert own.version is not None
+        known = KnownRecord(own.record, own.version)
+        reply = await self.transport.ask_promise(machine, known, within)
+        if reply is None:
+            raise InstarError("no-promise", f"it did not promise within {within:g} s")
+        if reply.refusal is not None:
+            raise InstarError("no-promise", f"it refused to promise: {reply.refusal}")
+
     # -- views -------------------------------------------------------------------------------------
 
     def if_lost(self) -> tuple[str | None, int | None, str | None]:
         """``(next machine, after_ms, why_not)`` if the holder died now."""
-        reachable = {m.machine_id for m in self._members.active() if self._mesh.connected(m.machine_id)}
+        reachable = {
+            member.machine_id
+            for member in self._members.active()
+            if (info := self._mesh.info(member.machine_id)) is not None and info.connected and info.compatible
+        }
         machine, after, why = if_lost(self.lease, reachable, self._clock.now())
         return machine, None if after is None else after // 1_000, why
 

@@ -7,6 +7,8 @@ from typing import Literal
 
 import msgspec
 
+from instar_node.build import Build
+
 PURPOSE = "instar-lease/1"
 """Purpose string every lease signature covers, beside the mesh id and the canonical bytes."""
 
@@ -59,6 +61,8 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     """Random: makes every record unique, so that two writers can never both believe in one commit."""
     hub: HubPlace | None = None
     """Where the register lies that takes the *next* record; ``None`` while it is the one of the founding."""
+    build: Build | None = None
+    """The program its holder runs: who shares no protocol with it may not follow."""
     signature: bytes = b""
 
     @property

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from instar_node.build import Build
 from instar_node.coordination.lease_mutations import Mutations
 from instar_node.coordination.lease_state import LeaseTiming
 from instar_node.coordination.record import HubPlace, KnownRecord, LeaseRecord, next_generation
@@ -17,6 +18,8 @@ class Author(NamedTuple):
     me: str
     incarnation: str
     timing: LeaseTiming
+    build: Build | None = None
+    """The program that it runs."""
 
 
 class Label(NamedTuple):
@@ -44,6 +47,7 @@ def founding(author: Author, label: Label) -> LeaseRecord:
         benched=(),
         ttl_ms=author.timing.ttl // 1_000,
         bench_ttl_ms=author.timing.bench_ttl // 1_000,
+        build=author.build,
         **label._asdict(),
     )
 
@@ -61,6 +65,7 @@ def following(known: KnownRecord, author: Author, label: Label, epochs: int = 1)
         incarnation=author.incarnation,
         ttl_ms=author.timing.ttl // 1_000,
         bench_ttl_ms=author.timing.bench_ttl // 1_000,
+        build=author.build,
         state="held",
         successor=None,
         signature=b"",

@@ -19,11 +19,14 @@ from instar_node.delivery.hearing import Hearing
 from instar_node.delivery.ledger import MessageProcessingLedger
 from instar_node.delivery.state import Outcome, Totals
 from instar_node.delivery.stream import PeerStream
-from instar_node.delivery.wire import ReplicaAck, ReplicaBroken, ReplicaWanted
+from instar_node.delivery.wire import ReplicaAck, ReplicaBegin, ReplicaBroken, ReplicaMarks, ReplicaWanted
+from instar_node.errors import InstarError
 
 log = logging.getLogger("instar.delivery")
 
 SLOW_MS = 1_000
+LOOK_S = 0.02
+"""How often a round trip looks whether the standby is level."""
 
 
 class ReplyMarkerTransport:
@@ -108,6 +111,23 @@ class ReplyMarkerTransport:
         acknowledged after that waits for it too."""
         stream = self._streams.get(peer)
         return stream is not None and stream.joined and stream.acked >= self._gate.watermark
+
+    async def round_trip(self, peer: str, within: float) -> None:
+        """Have a standby acknowledge everything, and then an append of nothing, through its own disk.
+
+        Raises ``InstarError``: ``stream-broken``, ``ledger-behind``.
+        """
+        try:
+            async with asyncio.timeout(within):
+                while not self.caught_up(peer):
+                    await self._clock.sleep(LOOK_S)
+                await self._streams[peer].round_trip()
+        except TimeoutError:
+            raise InstarError("ledger-behind", f"no row was acknowledged within {within:g} s") from None
+
+    async def offer_stale(self, peer: str, epoch: int, within: float) -> None:
+        """Speak to a standby as the holder of an epoch that is over; raises ``PeerError`` if all is well."""
+        await self._mesh.request(peer, ReplicaBegin(epoch, 0, ()), ReplicaMarks, within=within)
 
     def behind(self, peer: str) -> Totals | None:
         """Entries and bytes a peer lacks; ``None`` while its log is not known."""

@@ -75,6 +75,9 @@ class PeerStream:
         """Totals of our log at ``acked``; ``None`` until the logs were compared."""
         self.joined = False
         """Whether all that only the standby had is in our log, and it follows."""
+        self.acks = 0
+        """Acknowledgements heard, also those that bring nothing new."""
+        self._acked = asyncio.Event()
         self._peer = peer
         self._epoch = epoch
         self._mesh = mesh
@@ -110,9 +113,26 @@ class PeerStream:
             self._wake.set()
         self._nudged_at = self.acked
 
+    async def round_trip(self) -> None:
+        """Have the standby acknowledge an append of nothing, through the writer of its disk.
+
+        Wait with a timeout: what is sent while the stream begins anew is not answered. Raises
+        ``stream-broken`` when there is no stream to send it on.
+        """
+        before = self.acks
+        if not self.joined or not self._send((), self.acked):
+            raise InstarError("stream-broken", "the standby does not follow this machine's log")
+        while self.acks == before:
+            self._acked.clear()
+            await self._acked.wait()
+
     def on_ack(self, message: ReplicaAck) -> None:
         """The standby synced up to a position."""
-        if message.session != self._session or message.position <= self.acked:
+        if message.session != self._session:
+            return
+        self.acks += 1
+        self._acked.set()
+        if message.position <= self.acked:
             return
         self.acked = message.position
         while self._sent and self._sent[0][0] <= self.acked:

@@ -16,6 +16,7 @@ from instar_node.handoff.times import DEFAULT_TIMES, HandoffTimes
 from instar_node.handoff.wire_transport import (
     HandoffAck,
     HandoffOffer,
+    HandoffRehearsal,
     HandoffStepTaken,
     HandoffWireTransport,
 )
@@ -63,7 +64,7 @@ class HandoffReceiver:
         self.refused = 0
         """Messages refused because they came from a machine that is not the holder we know."""
         authority.on_change(self._on_lease)
-        wire.serve_target(self._on_offer, self._on_step)
+        wire.serve_target(self._on_offer, self._on_step, self._on_rehearsal)
 
     def follow(self, source: str, session: str) -> None:
         """Watch a handoff to this machine until it ends, and keep the board. Once for each session.
@@ -98,6 +99,13 @@ class HandoffReceiver:
         self._require(peer, offer)
         session.acked = offer.round
         return HandoffAck(offer.session, offer.round, offer.manifest.digest())
+
+    async def _on_rehearsal(self, peer: str, rehearsal: HandoffRehearsal) -> HandoffAck:
+        """Catch up and acknowledge as in a handoff; no session begins, and people see nothing of it."""
+        self._check_holder(peer, rehearsal.epoch)
+        await self._copies.confirm(rehearsal.manifest, rehearsal.within_ms / 1_000)
+        self._check_holder(peer, rehearsal.epoch)
+        return HandoffAck(rehearsal.session, 1, rehearsal.manifest.digest())
 
     async def _own_end(self, peer: str, within: float) -> None:
         """The holder to which we have just handed over may hand back before our own sentinel has seen it end:

@@ -49,8 +49,12 @@ class HandoffSentinel:
         members: Members,
         clock: Clock,
         times: HandoffTimes = DEFAULT_TIMES,
+        require_open: Callable[[str], None] = lambda machine: None,
     ) -> None:
-        """``waiting(topic)`` is how many messages of a topic wait for its machine to come back."""
+        """``waiting(topic)`` is how many messages of a topic wait for its machine to come back.
+
+        ``require_open(machine)`` raises ``InstarError("gate-shut")`` while nothing may be handed to it.
+        """
         self._lease = lease
         self._ingress = ingress
         self._waiting = waiting
@@ -61,6 +65,7 @@ class HandoffSentinel:
         self._members = members
         self._clock = clock
         self._times = times
+        self._require_open = require_open
         self._task: asyncio.Task[None] | None = None
         self._passing_to: str | None = None
         self._epoch_seen = lease.epoch
@@ -75,7 +80,7 @@ class HandoffSentinel:
 
         The handoff goes on when the caller goes away. ``automatic`` ones are bound by the floor between two.
         Raises ``InstarError`` when it does not begin: ``unknown-machine``, ``witness``, ``not-awake``,
-        ``peer-unreachable``, ``incompatible``, ``handoff-running``, ``too-soon``.
+        ``peer-unreachable``, ``incompatible``, ``gate-shut``, ``handoff-running``, ``too-soon``.
         """
         member = self._members.resolve(to)
         if member is None:
@@ -92,8 +97,24 @@ class HandoffSentinel:
         if member.witness:
             raise InstarError("witness", f"{member.nickname} is a witness and never awake")
         self._check(member.machine_id, automatic)
+        self._require_open(member.machine_id)
         self._begin(member.machine_id, self._clock.token_hex(8), times)
         return await self._board.over()
+
+    async def rehearse(self, to: str) -> None:
+        """Go as far as the target's first acknowledgement, and no further: nothing changes anywhere.
+
+        Raises as ``hand_off`` when it could not begin, ``PeerError`` or ``InstarError`` when the target does
+        not acknowledge exactly what this machine holds.
+        """
+        self._check(to, automatic=False)
+        epoch = self._lease.acting_epoch()
+        if epoch is None:
+            raise self._lost()
+        session, within = self._clock.token_hex(8), self._times.tail_s
+        async with asyncio.timeout(within):
+            manifest = await self._copies.manifest()
+        await self._wire.rehearse(to, session, epoch, manifest, within)
 
     async def stop(self) -> None:
         """End a handoff under way; before the lease is passed on this aborts it."""
@@ -252,6 +273,7 @@ class HandoffSentinel:
         if self._board.running and self._board.target == peer and self._lease.acting_epoch() is not None:
             return HandoffAccepted(self._board.session)
         self._check(peer, automatic=False)
+        self._require_open(peer)
         self._begin(peer, ask.session, None)
         return HandoffAccepted(ask.session)
 

@@ -50,6 +50,15 @@ class HandoffOffer(msgspec.Struct, frozen=True, tag="handoff.offer"):
     within_ms: Annotated[int, Meta(ge=1, le=60_000)]
 
 
+class HandoffRehearsal(msgspec.Struct, frozen=True, tag="handoff.rehearsal"):
+    """Holder to standby: acknowledge this as you would the first round of a handoff. Nothing follows."""
+
+    session: Session
+    epoch: int
+    manifest: Manifest
+    within_ms: Annotated[int, Meta(ge=1, le=60_000)]
+
+
 class HandoffAck(msgspec.Struct, frozen=True, tag="handoff.ack"):
     """Standby: I recomputed exactly this from my own stores; it is durable here."""
 
@@ -99,9 +108,11 @@ class HandoffWireTransport:
         self,
         offer: Callable[[str, HandoffOffer], Awaitable[HandoffAck]],
         step: Callable[[str, HandoffStepTaken], None],
+        rehearsal: Callable[[str, HandoffRehearsal], Awaitable[HandoffAck]],
     ) -> None:
         """Answer as the machine that is to be awake."""
         self._mesh.on_request(HandoffOffer, offer)
+        self._mesh.on_request(HandoffRehearsal, rehearsal)
         self._mesh.on_notice(HandoffStepTaken, step)
 
     async def ask(self, holder: str, session: str) -> str:
@@ -123,11 +134,24 @@ class HandoffWireTransport:
         offer = HandoffOffer(session, epoch, number, manifest, max(1, int(within * 1_000)))
         ack = await self._mesh.request(standby, offer, HandoffAck, within=within + EXTRA_S)
         if (ack.session, ack.round, ack.digest) != (session, number, manifest.digest()):
-            raise InstarError("wrong-ack", "the standby acknowledged something else than it was offered")
+            raise _wrong_ack()
+
+    async def rehearse(
+        self, standby: str, session: str, epoch: int, manifest: Manifest, within: float
+    ) -> None:
+        """Have the standby acknowledge a manifest without a handoff. Raises as ``offer``."""
+        rehearsal = HandoffRehearsal(session, epoch, manifest, max(1, int(within * 1_000)))
+        ack = await self._mesh.request(standby, rehearsal, HandoffAck, within=within + EXTRA_S)
+        if (ack.session, ack.digest) != (session, manifest.digest()):
+            raise _wrong_ack()
 
     def tell(self, standby: str, session: str, step: str, note: str) -> None:
         """Let the other machine's people see a step; one that is lost is made up for by the next."""
         self._mesh.send(standby, HandoffStepTaken(session, step, note[:400]))
+
+
+def _wrong_ack() -> InstarError:
+    return InstarError("wrong-ack", "the standby acknowledged something else than it was offered")
 
 
 def ended_of(outcome: HandoffOutcome) -> HandoffEnded:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 
 from instar_node.clock import Clock
 from instar_node.contracts import Authority, Mesh, PeerError
@@ -51,6 +52,7 @@ class HttpLiveTailTransport:
         self._to_send = asyncio.Event()
         self._to_meet = asyncio.Event()
         self._acked = asyncio.Event()
+        self._acks: Counter[str] = Counter()
         self._met: tuple[str, int] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         mesh.on_request(TailHello, self._on_hello)
@@ -91,6 +93,27 @@ class HttpLiveTailTransport:
             return False
         return True
 
+    async def round_trip(self, machine: str, within: float) -> None:
+        """As the source: have this standby acknowledge a push that adds nothing, after all that was said.
+
+        The push goes the whole way of any other, through the standby's disk. Raises ``InstarError``:
+        ``not-source``, ``tail-behind``.
+        """
+        epoch = self._authority.acting_epoch()
+        if epoch is None:
+            raise InstarError("not-source", "this machine is not awake, so it feeds nobody")
+        if not await self.caught_up(machine, within):
+            raise InstarError("tail-behind", f"it had not all that was said within {within:g} s")
+        before, head = self._acks[machine], self._source.acked(machine)
+        self._mesh.send(machine, TailPush(epoch, head, (), head))
+        try:
+            async with asyncio.timeout(within):
+                while self._acks[machine] == before:
+                    self._acked.clear()
+                    await self._acked.wait()
+        except TimeoutError:
+            raise InstarError("tail-behind", f"a push was not acknowledged within {within:g} s") from None
+
     async def match(self, manifest: TailManifest, within: float) -> list[str]:
         """Catch up with the holder's manifest and compare; the topics that differ (none = equal copies).
 
@@ -130,6 +153,7 @@ class HttpLiveTailTransport:
     def _on_ack(self, peer: str, ack: TailAck) -> None:
         if ack.epoch == self._authority.epoch:
             self._source.acknowledged(peer, ack.position)
+            self._acks[peer] += 1
             self._acked.set()
             self._to_send.set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 
+from instar_node.build import overlap
 from instar_node.clock import MICROS_PER_SECOND
 from instar_node.contracts import PeerInfo
 from instar_node.mesh.frames import Hello
@@ -105,11 +106,6 @@ class Announcer:
             return False
         self._told, self._told_at = self._online, now
         return True
-
-
-def overlap(one: tuple[int, int], other: tuple[int, int]) -> bool:
-    """Whether two protocol ranges (lowest, highest) share a protocol."""
-    return one[0] <= other[1] and other[0] <= one[1]
 
 
 def dial_delay(failures: int, last_heard: int | None, now: int, jitter: float) -> float:

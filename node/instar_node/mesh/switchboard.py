@@ -7,10 +7,11 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Coroutine
 
+from instar_node.build import overlap
 from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.contracts import Members
 from instar_node.events import EventHub
-from instar_node.mesh.peers import QUIET_US, Peer, overlap, supersedes
+from instar_node.mesh.peers import QUIET_US, Peer, supersedes
 from instar_node.mesh.tunnel import Tunnel
 
 log = logging.getLogger("instar.mesh")

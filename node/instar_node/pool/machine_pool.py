@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 
 from instar_node.clock import Clock
 from instar_node.contracts import AgentRunner, Authority, Members, Mesh
+from instar_node.errors import InstarError
 from instar_node.pool.messages import LoadNotice
 from instar_node.pool.pins import TopicPlacementPinStore
 from instar_node.pool.placement import Candidate, owner_now
+
+Barred = Callable[[str], InstarError | None]
 
 NOTICE_EVERY_S = 1.0
 """Load is looked at this often, and told to the others when it changed."""
@@ -42,7 +46,10 @@ class MachinePoolRegistry:
         pins: TopicPlacementPinStore,
         runner: AgentRunner,
         clock: Clock,
+        barred: Barred = lambda machine: None,
     ) -> None:
+        """``barred(machine)`` says why nothing new may be given to a machine; ``None`` when it may."""
+        self.barred = barred
         self._mesh = mesh
         self._members = members
         self._authority = authority
@@ -75,11 +82,11 @@ class MachinePoolRegistry:
 
     def candidates(self) -> list[Candidate]:
         """Machines that could run a topic (witnesses cannot)."""
-        return [
-            Candidate(member.machine_id, self.online(member.machine_id), self._load(member.machine_id))
-            for member in self._members.active()
-            if not member.witness
-        ]
+        return [self._candidate(member.machine_id) for member in self._members.active() if not member.witness]
+
+    def _candidate(self, machine_id: str) -> Candidate:
+        barred = self.barred(machine_id) is not None
+        return Candidate(machine_id, self.online(machine_id), self._load(machine_id), open=not barred)
 
     def machines(self) -> list[PoolMachine]:
         """Every active machine, in order of admission."""

@@ -15,11 +15,15 @@ MARGIN = 0.15
 
 
 class Candidate(msgspec.Struct, frozen=True):
-    """A machine that could run a topic. ``load`` is its running agents over how many it can run."""
+    """A machine that could run a topic. ``load`` is its running agents over how many it can run.
+
+    A machine that is not ``open`` (its gate is shut) keeps what it has and gets nothing new.
+    """
 
     machine_id: str
     online: bool
     load: float
+    open: bool = True
 
 
 def choose_owner(
@@ -38,7 +42,7 @@ def choose_owner(
         return current.owner
     own = online.get(holder)
     if own is not None and own.load >= OVERLOAD:
-        relief = [one for one in online.values() if one.load <= own.load - MARGIN]
+        relief = [one for one in online.values() if one.open and one.load <= own.load - MARGIN]
         if relief:
             return min(relief, key=lambda one: (one.load, one.machine_id)).machine_id
     return holder

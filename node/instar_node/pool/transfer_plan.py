@@ -19,6 +19,7 @@ class TransferFacts(msgspec.Struct, frozen=True):
 
     ``target`` is ``None`` when the name is no machine's. ``owner`` is where the topic runs now. ``running``
     are the keys of messages its agent works on, ``mid_reply`` whether an answer is going out right now.
+    ``barred`` says why the target gets nothing new (a shut gate, another version), if it does not.
     """
 
     topic: str
@@ -34,6 +35,7 @@ class TransferFacts(msgspec.Struct, frozen=True):
     last_move: int | None
     undo: bool
     now: int
+    barred: InstarError | None = None
 
 
 class Go(msgspec.Struct, frozen=True, tag=True):
@@ -56,9 +58,9 @@ class TransferByNickname:
     def plan(self, facts: TransferFacts, confirm: str | None) -> Go | Noop:
         """What to do.
 
-        Raises ``InstarError``: ``unknown-machine`` (404, with ``known``), ``rate-limited`` (429, with
-        ``retry_in_ms``) or ``needs-confirmation`` (409, with ``prompt``, ``conditions`` and the ``confirm``
-        token). A token is only good for exactly the facts it was made from.
+        Raises ``InstarError``: ``unknown-machine`` (404, with ``known``), what bars the target,
+        ``rate-limited`` (429, with ``retry_in_ms``) or ``needs-confirmation`` (409, with ``prompt``,
+        ``conditions`` and the ``confirm`` token). A token is only good for exactly the facts it comes from.
         """
         target = facts.target
         if target is None:
@@ -72,6 +74,8 @@ class TransferByNickname:
         pinned_to = facts.placement.pinned_to if facts.placement is not None else None
         if pinned_to == target or (pinned_to is None and facts.owner == target):
             return Noop(target, pin=pinned_to is None and not facts.undo)
+        if facts.barred is not None:
+            raise facts.barred
         self._limit(facts)
         conditions = _conditions(facts)
         if conditions and confirm != challenge(facts):

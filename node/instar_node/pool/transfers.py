@@ -171,9 +171,9 @@ class Transfers:
     async def transfer(self, request: TransferRequest) -> TransferResult:
         """Move a topic and pin it there; returns when it has moved, or waits for a machine that is away.
 
-        Raises ``InstarError``: those of ``TransferByNickname.plan``, ``nothing-to-undo``, ``not-awake``,
-        ``transfer-running``, ``drain-timeout``, and those of writing the placement. Whatever is raised, the
-        topic is where it was.
+        Raises ``InstarError``: those of ``TransferByNickname.plan`` (``gate-shut`` among them),
+        ``nothing-to-undo``, ``not-awake``, ``transfer-running``, ``drain-timeout``, and those of writing the
+        placement. Whatever is raised, the topic is where it was.
         """
         self._require_awake()
         topic = request.topic
@@ -303,6 +303,7 @@ class Transfers:
             last_move=None if last is None else last.at,
             undo=undo_of is not None,
             now=self._clock.now(),
+            barred=None if target is None else self._pool.barred(target),
         )
 
     def _undo_of(self, topic: str) -> _Move:

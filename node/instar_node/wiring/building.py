@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from instar_node import PROTOCOL_RANGE, __version__
+from collections.abc import Callable
+
 from instar_node.api.parts import Base, DeliveryParts, NodeParts, PoolParts, TailParts
 from instar_node.clock import Clock
 from instar_node.config import Config
@@ -29,8 +30,9 @@ from instar_node.livetail.http_transport import HttpLiveTailTransport
 from instar_node.livetail.redaction import Redactor
 from instar_node.livetail.source import LiveTailSource
 from instar_node.mesh.mesh import TunnelMesh
+from instar_node.pool.agreement import PlacementAgreement
 from instar_node.pool.chat_commands import ChatCommands
-from instar_node.pool.machine_pool import MachinePoolRegistry
+from instar_node.pool.machine_pool import Barred, MachinePoolRegistry
 from instar_node.pool.nicknames import NicknameCommand, RelocationNicknameSet
 from instar_node.pool.pins import TopicPlacementPinStore
 from instar_node.pool.run_host import RunHost
@@ -38,9 +40,12 @@ from instar_node.pool.session_router import SessionRouter
 from instar_node.pool.transfers import Transfers
 from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
+from instar_node.verification.verification import Verification
+from instar_node.wiring.drills import build_verification
 from instar_node.wiring.foundation import Foundation
 from instar_node.wiring.handoffs import build_handoffs
 from instar_node.wiring.placement_log import LedgerPlacements, WorkInTopics
+from instar_node.wiring.updates import build_updates
 
 
 async def build(
@@ -51,8 +56,12 @@ async def build(
     clock: Clock,
     events: EventHub,
     known: KnownSecrets,
+    restart: Callable[[], None] | None,
 ) -> NodeParts:
-    """All parts of a node, tied together. What is on disk is loaded; nothing runs yet."""
+    """All parts of a node, tied together. What is on disk is loaded; nothing runs yet.
+
+    ``restart`` ends the node so that it is started anew; ``None`` when nobody would start it.
+    """
     known.add(foundation.vault.values)
     base = _base(home, config, foundation, database, clock, events, known)
     sync = RegistrySync(base.mesh, base.registry, base.lease, events, clock)
@@ -63,10 +72,9 @@ async def build(
     replication = ReplyMarkerTransport(
         base.mesh, base.registry, base.lease, ledger, clock, events.publish, base.lease.on_slow
     )
-    base.lease.caught_up = lambda machine: _may_succeed(base, replication, machine)
     base.registry.on_change(base.mesh.refresh)
     base.registry.on_change(replication.refresh)
-    return _delivery_and_pool(home, base, sync, secrets, tail, ledger, replication, database)
+    return _delivery_and_pool(home, base, sync, secrets, tail, ledger, replication, database, restart)
 
 
 def _base(
@@ -86,13 +94,14 @@ def _base(
         clock,
         events,
         incarnation=incarnation,
-        version=__version__,
-        protocol_range=PROTOCOL_RANGE,
+        version=foundation.build.version,
+        protocol_range=foundation.build.protocol,
         own_urls=foundation.urls,
     )
     lease = LeaseService(
         me=identity.machine_id,
         incarnation=incarnation,
+        build=foundation.build,
         settings=config.lease,
         store=foundation.store,
         hub=foundation.hub,
@@ -116,6 +125,7 @@ def _base(
         known,
         mesh,
         lease,
+        foundation.build,
         foundation.urls,
         foundation.witness,
         list(foundation.warnings),
@@ -134,10 +144,14 @@ def _incomplete(lease: LeaseService) -> frozenset[str]:
     return frozenset(lease.known.record.incomplete) if lease.known is not None else frozenset()
 
 
-def _may_succeed(base: Base, replication: ReplyMarkerTransport, machine: str) -> bool:
-    """Whether a machine may stand in the electorate: it has every row, and its version can take over."""
+def _may_succeed(
+    base: Base, replication: ReplyMarkerTransport, verification: Verification, machine: str
+) -> bool:
+    """Whether a machine may stand in the electorate: it has every row, its version can take over, and no
+    drill has shown that something between the two does not work."""
     info = base.mesh.info(machine)
-    return info is not None and info.compatible and replication.caught_up(machine)
+    fit = info is not None and info.compatible and replication.caught_up(machine)
+    return fit and verification.refusal("succession", machine) is None
 
 
 async def _tail(base: Base, database: SqliteDatabase) -> TailParts:
@@ -157,6 +171,7 @@ def _delivery_and_pool(
     ledger: MessageProcessingLedger,
     replication: ReplyMarkerTransport,
     database: SqliteDatabase,
+    restart: Callable[[], None] | None,
 ) -> NodeParts:
     config, lease, publish = base.config, base.lease, base.events.publish
     records = RunRecords(home.machine / "runs.json")
@@ -175,7 +190,14 @@ def _delivery_and_pool(
     runner: AgentRunner = agent
     if config.pool.enabled:
         placements = LedgerPlacements(ledger, replication)
-        pool, runner = _pool(base, agent, tail, placements, WorkInTopics(lambda: delivery))
+        pool, runner = _pool(
+            base,
+            agent,
+            tail,
+            placements,
+            WorkInTopics(lambda: delivery),
+            lambda machine: checks.verification.refusal("transfer", machine),
+        )
     delivery = Delivery(
         ledger,
         replication,
@@ -191,15 +213,42 @@ def _delivery_and_pool(
         blank=base.known.blank,
     )
     parts = DeliveryParts(ledger, replication, outbox, conversation, agent, delivery)
-    return NodeParts(base, sync, secrets, tail, parts, pool, build_handoffs(base, tail, parts, pool))
+    updates = build_updates(home, base, restart, lambda: handoffs)
+    checks = build_verification(home, base, tail, parts, pool, lambda: handoffs)
+    handoffs = build_handoffs(base, tail, parts, pool, checks.verification)
+    lease.caught_up = lambda machine: _may_succeed(base, replication, checks.verification, machine)
+    _bench_the_unfit(base, checks.verification)
+    return NodeParts(base, sync, secrets, tail, parts, pool, handoffs, checks, updates)
+
+
+def _bench_the_unfit(base: Base, verification: Verification) -> None:
+    """Whoever could not follow the awake machine must neither be waited for nor take over: look whenever a
+    machine greets, the electorate changes, or a drill has ended."""
+
+    def look(*_: object) -> None:
+        for machine in base.lease.ack_set():
+            info = base.mesh.info(machine)
+            if info is not None and not info.compatible:
+                base.lease.bench(machine, f"version {info.version} cannot follow this one")
+            elif verification.refusal("succession", machine) is not None:
+                base.lease.bench(machine, "a gate is shut for it")
+
+    base.mesh.on_peer(look)
+    base.lease.on_change(look)
+    verification.on_change(look)
 
 
 def _pool(
-    base: Base, agent: AgentRunner, tail: TailParts, placements: LedgerPlacements, work: WorkInTopics
+    base: Base,
+    agent: AgentRunner,
+    tail: TailParts,
+    placements: LedgerPlacements,
+    work: WorkInTopics,
+    barred: Barred,
 ) -> tuple[PoolParts, AgentRunner]:
     mesh, lease, clock, events = base.mesh, base.lease, base.clock, base.events
     pins = TopicPlacementPinStore(placements, lease)
-    machines = MachinePoolRegistry(mesh, base.registry, lease, pins, agent, clock)
+    machines = MachinePoolRegistry(mesh, base.registry, lease, pins, agent, clock, barred)
     host = RunHost(agent, mesh, lease, clock, events)
     settings = base.config.lease
     router = SessionRouter(
@@ -218,4 +267,5 @@ def _pool(
         router, pins, machines, nicknames, base.registry, mesh, lease, work, tail.transport, clock, events
     )
     runner = ChatCommands(router, NicknameCommand(nicknames), transfers)
-    return PoolParts(pins, host, machines, router, transfers), runner
+    agreement = PlacementAgreement(pins, mesh, lease, clock)
+    return PoolParts(pins, host, machines, router, transfers, agreement), runner

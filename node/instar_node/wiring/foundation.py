@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from instar_node.api import types as t
+from instar_node.build import Build, this_build
 from instar_node.clock import Clock
 from instar_node.config import Config, NodeOptions
 from instar_node.coordination.git_lease_store import GitLeaseStore
@@ -36,6 +37,8 @@ class Foundation:
     """A name asked for that was not asked for before."""
     recorded: MeshFile
     warnings: list[t.Alert]
+    build: Build
+    """The program that runs."""
 
 
 async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock: Clock) -> Foundation:
@@ -78,6 +81,7 @@ async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock
         wanted_nickname=nickname if fresh_name else None,
         recorded=recorded,
         warnings=warnings,
+        build=options.build or this_build(),
     )
 
 

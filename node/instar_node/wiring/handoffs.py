@@ -14,10 +14,15 @@ from instar_node.handoff.times import HandoffTimes
 from instar_node.handoff.wakeup import Wakeup
 from instar_node.handoff.wire_transport import HandoffWireTransport
 from instar_node.livetail.entry import TailManifest
+from instar_node.verification.verification import Verification
 
 
 def build_handoffs(
-    base: Base, tail: TailParts, delivery: DeliveryParts, pool: PoolParts | None
+    base: Base,
+    tail: TailParts,
+    delivery: DeliveryParts,
+    pool: PoolParts | None,
+    verification: Verification,
 ) -> HandoffParts:
     """Sentinel, receiver, wakeup and the handoff at the end, over one board."""
     lease, mesh, members, clock = base.lease, base.mesh, base.registry, base.clock
@@ -36,6 +41,7 @@ def build_handoffs(
         members=members,
         clock=clock,
         times=times,
+        require_open=lambda machine: verification.require("handoff", machine),
     )
     receiver = HandoffReceiver(
         authority=lease, copies=copies, wire=wire, board=board, members=members, times=times
