@@ -62,6 +62,8 @@ class Machine:
         self.urls: tuple[str, ...] = ()
         """``node.urls``: where peers are told to find it; empty for its own address."""
         self.api = BlockingNodeApi(self.home)
+        self.environment: dict[str, str] = {}
+        """Beside the test's own, for every start and command."""
         self._daemon: DaemonProcess | None = None
         self.home.prepare()
         self.configure()
@@ -100,7 +102,7 @@ class Machine:
     def start(self, *arguments: str, env: dict[str, str] | None = None) -> Machine:
         """Start the node and wait for ``ready``; also after ``stop`` and ``kill``."""
         hub = () if self.hub is None else ("--hub", self.hub)
-        self._daemon = DaemonProcess(self.home, *hub, *arguments, env=env)
+        self._daemon = DaemonProcess(self.home, *hub, *arguments, env={**self.environment, **(env or {})})
         self._daemon.start()
         return self
 
@@ -128,7 +130,7 @@ class Machine:
             text=True,
             timeout=within,
             check=False,
-            env={**os.environ, "INSTAR_HOME": str(self.home.path)},
+            env={**os.environ, **self.environment, "INSTAR_HOME": str(self.home.path)},
         )
 
     def say(self, topic: str, text: str, key: str | None = None) -> t.SendResult:

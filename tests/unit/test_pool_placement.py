@@ -92,7 +92,7 @@ def described(placement: Placement | None, *online: str) -> TopicPlacementDescri
         me=MINI,
         holder=DESK,
         epoch=1,
-        online=lambda machine: machine in online,
+        away=lambda machine: None if machine in online else "is offline",
         nickname=lambda machine: machine.removeprefix("m-"),
     )
 

@@ -39,18 +39,21 @@ def describe(
     me: str,
     holder: str | None,
     epoch: int,
-    online: Callable[[str], bool],
+    away: Callable[[str], str | None],
     nickname: Callable[[str], str],
 ) -> TopicPlacementDescription:
-    """Say where ``topic`` runs, by the same rules that route its next message."""
+    """Say where ``topic`` runs, by the same rules that route its next message.
+
+    ``away(machine)`` says why nothing can be run on a machine now; ``None`` when something can.
+    """
     pin = placement.pinned_to if placement is not None else None
-    owner = owner_now(placement, holder=holder, epoch=epoch, online=online)
+    owner = owner_now(placement, holder=holder, epoch=epoch, online=lambda machine: away(machine) is None)
     pending: str | None = None
     reason: Reason
     if pin is not None:
         reason = "pinned"
-        if not online(pin):
-            pending = f"{nickname(pin)} is offline; runs there when it is back"
+        if (why := away(pin)) is not None:
+            pending = f"{nickname(pin)} {why}; runs there when it is back"
         elif owner is None:
             pending = f"moving to {nickname(pin)}"
     elif placement is None or placement.reason == "unowned":

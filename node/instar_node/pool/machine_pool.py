@@ -80,6 +80,15 @@ class MachinePoolRegistry:
         info = self._mesh.info(machine_id)
         return info is not None and info.connected and info.compatible
 
+    def away(self, machine_id: str) -> str | None:
+        """Why nothing can be run there now, as people read it; ``None`` when something can."""
+        if self.online(machine_id):
+            return None
+        info = self._mesh.info(machine_id)
+        if info is not None and not info.compatible:
+            return f"is held back: its version {info.version} cannot work with this one"
+        return "is offline"
+
     def candidates(self) -> list[Candidate]:
         """Machines that could run a topic (witnesses cannot)."""
         return [self._candidate(member.machine_id) for member in self._members.active() if not member.witness]

@@ -164,7 +164,7 @@ class Transfers:
             me=self._authority.me,
             holder=self._authority.holder,
             epoch=self._authority.epoch,
-            online=self._pool.online,
+            away=self._pool.away,
             nickname=self._members.nickname,
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from instar_node.api.machine_view import build_of
 from instar_node.api.parts import Base, DeliveryParts, NodeParts, PoolParts, TailParts
 from instar_node.clock import Clock
 from instar_node.config import Config
@@ -19,6 +20,7 @@ from instar_node.delivery.dispatcher import Delivery
 from instar_node.delivery.ledger import MessageProcessingLedger
 from instar_node.delivery.outbox import FencedOutbox
 from instar_node.delivery.replication import ReplyMarkerTransport
+from instar_node.errors import InstarError
 from instar_node.events import EventHub
 from instar_node.identity.keys import verify
 from instar_node.identity.registry import MachineRegistry
@@ -40,6 +42,7 @@ from instar_node.pool.session_router import SessionRouter
 from instar_node.pool.transfers import Transfers
 from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
+from instar_node.updates.compatibility import held_back
 from instar_node.verification.verification import Verification
 from instar_node.wiring.drills import build_verification
 from instar_node.wiring.foundation import Foundation
@@ -196,7 +199,7 @@ def _delivery_and_pool(
             tail,
             placements,
             WorkInTopics(lambda: delivery),
-            lambda machine: checks.verification.refusal("transfer", machine),
+            lambda machine: _barred(base, checks.verification, machine),
         )
     delivery = Delivery(
         ledger,
@@ -219,6 +222,17 @@ def _delivery_and_pool(
     lease.caught_up = lambda machine: _may_succeed(base, replication, checks.verification, machine)
     _bench_the_unfit(base, checks.verification)
     return NodeParts(base, sync, secrets, tail, parts, pool, handoffs, checks, updates)
+
+
+def _barred(base: Base, verification: Verification, machine: str) -> InstarError | None:
+    """Why nothing new is run on a machine; ``None`` when it may be."""
+    reason = held_back(build_of(base, machine), base.build)
+    if reason is not None:
+        name = base.registry.nickname(machine)
+        return InstarError(
+            "incompatible", f"{name} is {reason}", f"update it first: `instar update` on {name}"
+        )
+    return verification.refusal("transfer", machine)
 
 
 def _bench_the_unfit(base: Base, verification: Verification) -> None:

@@ -1,0 +1,104 @@
+"""Rolling updates of real processes: the program of each machine is "installed" by changing a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from instar_node.build import SEAM
+from tests.cluster.harness import Cluster, Machine, wait_for
+
+pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
+
+
+class Installation:
+    """What is installed on one machine."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self._file: Path = machine.home.path / "build.json"
+        self.install("1.0", (1, 1))
+        machine.environment = {SEAM: str(self._file)}
+
+    def install(self, version: str, protocol: tuple[int, int] = (1, 2)) -> None:
+        self._file.write_text(json.dumps({"version": version, "protocol": protocol}))
+
+    def runs(self) -> str:
+        return self.machine.api.health().version
+
+
+def test_an_update_rolls_standby_first_then_the_role_then_the_machine_that_was_awake(
+    cluster: Cluster,
+) -> None:
+    installed: dict[str, Installation] = {}
+
+    def prepare(machine: Machine) -> None:
+        installed[machine.nickname] = Installation(machine)
+
+    desk, mini = cluster.pair_up("desk", "mini", configure=prepare)
+    pids = desk.daemon.pid, mini.daemon.pid
+    desk.say("42", "before", key="k1")
+    wait_for(lambda: desk.replies("42"))
+    nothing = desk.cli("update", "--json")
+    assert (nothing.returncode, json.loads(nothing.stdout)["outcome"]) == (0, "nothing-to-do")
+
+    for installation in installed.values():
+        installation.install("1.1")
+    ran = desk.cli("update", within=120)
+    assert ran.returncode == 0, ran.stderr
+    told = [line.split(maxsplit=1)[1] for line in ran.stdout.splitlines()[:-1]]
+    assert told == [
+        "mini: restarting into 1.1",
+        "mini: updated runs 1.1",
+        "mini: handing over",
+        "mini: awake",
+        "desk: restarting into 1.1",
+    ]
+    assert mini.is_awake()
+    assert [machine.runs() for machine in installed.values()] == ["1.1", "1.1"]
+    assert (desk.daemon.pid, mini.daemon.pid) == pids  # each replaced itself
+    assert desk.alive
+    restart = desk.api.updates().restart
+    assert restart is not None
+    assert (restart.state, restart.previous, restart.expected) == ("done", "1.0", "1.1")
+    cluster.wait_in_sync(mini, [desk])
+    desk.say("42", "after", key="k2")
+    wait_for(lambda: [row.reply_to for row in desk.replies("42")] == ["k1", "k2"])
+
+
+def test_a_restart_that_does_not_take_is_told_and_stops_the_update(cluster: Cluster) -> None:
+    installed: dict[str, Installation] = {}
+
+    def prepare(machine: Machine) -> None:
+        installed[machine.nickname] = Installation(machine)
+
+    desk, mini = cluster.pair_up("desk", "mini", configure=prepare)
+    # The new version is there when the machine looks, and gone when it starts: an install that rolls back.
+    installed["mini"].install("1.1")
+    wait_for(lambda: mini.api.updates().installed == "1.1")
+    handshake = mini.home.machine / "restart-handshake.json"
+    wrong = {"expected": "9.9", "previous": "1.0", "at": "", "state": "pending", "attempts": 0}
+    mini.stop()
+    installed["mini"].install("1.0", (1, 1))
+    handshake.write_text(json.dumps(wrong))
+    mini.start()
+    view = mini.api.updates()
+    assert view.restart is not None
+    assert (view.restart.state, view.restart.attempts) == ("failed", 1)
+    alerts = {alert.code: alert for alert in mini.api.health().alerts}
+    assert "the restart into version 9.9 did not take" in alerts["update-failed"].message
+    mini.stop()
+    mini.start()
+    health = mini.api.health()
+    assert "update-stuck" in [alert.code for alert in health.alerts]
+    assert health.status == "alarm"
+
+    refused = desk.cli("update", "--to", "7.7")
+    assert refused.returncode == 1
+    assert "version 1.0 is installed, not 7.7" in refused.stderr
+    assert desk.is_awake()
+    # What runs is what is wanted after all: that ends the complaint.
+    assert desk.cli("update").returncode == 0
+    assert mini.api.updates().restart is None
