@@ -148,6 +148,17 @@ def test_a_new_register_without_a_record_is_no_rewound_hub() -> None:
     assert machine.lease.durable.evidence is None
 
 
+def test_a_register_that_the_lease_left_earlier_is_opened_from_the_record_that_closed_it() -> None:
+    back = HubPlace(OLD.url, OLD.id, "closed earlier")
+    machine = Machine("b", closing(back))
+    left = KnownRecord(held(epoch=2, serial=3, state="closed", hub=NEW).record, "closed earlier")
+    for now in (SECOND, 2 * SECOND):
+        machine.lease.on_read(left, machine.lease.order, now, now)
+    assert machine.lease.durable.evidence is None
+    opened = machine.swap(TIMING.wait(6 * SECOND)).swap
+    assert (opened.hub, opened.expected) == (back, "closed earlier")
+
+
 def test_a_register_that_lost_its_record_stops_nobody() -> None:
     known = held(epoch=4, serial=7, prev="v6", nonce="n7", hub=NEW)
     machine = Machine("b", known)

@@ -249,6 +249,8 @@ class FencedLease:
         if seen is None:
             return  # deleted, or not made yet: nobody can swap onto it, so it is an alarm and no evidence
         floor = self.order if self.mutations.compare_read_with_later else known_before
+        if self._awaits_opening(seen):
+            return
         if seen.record.order < floor:
             self._suspect(seen, floor)
             return
@@ -267,6 +269,13 @@ class FencedLease:
             self.suspicion = what
         elif self.durable.evidence is None:
             self._stop_for_evidence(what + "it was rewound or replaced", (seen,))
+
+    def _awaits_opening(self, seen: KnownRecord) -> bool:
+        """Whether the lease moves back to this register and nobody has opened it again yet."""
+        known = self.known
+        if known is None or known.record.hub is None or not known.record.moves:
+            return False
+        return seen.version == known.record.hub.tip
 
     # -- promises --------------------------------------------------------------------------------------
 

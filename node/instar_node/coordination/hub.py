@@ -31,6 +31,11 @@ class Hub(msgspec.Struct, frozen=True):
         return self.url.removeprefix(WITNESS)
 
     @property
+    def wire_url(self) -> str:
+        """The URL as records and other machines carry it: empty for everybody's own disk."""
+        return "" if self.kind == "embedded" else self.url
+
+    @property
     def shown(self) -> str:
         """The URL without a password, for messages and logs."""
         return without_password(self.url)
@@ -69,6 +74,17 @@ def parse_hub(url: str, home: Home) -> Hub:
         InstarError: ``bad-hub`` (none of the forms there are), ``hub-synced`` (a folder that a sync program
             copies), ``hub-not-repository``.
     """
+    hub = read_hub(url, home)
+    if hub.kind == "path":
+        path = Path(hub.url)
+        refuse_synced(path)
+        if not may_become_repository(path) and not is_bare_repository(path):
+            raise not_a_repository(path)
+    return hub
+
+
+def read_hub(url: str, home: Home) -> Hub:
+    """As ``parse_hub``, without looking at the place: only ``bad-hub`` is raised."""
     text = url.strip()
     if text in ("", EMBEDDED):
         return Hub("embedded", str(home.hub.absolute()))
@@ -83,9 +99,6 @@ def parse_hub(url: str, home: Home) -> Hub:
     path = _local_path(text)
     if path.resolve() == home.hub.resolve():
         return Hub("embedded", str(home.hub.absolute()))
-    refuse_synced(path)
-    if not may_become_repository(path) and not is_bare_repository(path):
-        raise not_a_repository(path)
     return Hub("path", str(path))
 
 

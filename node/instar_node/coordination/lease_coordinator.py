@@ -282,12 +282,14 @@ class LeaseCoordinator:
         return self.lease.begin_swap(record, kind, now, self._expected())
 
     def _expected(self) -> str | None:
-        """The version a swap of ours replaces: our own register's tip, or the newest record known, or
-        nothing when that record closed another register."""
+        """The version a swap of ours replaces: our own register's tip, or the newest record known, or what a
+        new register held when the lease was moved there."""
         known = self.lease.known
         if self.lease.baton:
             return self.own_tip
-        return known.version if known is not None and not known.record.moves else None
+        if known is not None and known.record.hub is not None and known.record.moves:
+            return known.record.hub.tip
+        return known.version if known is not None else None
 
     def begin(self, record: LeaseRecord, kind: SwapKind, now: int) -> SendSwap:
         """Begin a swap that a command asked for (found, release, close, open, force)."""

@@ -22,10 +22,13 @@ class HubPlace(msgspec.Struct, frozen=True):
 
     ``url`` is empty for the holder's own disk. ``id`` was written into the hub when it was set up: it tells
     the hub from another one at the same address, such as the folder under a disk that is not mounted.
+    ``tip`` is what the register held when the lease was moved there: nothing, or the record that closed it
+    when the lease was moved away from it earlier.
     """
 
     url: str
     id: str = ""
+    tip: str | None = None
 
 
 class LeaseRecord(msgspec.Struct, frozen=True):
@@ -68,7 +71,7 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     @property
     def moves(self) -> bool:
         """Whether this closed its register because the lease goes on in another one (``hub``)."""
-        return self.state == "closed" and self.successor in (None, self.holder)
+        return self.state == "closed" and self.hub is not None and self.successor in (None, self.holder)
 
     @property
     def order(self) -> tuple[int, int]:
