@@ -29,6 +29,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "pair": Entry(_C + "pairing", "pair", "Let another machine join: mint a code and wait"),
         "join": Entry(_C + "pairing", "join", "Join the mesh of another machine"),
         "wakeup": Entry(_C + "roles", "wakeup", "Make this machine the awake one"),
+        "hub": Entry(_C + "hub", "hub", "Where the lease lies; move it to another hub"),
         "handoff": Entry(_C + "roles", "handoff", "Make another machine the awake one"),
         "leave": Entry(_C + "identity", "leave", "Take this machine out of the mesh"),
         "nickname": Entry(_C + "pool", "nickname", "Rename this machine"),

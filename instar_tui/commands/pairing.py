@@ -131,15 +131,20 @@ class _Wait:
             click.echo(f"\r\x1b[K{text}", nl=False, err=True)
 
 
-@command("join", "instar join http://192.168.1.7:7707 --code MAPLE-RIVER-4821 --nickname mini")
+@command(
+    "join",
+    "instar join http://192.168.1.7:7707 --code MAPLE-RIVER-4821 --nickname mini",
+    "instar join http://192.168.1.7:7707 --code MAPLE-RIVER-4821 --nickname nas --witness",
+)
 @click.argument("url")
 @click.option("--code", required=True, help="The code that `instar pair` shows on the other machine.")
 @click.option("--nickname", metavar="NAME", help="What people call this machine.")
 @click.option("--sas", is_flag=True, help="Ask on both machines whether the same digits are shown.")
+@click.option("--witness", is_flag=True, help="Only keep the lease register for the others.")
 @pass_invocation
-def join(invocation: Invocation, url: str, code: str, nickname: str | None, sas: bool) -> None:
+def join(invocation: Invocation, url: str, code: str, nickname: str | None, sas: bool, witness: bool) -> None:
     """Join the mesh of the machine at URL. Needs no running node."""
-    result = _join(invocation, t.JoinRequest(url=url, code=code, nickname=nickname, sas=sas))
+    result = _join(invocation, t.JoinRequest(url=url, code=code, nickname=nickname, sas=sas), witness)
     if invocation.json:
         return invocation.out.json(result)
     return invocation.out.fields(
@@ -154,7 +159,7 @@ def join(invocation: Invocation, url: str, code: str, nickname: str | None, sas:
     )
 
 
-def _join(invocation: Invocation, body: t.JoinRequest) -> t.JoinResult:
+def _join(invocation: Invocation, body: t.JoinRequest, witness: bool) -> t.JoinResult:
     """Through the node that runs here, if one does; else directly on the files of the home."""
     try:
         return invocation.api.join(body)
@@ -166,7 +171,13 @@ def _join(invocation: Invocation, body: t.JoinRequest) -> t.JoinResult:
     from instar_node.joining import join_home
 
     joining = join_home(
-        invocation.home, body.url, body.code, body.nickname, sas=body.sas, confirm=_same_on_both
+        invocation.home,
+        body.url,
+        body.code,
+        body.nickname,
+        sas=body.sas,
+        witness=witness,
+        confirm=_same_on_both,
     )
     return asyncio.run(joining)
 

@@ -9,10 +9,10 @@ import msgspec
 from instar_node import __version__
 from instar_node.api import types as t
 from instar_node.clock import Clock, SystemClock
-from instar_node.config import Config, load_config
+from instar_node.config import load_config
 from instar_node.config_file import write_default_config
-from instar_node.coordination.git_lease_store import GitLeaseStore
 from instar_node.coordination.hub import Hub, parse_hub
+from instar_node.coordination.hubs import open_store
 from instar_node.coordination.lease_state import DurableLease
 from instar_node.coordination.lease_store import StoreUnavailable
 from instar_node.coordination.record import PURPOSE, KnownRecord, is_authentic
@@ -41,6 +41,7 @@ async def join_home(
     nickname: str | None,
     *,
     sas: bool = False,
+    witness: bool = False,
     confirm: Confirm | None = None,
 ) -> t.JoinResult:
     """Make this home a standby of the mesh whose awake machine answers at ``url`` and shows ``code``.
@@ -58,6 +59,7 @@ async def join_home(
         identity = MachineIdentity.load_or_create(home.machine)
         _refuse_member(MachineRegistry.load(home.machine, identity, clock), url)
         asked = nickname or config.node.nickname
+        witness = witness or config.node.witness
         outcome = await join(
             url,
             code,
@@ -68,13 +70,13 @@ async def join_home(
             clock=clock,
             sas=sas,
             confirm=confirm,
-            witness=config.node.witness,
+            witness=witness,
             version=__version__,
             check_hub=partial(_check_hub, home),
         )
         known = _lease_of(outcome.grant)
         _settle(home, identity, clock, outcome.grant, known, asked)
-    return _result(home, identity, config, outcome)
+    return _result(home, identity, witness, outcome)
 
 
 async def _post(url: str, body: bytes) -> tuple[int, bytes]:
@@ -98,15 +100,20 @@ def _refuse_member(registry: MachineRegistry | None, url: str) -> None:
 async def _check_hub(home: Home, kind: str, url: str) -> None:
     """See whether this machine can use the hub of the mesh, before it is admitted.
 
-    Raises ``hub-unreachable`` saying what to mend; the other machine keeps nothing of this one.
+    A witness is reached through the tunnel, which only members have: nothing to look at yet. Raises
+    ``hub-unreachable`` saying what to mend; the other machine keeps nothing of this one.
     """
     hub = parse_hub(url, home)
-    store = GitLeaseStore(hub, home)
+    if hub.kind == "witness":
+        return
+    store = open_store(hub, home)
     try:
         seen = await store.read()
         await store.probe()
     except StoreUnavailable as error:
         raise _hub_unreachable(hub, error.message) from error
+    finally:
+        await store.close()
     if seen is None:
         raise _hub_unreachable(hub, "it holds no lease: is it another repository of that name?")
 
@@ -139,7 +146,7 @@ def _settle(
     MachineRegistry.adopt(home.machine, identity, clock, grant.records, grant.mesh_id)
 
 
-def _result(home: Home, identity: MachineIdentity, config: Config, outcome: JoinOutcome) -> t.JoinResult:
+def _result(home: Home, identity: MachineIdentity, witness: bool, outcome: JoinOutcome) -> t.JoinResult:
     grant = outcome.grant
     where = "" if home == Home.default() else f" --home {home.path}"
     return t.JoinResult(
@@ -152,7 +159,7 @@ def _result(home: Home, identity: MachineIdentity, config: Config, outcome: Join
             "url": outcome.url,
         },
         sas=t.Sas(outcome.sas.digits, list(outcome.sas.emoji), list(outcome.sas.names)),
-        next=f"instar-tui{where}" + (" --daemon" if config.node.witness else ""),
+        next=f"instar-tui{where}" + (" --daemon" if witness else ""),
     )
 
 

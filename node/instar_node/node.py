@@ -7,8 +7,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
-import msgspec
-
 from instar_node.api import types as t
 from instar_node.api.forwarding import Forwarding
 from instar_node.api.heartbeat import Heartbeat
@@ -35,7 +33,6 @@ from instar_node.storage.lock import HomeLock
 from instar_node.wiring.building import build
 from instar_node.wiring.foundation import Foundation, is_unfounded, lay_foundation
 from instar_node.wiring.introduction import Introduction
-from instar_node.wiring.mesh_file import write_mesh_file
 from instar_node.wiring.tail_mending import TailMending
 
 log = logging.getLogger("instar.node")
@@ -78,7 +75,7 @@ class Node:
             members=base.registry,
             urls=base.urls,
             admit=self._membership.admit,
-            hub=None if base.lease.hub.kind == "embedded" else (base.lease.hub.kind, base.lease.hub.url),
+            hub=self._shared_hub,
         )
         self.api: NodeApi = LocalNodeApi(
             parts,
@@ -244,6 +241,11 @@ class Node:
 
     # -- small ties --------------------------------------------------------------------------------------
 
+    def _shared_hub(self) -> tuple[str, str] | None:
+        """Kind and URL of the present hub where every machine must be able to use it."""
+        hub = self._parts.base.lease.hub
+        return None if hub.kind == "embedded" else (hub.kind, hub.url)
+
     async def _unpin_all(self, machine: str) -> None:
         pool = self._parts.pool
         if pool is None:
@@ -255,7 +257,7 @@ class Node:
     def _note_nickname(self) -> None:
         wanted = self._foundation.wanted_nickname
         assert wanted is not None
-        write_mesh_file(self._home, msgspec.structs.replace(self._foundation.recorded, nickname=wanted))
+        self._foundation.record(nickname=wanted)
 
 
 def _awaited(stop: Callable[[], None]) -> Callable[[], Awaitable[None]]:

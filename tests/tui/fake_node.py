@@ -448,6 +448,11 @@ class FakeNode(FakeChecks):
             await self.gate.wait()
         return await self._pass_to(self._find(body.to))
 
+    async def move_hub(self, body: t.HubRequest) -> t.HubMoved:
+        self._enter("move_hub", body)
+        self.epoch += 1
+        return t.HubMoved("moved", "path", body.url, self.epoch, 41, [])
+
     async def _pass_to(self, target: t.Machine) -> t.HandoffResult:
         old = self._holder()
         if old is not None:

@@ -222,6 +222,11 @@ class FakeNodeApi:
         self._called("handoff_view")
         return a_handoff("aborted", "the target went away")
 
+    async def move_hub(self, body: t.HubRequest) -> t.HubMoved:
+        self._called("move_hub", body)
+        trouble = t.HubTrouble(MINI, "mini", "there is no repository at /mnt/hub.git; is its disk mounted?")
+        return t.HubMoved("moved", "path", body.url, 8, 41, [trouble])
+
     async def leave(self) -> t.Ok:
         self._called("leave")
         return t.Ok(note="this machine has left")

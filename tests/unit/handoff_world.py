@@ -296,7 +296,7 @@ class Machine:
             mesh=self.mesh,
             members=World.members,
             clock=SystemClock(),
-            embedded=embedded,
+            embedded=lambda: embedded,
         )
 
     def steps(self) -> list[str]:

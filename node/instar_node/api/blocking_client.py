@@ -92,6 +92,9 @@ class BlockingNodeApi:
     def handoff_view(self) -> t.HandoffResult:
         return self._call(routes.HANDOFF_VIEW)
 
+    def move_hub(self, body: t.HubRequest) -> t.HubMoved:
+        return self._call(routes.MOVE_HUB, body)
+
     def leave(self) -> t.Ok:
         return self._call(routes.LEAVE)
 

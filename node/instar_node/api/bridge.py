@@ -73,6 +73,9 @@ class BridgedNodeApi:
     async def handoff_view(self) -> t.HandoffResult:
         return await self._run(self._api.handoff_view())
 
+    async def move_hub(self, body: t.HubRequest) -> t.HubMoved:
+        return await self._run(self._api.move_hub(body))
+
     async def leave(self) -> t.Ok:
         return await self._run(self._api.leave())
 

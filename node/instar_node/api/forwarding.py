@@ -12,6 +12,7 @@ from instar_node.api.holder_api import HolderApi
 from instar_node.api.routes import (
     HANDOFF,
     MAX_BODY,
+    MOVE_HUB,
     OUTBOX_RESOLVE,
     PLACEMENT,
     REMOVE_MACHINE,
@@ -36,7 +37,7 @@ R = TypeVar("R", bound=msgspec.Struct)
 FORWARDED: Mapping[str, Route[Any]] = {
     route.method: route
     for route in (
-        *(SEND, REPLY, OUTBOX_RESOLVE, TRANSFER, UNPIN, PLACEMENT, RENAME, REMOVE_MACHINE, HANDOFF),
+        *(SEND, REPLY, OUTBOX_RESOLVE, TRANSFER, UNPIN, PLACEMENT, RENAME, REMOVE_MACHINE, HANDOFF, MOVE_HUB),
         *(SET_SECRET, REMOVE_SECRET),
         *(VERIFY, SET_FLAG, UPDATE),
     )

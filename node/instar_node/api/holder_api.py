@@ -126,6 +126,19 @@ class HolderApi:
         await parts.verification.decide(body.gate, None if body.state == "auto" else body.state, via)
         return t.Flags(gate_views(self._base, parts))
 
+    async def move_hub(self, via: str, body: t.HubRequest) -> t.HubMoved:
+        """Move the lease to another hub, as this machine reaches it."""
+        moved = await self._base.lease.move.move(body.url)
+        nickname = self._base.registry.nickname
+        return t.HubMoved(
+            outcome="moved" if moved.moved else "already-there",
+            kind=moved.hub.kind,
+            url=moved.hub.shown,
+            epoch=moved.epoch,
+            took_ms=moved.took_ms,
+            unreachable=[t.HubTrouble(m, nickname(m), why) for m, why in moved.unreachable.items()],
+        )
+
     async def remove_machine(self, via: str, machine: str) -> t.Ok:
         """Remove a machine for good; the answer names what it could read."""
         removed = await self._membership.remove(machine)

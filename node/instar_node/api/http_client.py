@@ -102,6 +102,9 @@ class HttpNodeApi:
     async def handoff_view(self) -> t.HandoffResult:
         return await self._call(routes.HANDOFF_VIEW)
 
+    async def move_hub(self, body: t.HubRequest) -> t.HubMoved:
+        return await self._call(routes.MOVE_HUB, body)
+
     async def leave(self) -> t.Ok:
         return await self._call(routes.LEAVE)
 

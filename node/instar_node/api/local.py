@@ -117,6 +117,10 @@ class LocalNodeApi:
     async def handoff_view(self) -> t.HandoffResult:
         return handoff_result(self._parts.handoff.board.view())
 
+    async def move_hub(self, body: t.HubRequest) -> t.HubMoved:
+        self._require_member()
+        return await self._forwarding.perform(routes.MOVE_HUB, body=body)
+
     # -- conversation ------------------------------------------------------------------------------------
 
     async def send(self, body: t.SendRequest) -> t.SendResult:

@@ -48,6 +48,9 @@ class NodeApi(Protocol):
     async def handoff_view(self) -> t.HandoffResult:
         """The handoff under way, or the last one."""
 
+    async def move_hub(self, body: t.HubRequest) -> t.HubMoved:
+        """Move the lease to another hub; every machine follows."""
+
     async def leave(self) -> t.Ok: ...
 
     async def remove_machine(self, machine: str) -> t.Ok: ...

@@ -126,6 +126,9 @@ HANDOFF = Route(
     patience_s=300,
 )
 HANDOFF_VIEW = Route("GET", "/handoff", "handoff_view", t.HandoffResult, "The handoff under way, or the last")
+MOVE_HUB = Route(
+    "POST", "/hub", "move_hub", t.HubMoved, "Move the lease to another hub", t.HubRequest, patience_s=180
+)
 LEAVE = Route("POST", "/leave", "leave", t.Ok, "Take this machine out of the mesh")
 SEND = Route("POST", "/messages", "send", t.SendResult, "Send a message", t.SendRequest)
 TOPICS = Route("GET", "/topics", "topics", t.Topics, "All conversations")
@@ -230,7 +233,7 @@ UPDATE = Route(
 ROUTES: tuple[Route[Any], ...] = (
     STATUS, HEALTH, WHOAMI, MACHINES, REMOVE_MACHINE, LEASE,
     PAIR, PAIR_VIEW, PAIR_CANCEL, PAIR_CONFIRM, JOIN,
-    WAKEUP, LEASE_HEAL, HANDOFF, HANDOFF_VIEW, LEAVE,
+    WAKEUP, LEASE_HEAL, HANDOFF, HANDOFF_VIEW, MOVE_HUB, LEAVE,
     SEND, TOPICS, MESSAGES, REPLY, OUTBOX, OUTBOX_RESOLVE, LIVETAIL,
     POOL, POOL_MACHINE, RENAME, PLACEMENT, TRANSFER, UNPIN,
     SECRETS, SECRET, SET_SECRET, REMOVE_SECRET,

@@ -269,6 +269,30 @@ class HandoffResult(Model):
     target: str | None = None
 
 
+class HubRequest(Body):
+    url: Annotated[str, Meta(min_length=1, max_length=2_048)]
+    """As ``hub.url`` in the settings; ``embedded`` for the awake machine's own disk."""
+
+
+class HubMoved(Model):
+    """Where the lease lies after a move; ``unreachable`` machines are benched until they can use the hub."""
+
+    outcome: Literal["moved", "already-there"]
+    kind: Literal["embedded", "path", "remote", "witness", "etcd"]
+    url: str
+    epoch: int
+    took_ms: int
+    unreachable: list[HubTrouble]
+
+
+class HubTrouble(Model):
+    """A machine that cannot use the new hub, or was not there to say."""
+
+    machine_id: str
+    nickname: str
+    why: str
+
+
 # -- conversation ---------------------------------------------------------------------------------------
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from instar_node.coordination.hub import Hub, read_hub
+from instar_node.coordination.hub import Hub, parse_hub, read_hub
 from instar_node.coordination.lease_store import LeaseStore, StoreUnavailable
 from instar_node.coordination.record import HubPlace
 from instar_node.errors import InstarError
@@ -33,14 +33,18 @@ class Hubs:
 
     def __init__(self, home: Home, founding: Hub, witness: Callable[[str], LeaseStore]) -> None:
         self._home = home
-        self._founding = founding
+        self.founding = founding
         self._witness = witness
         self._stores: dict[Hub, LeaseStore] = {}
         self._recognised: set[HubPlace] = set()
 
     def hub(self, place: HubPlace | None) -> Hub:
         """The hub at a place that a record names. Raises ``bad-hub`` for a form not known here."""
-        return self._founding if place is None else read_hub(place.url, self._home)
+        return self.founding if place is None else read_hub(place.url, self._home)
+
+    def parse(self, url: str) -> Hub:
+        """A hub as a person writes it. Raises as ``parse_hub``."""
+        return parse_hub(url, self._home)
 
     def store(self, hub: Hub) -> LeaseStore:
         """The store on a hub, made with the first use. Nothing is contacted."""

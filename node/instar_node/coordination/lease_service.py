@@ -35,6 +35,8 @@ from instar_node.coordination.http_lease_transport import (
     YieldToken,
 )
 from instar_node.coordination.hub import Hub
+from instar_node.coordination.hub_move import HubMove
+from instar_node.coordination.hubs import Hubs
 from instar_node.coordination.lease_coordinator import (
     AskPromises,
     Effect,
@@ -43,7 +45,7 @@ from instar_node.coordination.lease_coordinator import (
     SendClosing,
     SendSwap,
 )
-from instar_node.coordination.lease_state import DurableLease, LeaseTiming, SwapKind
+from instar_node.coordination.lease_state import DurableLease, LeaseTiming, OpenSwap, SwapKind
 from instar_node.coordination.lease_store import (
     Candidate,
     LeaseStore,
@@ -83,8 +85,7 @@ class LeaseService:
         incarnation: str,
         build: Build,
         settings: LeaseSettings,
-        store: LeaseStore,
-        hub: Hub,
+        hubs: Hubs,
         sign: Signer,
         verify: Verifier,
         members: Members,
@@ -96,8 +97,7 @@ class LeaseService:
         eligible: bool = True,
     ) -> None:
         self._me = me
-        self.hub = hub
-        self._store = store
+        self.hubs = hubs
         self.sign = sign
         self.verify = verify
         self._members = members
@@ -114,7 +114,9 @@ class LeaseService:
             settings.drift,
         )
         durable = read_json(durable_path, DurableLease) if durable_path.exists() else DurableLease()
-        self.lease = FencedLease(me, incarnation, timing, durable, baton=hub.kind == "embedded", build=build)
+        self.lease = FencedLease(
+            me, incarnation, timing, durable, baton=hubs.founding.kind == "embedded", build=build
+        )
         self.coordinator = LeaseCoordinator(
             self.lease, lambda: clock.token_hex(8), lambda: iso(clock.wall()), eligible=eligible
         )
@@ -123,6 +125,8 @@ class LeaseService:
         self.split_brain = SplitBrain(self)
         self.register_alarm: str | None = None
         """What is wrong with the register though the hub answers; nobody can take over meanwhile."""
+        self.move = HubMove(self, mesh, members, events)
+        self._place = self.lease.hub
         self.caught_up: Callable[[str], bool] = lambda machine: True
         """Set by the composition root: replication says this peer holds every row, both ways."""
         self._compared: set[str] = set()
@@ -147,6 +151,11 @@ class LeaseService:
     @property
     def me(self) -> str:
         return self._me
+
+    @property
+    def hub(self) -> Hub:
+        """Where the register lies."""
+        return self.hubs.hub(self.lease.hub)
 
     @property
     def known(self) -> KnownRecord | None:
@@ -198,7 +207,7 @@ class LeaseService:
         if found:
             await self._found()
         elif self.lease.baton:
-            self.coordinator.on_own_register(await self._store.read(), self._clock.now())
+            self.coordinator.on_own_register(await self._register(), self._clock.now())
         await self._history.load()
         self._loop_task = asyncio.create_task(self._run(), name="lease")
         self.after_step()
@@ -211,7 +220,7 @@ class LeaseService:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._store.close()
+        await self.hubs.close()
 
     def _serve(self) -> None:
         self.transport.serve(
@@ -222,17 +231,22 @@ class LeaseService:
             notice=self._on_notice,
             split_brain=self.split_brain.on_notice,
         )
+        self.move.serve()
         self._mesh.on_peer(self._on_peer)
+
+    async def _register(self) -> KnownRecord | None:
+        """What the register holds. Raises ``StoreUnavailable``."""
+        return await (await self.hubs.at(self.lease.hub)).read()
 
     async def _found(self) -> None:
         try:
-            existing = await self._store.read()
+            existing = await self._register()
         except StoreUnavailable as error:
             raise InstarError("hub-unreachable", f"the hub cannot be read: {error}", status=502) from error
         if existing is not None and self.hub.kind != "embedded":
             raise InstarError(
                 "hub-of-another-mesh",
-                f"the hub {self.hub.url} already holds the lease of another mesh",
+                f"the hub {self.hub.shown} already holds the lease of another mesh",
                 "join that mesh with `instar join`, or give this one a hub of its own",
             )
         self.coordinator.own_tip = existing.version if existing is not None else None
@@ -268,7 +282,7 @@ class LeaseService:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case ReadHub():
-                self.spawn(self._read_hub())
+                self.spawn(self._read_hub(effect))
             case SendSwap():
                 self.spawn(self._send_swap(effect))
             case AskPromises():
@@ -313,7 +327,7 @@ class LeaseService:
 
         A new generation must be above all that was ever written; in a split brain the lines are known.
         """
-        seen = await self._store.read()
+        seen = await self._register()
         if seen is not None and self.lease.durable.evidence is None:
             self.learn(seen)
         return seen.version if seen is not None else None
@@ -345,10 +359,10 @@ class LeaseService:
 
     # -- effects -----------------------------------------------------------------------------------
 
-    async def _read_hub(self) -> None:
+    async def _read_hub(self, effect: ReadHub) -> None:
         began, before = self._clock.now(), self.lease.order
         try:
-            seen = await self._store.read()
+            seen = await (await self.hubs.at(effect.hub)).read()
         except StoreUnavailable as error:
             self._hub_error = str(error)
             self.coordinator.on_read_failed(self._clock.now())
@@ -379,24 +393,44 @@ class LeaseService:
         return is_authentic(seen.record, self.verify)
 
     async def _send_swap(self, effect: SendSwap) -> None:
-        swap, coordinator = effect.swap, self.coordinator
-        if self._candidate is None or self._candidate.record.nonce != swap.record.nonce:
+        swap = effect.swap
+        try:
+            store = await self.hubs.at(swap.hub)
+            candidate = await self._prepared(store, swap.record)
+        except StoreUnavailable as error:
+            self._hub_error = str(error)
+            self._not_sent(swap)
+        else:
+            if self.lease.open is not swap:
+                return  # settled by what was learned meanwhile, before it left
+            sent = self._clock.now()
+            outcome = await store.compare_and_swap(swap.expected, candidate)
+            if self.lease.open is swap:
+                self._settle(outcome, sent)
+            else:
+                self._overtaken(outcome)
+        self.after_step()
+        self.poke()
+
+    async def _prepared(self, store: LeaseStore, record: LeaseRecord) -> Candidate:
+        """The signed candidate of a record; the same one whenever it is sent again."""
+        if self._candidate is None or self._candidate.record.nonce != record.nonce:
             self._attempt = 0
-            try:
-                self._candidate = await self._store.prepare(sign_record(swap.record, self.sign))
-            except StoreUnavailable as error:
-                self._hub_error = str(error)
-                coordinator.on_unsent(self._clock.now())
-                self.after_step()
-                return
-        candidate, sent = self._candidate, self._clock.now()
+            self._candidate = await store.prepare(sign_record(record, self.sign))
+        return self._candidate
+
+    def _not_sent(self, swap: OpenSwap) -> None:
         if self.lease.open is not swap:
-            return  # settled by what was learned meanwhile, before it left
-        outcome = await self._store.compare_and_swap(swap.expected, candidate)
-        now = self._clock.now()
-        if self.lease.open is not swap:
-            self._overtaken(outcome)
-        elif isinstance(outcome, Won):
+            return
+        if self._candidate is not None and self._candidate.record.nonce == swap.record.nonce:
+            self._attempt += 1  # an earlier attempt did leave, and may have landed
+            self.coordinator.on_unknown(self._clock.now(), self._attempt)
+        else:
+            self.coordinator.on_unsent(self._clock.now())
+
+    def _settle(self, outcome: SwapOutcome, sent: int) -> None:
+        now, coordinator = self._clock.now(), self.coordinator
+        if isinstance(outcome, Won):
             self._hub_latency, self._hub_error, self._last_write = now - sent, None, now
             coordinator.on_won(outcome.known, now)
             self.persist()
@@ -407,8 +441,6 @@ class LeaseService:
             self._hub_error = outcome.why
             self._attempt += 1
             coordinator.on_unknown(now, self._attempt)
-        self.after_step()
-        self.poke()
 
     def _overtaken(self, outcome: SwapOutcome) -> None:
         """What became of a swap that was settled while it was under way; another may be open by now."""
@@ -502,6 +534,11 @@ class LeaseService:
 
     def after_step(self) -> None:
         """Persist, and tell the other parts when holder, epoch, acting or electorate changed."""
+        if self._place != self.lease.hub:
+            self._place = self.lease.hub
+            self.coordinator.on_hub_moved(self._clock.now())
+            self.move.note(self.hub)
+            self.poke()
         self.persist()
         self.split_brain.tell_all_once()
         view = (

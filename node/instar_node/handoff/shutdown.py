@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.contracts import Members, Mesh
@@ -34,9 +35,10 @@ class ShutdownHandoff:
         mesh: Mesh,
         members: Members,
         clock: Clock,
-        embedded: bool,
+        embedded: Callable[[], bool],
     ) -> None:
-        """``embedded``: the register lies on this machine's own disk, so the lease keeps until it is back."""
+        """``embedded``: whether the register lies on this machine's own disk; then the lease keeps until
+        this machine is back."""
         self._lease = lease
         self._sentinel = sentinel
         self._board = board
@@ -57,14 +59,14 @@ class ShutdownHandoff:
         """
         end = self._clock.now() + int(within * MICROS_PER_SECOND)
         outcome = await self._under_way(within)
-        if self._lease.acting_epoch() is None or (self._embedded and keep_baton):
+        if self._lease.acting_epoch() is None or (self._embedded() and keep_baton):
             return outcome
         for standby in self._candidates():
             left = (end - self._clock.now()) / MICROS_PER_SECOND
             if left < ENOUGH_S or self._lease.acting_epoch() is None:
                 break
             outcome = await self._try(standby, left) or outcome
-        if self._lease.acting_epoch() is not None and not self._embedded:
+        if self._lease.acting_epoch() is not None and not self._embedded():
             await self._release()
         return outcome
 

@@ -51,8 +51,8 @@ class PairingHost:
             ``InstarError`` reaches the joiner; it must leave nothing half-registered.
         members: Who is a member already.
         urls: This machine's addresses for peers, as they are now.
-        hub: Kind and URL of the hub if the joiner has to reach it, else ``None``. Then it is shown to the
-            joiner first, and nothing is admitted until that machine says that it can use it.
+        hub: Kind and URL of the present hub if the joiner has to reach it, else ``None``. Then it is shown to
+            the joiner first, and nothing is admitted until that machine says that it can use it.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class PairingHost:
         members: Members,
         urls: Callable[[], Iterable[str]],
         admit: Callable[[JoinerInfo], Awaitable[PairingGrant]],
-        hub: tuple[str, str] | None = None,
+        hub: Callable[[], tuple[str, str] | None] = lambda: None,
     ) -> None:
         self._store = store
         self._machine_id = machine_id
@@ -200,7 +200,7 @@ class PairingHost:
             self._watch_expiry()
         else:
             run.accepted_here = True
-            run.accepted_there = self._hub is None
+            run.accepted_there = self._hub() is None
             self._admit_if_agreed(run)
         return await self._outcome(run)
 
@@ -268,11 +268,11 @@ class PairingHost:
         )
 
     def _terms(self, run: Run) -> bytes:
-        if self._hub is None:
+        hub = self._hub()
+        if hub is None:
             return b""
         assert run.keys is not None
-        kind, url = self._hub
-        return run.keys.seal("terms", msgspec.json.encode(Terms(kind, url, self._confirming is run)))
+        return run.keys.seal("terms", msgspec.json.encode(Terms(*hub, self._confirming is run)))
 
     def _end(self, run: Run, state: State, why: str | None = None) -> None:
         """Move the session on, unless a newer code has taken its place meanwhile."""

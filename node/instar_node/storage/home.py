@@ -42,6 +42,11 @@ class Home:
         return self.path / "hub.git"
 
     @property
+    def register(self) -> Path:
+        """The lease register a witness keeps for the others."""
+        return self.path / "register"
+
+    @property
     def state(self) -> Path:
         """Work tree of the agent's state."""
         return self.path / "state"

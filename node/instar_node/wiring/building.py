@@ -9,8 +9,10 @@ from instar_node.api.parts import Base, DeliveryParts, NodeParts, PoolParts, Tai
 from instar_node.clock import Clock
 from instar_node.config import Config
 from instar_node.contracts import AgentRunner
+from instar_node.coordination.hubs import Hubs
 from instar_node.coordination.lease_service import LeaseService
-from instar_node.coordination.record import PURPOSE
+from instar_node.coordination.record import PURPOSE, Verifier
+from instar_node.coordination.witness import WitnessCells, WitnessLeaseStore, WitnessRegister
 from instar_node.delivery.agents.discreet import DiscreetAgent
 from instar_node.delivery.agents.factory import build_agent
 from instar_node.delivery.agents.reaper import RunRecords
@@ -90,6 +92,10 @@ def _base(
     known: KnownSecrets,
 ) -> Base:
     identity, registry = foundation.identity, foundation.registry
+
+    def signed(machine: str, data: bytes, signature: bytes) -> bool:
+        return signed_by_member(registry, machine, data, signature)
+
     incarnation = clock.token_hex(8)
     mesh = TunnelMesh(
         identity,
@@ -106,10 +112,9 @@ def _base(
         incarnation=incarnation,
         build=foundation.build,
         settings=config.lease,
-        store=foundation.store,
-        hub=foundation.hub,
+        hubs=_hubs(home, foundation, mesh, signed),
         sign=lambda data: identity.sign(PURPOSE, registry.mesh_id, data),
-        verify=lambda machine, data, signature: signed_by_member(registry, machine, data, signature),
+        verify=signed,
         members=registry,
         mesh=mesh,
         database=database,
@@ -118,6 +123,7 @@ def _base(
         durable_path=home.machine / "lease-state.json",
         eligible=not foundation.witness,
     )
+    lease.move.on_moved = lambda hub: foundation.record(hub=hub.wire_url)
     return Base(
         config,
         clock,
@@ -132,6 +138,19 @@ def _base(
         foundation.urls,
         foundation.witness,
         list(foundation.warnings),
+    )
+
+
+def _hubs(home: Home, foundation: Foundation, mesh: TunnelMesh, signed: Verifier) -> Hubs:
+    """The hubs of this node; a witness serves its own register from now on."""
+    me = foundation.identity.machine_id
+    register = WitnessRegister(home.register, signed)
+    if foundation.witness:
+        register.serve(mesh)
+    return Hubs(
+        home,
+        foundation.hub,
+        lambda machine: WitnessLeaseStore(register if machine == me else WitnessCells(mesh, machine)),
     )
 
 

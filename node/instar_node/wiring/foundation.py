@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from instar_node.api import types as t
 from instar_node.build import Build, this_build
 from instar_node.clock import Clock
 from instar_node.config import Config, NodeOptions
-from instar_node.coordination.git_lease_store import GitLeaseStore
 from instar_node.coordination.hub import Hub
-from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.coordination.hubs import open_store
+from instar_node.coordination.lease_store import LeaseStore, StoreUnavailable
 from instar_node.errors import InstarError
 from instar_node.identity.keys import MachineIdentity
 from instar_node.identity.nicknames import nickname_from_host
@@ -20,16 +22,22 @@ from instar_node.storage.home import Home
 from instar_node.wiring.mesh_file import MeshFile, hub_of, read_mesh_file, write_mesh_file
 from instar_node.wiring.own_urls import DEFAULT_LISTEN, OwnUrls
 
+NOT_A_WITNESS = t.Alert(
+    "not-a-witness",
+    "this machine joined as an ordinary one, so --witness is ignored",
+    "take it out (`instar leave`) and join a fresh home with `instar join URL --code CODE --witness`",
+)
+
 
 @dataclass
 class Foundation:
     """What was read from the home, or made there at the first start."""
 
+    home: Home
     identity: MachineIdentity
     registry: MachineRegistry
     vault: Vault
     hub: Hub
-    store: GitLeaseStore
     urls: OwnUrls
     port_is_default: bool
     witness: bool
@@ -39,6 +47,11 @@ class Foundation:
     warnings: list[t.Alert]
     build: Build
     """The program that runs."""
+
+    def record(self, **changes: str) -> None:
+        """Note durably what the home has to remember of its mesh."""
+        self.recorded = msgspec.structs.replace(self.recorded, **changes)
+        write_mesh_file(self.home, self.recorded)
 
 
 async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock: Clock) -> Foundation:
@@ -53,28 +66,29 @@ async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock
     recorded = read_mesh_file(home) if registry is not None else None
     wanted_hub = options.hub or config.hub.url
     hub, warnings = hub_of(home, recorded, wanted_hub)
-    store = GitLeaseStore(hub, home)
     listen = options.listen or config.node.listen
     urls = OwnUrls(config.node.urls, listen)
     witness = options.witness or config.node.witness
     nickname = options.nickname or config.node.nickname
     if registry is None:
-        await _prepare_hub(hub, store, witness)
-        recorded = MeshFile("" if hub.kind == "embedded" else hub.url, nickname)
+        await _prepare_hub(hub, home, witness)
+        recorded = MeshFile(hub.wire_url, nickname)
         write_mesh_file(home, recorded)
         name = nickname or nickname_from_host()
         registry = MachineRegistry.found(home.machine, identity, clock, name, urls(), epoch=1)
     elif recorded is None:
-        recorded = MeshFile("" if hub.kind == "embedded" else hub.url, nickname)
+        recorded = MeshFile(hub.wire_url, nickname)
         write_mesh_file(home, recorded)
     own = registry.get(identity.machine_id)
+    if witness and own is not None and not own.witness:
+        warnings.append(NOT_A_WITNESS)
     fresh_name = bool(nickname) and nickname != recorded.nickname
     return Foundation(
+        home=home,
         identity=identity,
         registry=registry,
         vault=Vault.load(home.machine, identity, registry, clock),
         hub=hub,
-        store=store,
         urls=urls,
         port_is_default=options.listen is None and config.node.listen == DEFAULT_LISTEN,
         witness=own.witness if own is not None else witness,
@@ -85,15 +99,30 @@ async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock
     )
 
 
-async def _prepare_hub(hub: Hub, store: GitLeaseStore, witness: bool) -> None:
+async def _prepare_hub(hub: Hub, home: Home, witness: bool) -> None:
     """Set up the hub of a new mesh and see that it can keep a lease, before anything of the mesh exists."""
     if witness:
         raise InstarError(
             "witness-alone",
             "a witness keeps the register for others; it cannot found a mesh",
-            "join one first: `instar join URL --code CODE`",
+            "join one first: `instar join URL --code CODE --witness`",
             status=400,
         )
+    if hub.kind == "witness":
+        raise InstarError(
+            "no-witness",
+            "a new mesh has no witness yet",
+            "found it without --hub, pair the witness, then move the lease: `instar hub witness:MACHINE`",
+            status=400,
+        )
+    store = open_store(hub, home)
+    try:
+        await _look_at_hub(hub, store)
+    finally:
+        await store.close()
+
+
+async def _look_at_hub(hub: Hub, store: LeaseStore) -> None:
     await store.create()
     await store.probe()
     if hub.kind != "embedded" and await _read(store) is not None:
@@ -113,10 +142,14 @@ async def is_unfounded(foundation: Foundation) -> bool:
     records = foundation.registry.records
     if len(foundation.registry.active()) > 1 or records[0].machine_id != foundation.identity.machine_id:
         return False
-    return await _read(foundation.store) is None
+    store = open_store(foundation.hub, foundation.home)
+    try:
+        return await _read(store) is None
+    finally:
+        await store.close()
 
 
-async def _read(store: GitLeaseStore) -> object | None:
+async def _read(store: LeaseStore) -> object | None:
     try:
         return await store.read()
     except StoreUnavailable as error:

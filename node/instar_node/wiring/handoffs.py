@@ -56,7 +56,7 @@ def build_handoffs(
         mesh=mesh,
         members=members,
         clock=clock,
-        embedded=lease.hub.kind == "embedded",
+        embedded=lambda: lease.hub.kind == "embedded",
     )
     return HandoffParts(board, sentinel, receiver, wakeup, shutdown)
 

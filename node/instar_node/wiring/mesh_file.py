@@ -38,8 +38,8 @@ def write_mesh_file(home: Home, content: MeshFile) -> None:
 def hub_of(home: Home, recorded: MeshFile | None, wanted: str) -> tuple[Hub, list[t.Alert]]:
     """The hub to use, and a warning when it is not the one that was asked for.
 
-    A mesh keeps the hub it was founded with: a setting that says otherwise would split it. Raises ``bad-hub``
-    and the like.
+    The signed record of the mesh says where its lease lies: a setting that says otherwise would split it.
+    Raises ``bad-hub`` and the like.
     """
     if recorded is None:
         return parse_hub(wanted, home), []
@@ -49,6 +49,6 @@ def hub_of(home: Home, recorded: MeshFile | None, wanted: str) -> tuple[Hub, lis
     warning = t.Alert(
         "hub-differs",
         f"the mesh keeps its lease in {hub.shown} ({hub.kind}); the hub that was asked for is ignored",
-        "a mesh keeps the hub it was founded with: remove --hub and hub.url, or found a new mesh",
+        "`instar hub URL` moves a mesh to another hub; otherwise remove --hub and hub.url",
     )
     return hub, [warning]

@@ -1,0 +1,169 @@
+"""Two whole nodes whose lease moves from hub to hub while they run."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from instar_node.api import types as t
+from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.errors import InstarError
+from instar_node.node import Node
+from tests.unit.node_world import a_home, in_sync, join, pair, running, until
+
+
+async def move(node: Node, url: str) -> t.HubMoved:
+    return await node.api.move_hub(t.HubRequest(url))
+
+
+async def knows(node: Node, url: str) -> None:
+    """Wait until a node's lease lies at ``url`` and its hub answers."""
+
+    async def there() -> bool:
+        view = await node.api.lease()
+        return view.hub.url == url and view.hub.reachable and view.state in ("held", "observed")
+
+    await until(there)
+
+
+async def takes_over(dead: Node, survivor: Node) -> None:
+    """The holder falls silent for good; the other one is awake in time."""
+    await dead.stop(hand_off=False)
+
+    async def awake() -> bool:
+        return (await survivor.api.health()).role == "awake"
+
+    await until(awake)
+
+
+async def test_an_embedded_mesh_moves_to_a_path_and_gains_failover(tmp_path: Path) -> None:
+    async with pair(tmp_path, hub=False) as (desk, mini):
+        hub = str(tmp_path / "shared.git")
+        before = (await desk.api.lease()).epoch
+        moved = await move(desk, hub)
+        assert (moved.outcome, moved.kind, moved.url, moved.unreachable) == ("moved", "path", hub, [])
+        assert moved.epoch == before + 1
+        view = await desk.api.lease()
+        assert (view.is_self, view.history[0].reason) == (True, "hub moved")
+        await knows(mini, hub)
+        await in_sync(desk, mini)
+        await takes_over(desk, mini)
+
+
+async def test_a_mesh_moves_from_path_to_path_and_back_and_to_the_own_disk(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        first, second = str(tmp_path / "hub.git"), str(tmp_path / "other.git")
+        for url in (second, first):
+            assert (await move(desk, url)).url == url
+            await knows(mini, url)
+        moved = await move(desk, "embedded")
+        assert moved.kind == "embedded"
+        view = await desk.api.lease()
+        assert (view.is_self, view.expires) == (True, False)
+        await in_sync(desk, mini)
+        handed = await desk.api.handoff(t.HandoffRequest("mini"))
+        assert (handed.outcome, handed.holder) == ("awake", mini.machine_id)
+        again = await move(mini, second)
+        assert again.epoch > handed.epoch
+        await knows(desk, second)
+
+
+async def test_messages_sent_throughout_a_move_are_answered_once(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        keys = [f"k{n}" for n in range(40)]
+
+        async def talk() -> None:
+            for key in keys:
+                await mini.api.send(t.SendRequest("42", f"say {key}", key))
+
+        talking = asyncio.create_task(talk())
+        await move(desk, str(tmp_path / "other.git"))
+        await move(desk, "embedded")
+        await talking
+
+        async def answered() -> bool:
+            rows = (await desk.api.messages("42", 0, 1_000)).messages
+            replies = sorted(str(row.reply_to) for row in rows if row.role == "agent")
+            return replies == sorted(keys)
+
+        await until(answered)
+
+
+async def test_a_machine_that_was_away_follows_when_it_is_back(tmp_path: Path) -> None:
+    homes = [a_home(tmp_path, name) for name in ("desk", "mini")]
+    old, new = str(tmp_path / "hub.git"), str(tmp_path / "other.git")
+    async with running(homes[0], hub=old) as desk:
+        await join(desk, homes[1])
+        async with running(homes[1]) as mini:
+            await in_sync(desk, mini)
+        moved = await move(desk, new)
+        assert [trouble.nickname for trouble in moved.unreachable] == ["mini"]
+        assert (await desk.api.lease()).electorate == [desk.machine_id]
+        (tmp_path / "hub.git").rename(tmp_path / "gone.git")
+        async with running(homes[1]) as mini:
+            await knows(mini, new)
+            await in_sync(desk, mini)
+    async with running(homes[1]) as mini:
+        assert (await mini.api.lease()).hub.url == new
+        assert not [alert for alert in (await mini.api.health()).alerts if alert.code == "hub-differs"]
+
+
+async def test_a_machine_that_cannot_use_the_new_hub_is_benched_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path, hub=False) as (desk, mini):
+        heard: list[str] = []
+        mini._parts.base.events.listen(lambda event: heard.append(event.text))
+        real = mini._parts.base.lease.hubs.at
+
+        async def nothing_mounted(place: object) -> object:
+            raise StoreUnavailable("there is no repository; is its disk mounted?", "hub-missing")
+
+        monkeypatch.setattr(mini._parts.base.lease.hubs, "at", nothing_mounted)
+        moved = await move(desk, str(tmp_path / "shared.git"))
+        (trouble,) = moved.unreachable
+        assert (trouble.nickname, "mounted" in trouble.why) == ("mini", True)
+        assert any("this machine cannot use" in text for text in heard)
+        assert (await desk.api.lease()).benched == [mini.machine_id]
+        monkeypatch.setattr(mini._parts.base.lease.hubs, "at", real)
+        await in_sync(desk, mini)
+
+
+async def test_a_standby_passes_the_wish_on_and_the_same_hub_again_is_no_move(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (_, mini):
+        url = str(tmp_path / "other.git")
+        assert (await move(mini, url)).outcome == "moved"
+        assert (await move(mini, url)).outcome == "already-there"
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("nonsense", "bad-hub"),
+        ("{folder}/missing/hub.git", "hub-missing"),
+        ("{folder}/music", "hub-not-repository"),
+        ("{folder}/Dropbox/hub.git", "hub-synced"),
+        ("{folder}/foreign.git", "hub-of-another-mesh"),
+        ("http://127.0.0.1:9/hub.git", "hub-unreachable"),
+        ("witness:mini", "no-witness"),
+        ("etcd://127.0.0.1:9", "hub-unreachable"),
+    ],
+)
+async def test_a_hub_that_will_not_do_is_refused_before_anything_changes(
+    tmp_path: Path, url: str, code: str
+) -> None:
+    (tmp_path / "music").mkdir()
+    (tmp_path / "music" / "song").touch()
+    (tmp_path / "Dropbox").mkdir()
+    if "foreign" in url:
+        async with running(a_home(tmp_path, "stranger"), hub=str(tmp_path / "foreign.git")):
+            pass
+    async with running(a_home(tmp_path, "desk"), hub=str(tmp_path / "hub.git")) as desk:
+        before = await desk.api.lease()
+        with pytest.raises(InstarError) as caught:
+            await move(desk, url.format(folder=tmp_path))
+        assert caught.value.code == code
+        after = await desk.api.lease()
+        assert (after.epoch, after.is_self, after.hub.url) == (before.epoch, True, before.hub.url)
