@@ -30,6 +30,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "wakeup": {"body": t.WakeupRequest()},
     "lease_heal": {"body": t.HealRequest(confirm=True)},
     "handoff": {"body": t.HandoffRequest("mini")},
+    "move_hub": {"body": t.HubRequest("/mnt/hub.git")},
     "send": {"body": t.SendRequest("work", "hi", "k1")},
     "messages": {"topic": "a:b", "after": 3, "limit": 7},
     "reply": {"topic": "work", "body": t.ReplyRequest("k1", "yes")},

@@ -48,6 +48,8 @@ def api(home: Home) -> Iterator[FakeNodeApi]:
             ("join", (t.JoinRequest("http://a", "A-B-1", "n"),)),
         ),
         ("wakeup", t.HandoffResult, ("wakeup", (t.WakeupRequest(),))),
+        ("hub", t.HubView, ("lease", ())),
+        ("hub /mnt/hub.git", t.HubMoved, ("move_hub", (t.HubRequest("/mnt/hub.git"),))),
         ("handoff mini", t.HandoffResult, ("handoff", (t.HandoffRequest("mini"),))),
         (
             "send work hi --key k --sender me",
@@ -246,3 +248,19 @@ def test_a_terminal_gets_a_drawn_table_and_no_color_gets_none(
     plain = cli("machines").out
     assert "\x1b" not in plain
     assert plain.startswith("NICKNAME")
+
+
+def test_hub_tells_where_the_lease_lies_and_who_could_not_follow(cli: Cli, api: FakeNodeApi) -> None:
+    assert "/srv/hub.git (path)" in cli("hub").out
+    moved = cli("hub", "/mnt/hub.git")
+    assert "/mnt/hub.git (path) now, epoch 8" in moved.out
+    assert "mini could not confirm" in moved.err
+    assert "mounted" in moved.err
+
+
+def test_a_path_relative_to_the_shell_is_told_to_the_node_in_full(
+    cli: Cli, api: FakeNodeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli("hub", "./shared/../hub.git")
+    assert api.calls[-1] == ("move_hub", (t.HubRequest(str(tmp_path / "hub.git")),))

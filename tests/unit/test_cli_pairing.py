@@ -139,8 +139,10 @@ def test_join_without_a_node_works_on_the_files_of_the_home(
 ) -> None:
     asked: list[Any] = []
 
-    async def join_home(home: Home, url: str, code: str, nickname: str | None, **_: Any) -> t.JoinResult:
-        asked.append((home, url, code, nickname))
+    async def join_home(
+        home: Home, url: str, code: str, nickname: str | None, *, witness: bool, **_: Any
+    ) -> t.JoinResult:
+        asked.append((home, url, code, nickname, witness))
         return t.JoinResult(MINI, "mesh_1", {"nickname": "desk"}, SAS, "instar-tui")
 
     joining = ModuleType("instar_node.joining")
@@ -148,6 +150,10 @@ def test_join_without_a_node_works_on_the_files_of_the_home(
     monkeypatch.setitem(sys.modules, "instar_node.joining", joining)
     ran = cli("join", "http://desk:7707", "--code", "able baker 1234", "--nickname", "mini")
     assert ran.code == 0
-    assert asked == [(cli.home, "http://desk:7707", "able baker 1234", "mini")]
+    assert cli("join", "http://desk:7707", "--code", "able baker 1234", "--witness").code == 0
+    assert asked == [
+        (cli.home, "http://desk:7707", "able baker 1234", "mini", False),
+        (cli.home, "http://desk:7707", "able baker 1234", None, True),
+    ]
     assert "123 456" in ran.out
     assert "instar-tui" in ran.out
