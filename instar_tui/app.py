@@ -191,7 +191,7 @@ class InstarApp(App[None]):
         self._load_styles()
         await self.base_screen().fill()
         gc.enable()
-        self._ticker = self.set_interval(TICK_S, self._tick, pause=True)
+        self._ticker = self.set_interval(TICK_S, self._tick)
         self.run_worker(self.mesh.run(), name="mesh", exit_on_error=True)
         self.run_worker(self._warm_up(), name="warm-up", exit_on_error=True)
         for bad in actions.bad_keymap_ids(self._ui.keymap):

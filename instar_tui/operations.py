@@ -36,7 +36,7 @@ class Operations:
     def wakeup(self, *, force: bool = False) -> None:
         """Make this machine the awake one."""
         me = self._mesh.me()
-        if me is not None and me.role == "awake" and not force:
+        if me is not None and me.role == "awake" and not force and self._mesh.link == "live":
             self._app.notify(f"{shown(me.nickname)} is already awake", markup=False)
             return
         self._start(self._wakeup(force))

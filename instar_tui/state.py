@@ -2,8 +2,8 @@
 
 ``MeshState`` is the only holder of data. It fetches ``status()`` once, follows ``events()`` from there, and
 fetches again when something changed: at once for what a person is waiting for, at most twice a second for
-bulk. It tells one listener (the app), which hands the change to the screen in view. A daemon that stops
-answering is shown and tried again until it is back.
+bulk. It tells one listener (the app), which hands the change to the screen in view. A node that answers
+late is said to be waited for; one that is gone is shown and tried again until it is back.
 """
 
 from __future__ import annotations
@@ -32,13 +32,17 @@ BULK_GAP_S = 0.5
 URGENT_GAP_S = 0.1
 SILENCE_S = 3.0
 """Without any event for this long the node is asked whether it is still there."""
+SLOW_S = 1.5
+"""An answer that takes longer than this is said to be waited for."""
+ANSWER_WITHIN_S = 10.0
+"""After this the node counts as gone, and is connected to anew."""
 RETRY_S = (0.2, 0.5, 1.0, 2.0)
 SAMPLES_MS = 10 * 60_000
 """How much lag history the charts keep."""
 URGENT_KINDS = frozenset({"lease", "handoff", "wakeup", "transfer", "pair", "alert", "split-brain"})
 EVENTS_KEPT = 2_000
 
-Link = Literal["connecting", "live", "lost"]
+Link = Literal["connecting", "live", "waiting", "lost"]
 Listener = Callable[[frozenset[str]], None]
 
 
@@ -125,6 +129,7 @@ class MeshState:
         return max(0, self.now_ms() - self._taken_at)
 
     def lost_for_ms(self) -> int:
+        """How long the node has given no answer; means nothing while the link is ``live``."""
         return max(0, self.now_ms() - self._lost_at)
 
     def valid_for_ms(self) -> int:
@@ -181,6 +186,7 @@ class MeshState:
     async def run(self) -> None:
         """Connect, follow, and mend; ends only when cancelled."""
         attempt = 0
+        self._lost_at = self.now_ms()
         while True:
             try:
                 if self.connection is None:
@@ -205,10 +211,29 @@ class MeshState:
 
     async def refresh(self) -> None:
         """Fetch the picture now; what an action calls after it is done."""
-        self._take(await self.api.status())
+        self._take(await self._ask())
+
+    async def _ask(self) -> Status:
+        """The picture from the node; says so while it is waited for. Raises ``no-answer``."""
+        asking = asyncio.ensure_future(self.api.status())
+        try:
+            if not (await asyncio.wait({asking}, timeout=SLOW_S))[0]:
+                if self.link == "live":
+                    self.link, self._lost_at = "waiting", self.now_ms() - round(SLOW_S * 1_000)
+                    self.listener(frozenset({"link"}))
+                await asyncio.wait({asking}, timeout=ANSWER_WITHIN_S - SLOW_S)
+            if asking.done():
+                return asking.result()
+        finally:
+            asking.cancel()
+        raise InstarError(
+            "no-answer",
+            f"the node has not answered for {ANSWER_WITHIN_S:g} s",
+            "it is stopped or very busy; it is asked again by itself",
+        )
 
     async def _follow(self) -> None:
-        status = await self.api.status()
+        status = await self._ask()
         resume = self._last_event
         restarted = resume is None or status.event < resume
         self.link, self.problem, self.hint = "live", "", ""
@@ -266,7 +291,7 @@ class MeshState:
             self._dirty.clear()
             self._urgent.clear()
             fetched = loop.time()
-            self._take(await self.api.status())
+            self._take(await self._ask())
 
     def _take(self, status: Status) -> None:
         self.status = status
@@ -309,7 +334,7 @@ class MeshState:
             error = error.exceptions[0]
         if not isinstance(error, InstarError | OSError | TimeoutError):
             log.warning("lost the node", exc_info=error)
-        if self.link != "lost":
+        if self.link == "live":
             self._lost_at = self.now_ms()
         self.link = "lost"
         self.problem = (

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from instar_tui.state import MeshState, Operation
 
 SPINNER = "◐◓◑◒"
+LONG_START_MS = 3_000
+LATE = {"lost": "no contact", "waiting": "no answer"}
+"""What the header says instead of the lease while nobody can say how it stands."""
 
 
 def length(line: Line) -> int:
@@ -50,13 +53,16 @@ class Header(Framed):
         mesh = self.mesh
         status = mesh.status
         if status is None:
-            words = "starting the node…" if mesh.link == "connecting" else "no node"
+            words = f"starting the node…{_if_long(mesh)}" if mesh.link == "connecting" else "no node"
             return [[(" ◌ ", "$muted"), (words, "$muted")]]
         mark = ROLES.get(status.health.role, UNKNOWN)
         chip = "bold reverse $awake" if status.health.role == "awake" else "bold reverse $standby"
+        role = f" {mark.glyph} {mark.word} "
+        if mesh.link in LATE:  # what it is now nobody knows
+            role, chip = f" ◌ was {mark.word} ", "bold reverse $needs-you"
         left: Line = [
             (f" {fit_name(status.me.nickname, 14)} ", "bold"),
-            (f" {mark.glyph} {mark.word} ", chip),
+            (role, chip),
             (" epoch ", "$muted"),
             (status.lease.epoch_text, "bold"),
             ("  ", ""),
@@ -80,8 +86,8 @@ class Header(Framed):
         mesh = self.mesh
         assert mesh.status is not None
         lease = mesh.status.lease
-        if mesh.link == "lost":
-            return [("◌ no contact", "bold $danger")]
+        if mesh.link in LATE:
+            return [(f"◌ {LATE[mesh.link]}", "bold $danger")]
         if lease.state == "split-brain":
             return [("‼ SPLIT BRAIN", "bold $danger")]
         if lease.holder is None or lease.state in ("expired", "none", "released", "closed"):
@@ -147,6 +153,10 @@ class AlertBand(Framed):
             yield _band(f" ‼ {what}{since}: {shown(mesh.problem)}", width, "danger")
             hint = mesh.hint or "it is tried again by itself"
             yield [(fit(f"   {shown(hint)}", width), "$danger")]
+        elif mesh.link == "waiting" and status is not None:
+            spent = span(max(1_000, mesh.lost_for_ms() // 1_000 * 1_000))
+            words = f" ◌ the node has not answered for {spent}; what you see is older"
+            yield _band(words, width, "needs-you")
         elif status is not None and status.health.split_brain is not None:
             evidence = shown(str(status.health.split_brain.get("evidence", "")))
             yield _band(" ‼ SPLIT BRAIN. Everybody has stopped; nobody answers.", width, "danger")
@@ -158,6 +168,12 @@ class AlertBand(Framed):
             yield _band(f" ‼ {shown(alert.message)}", width, "danger")
             if alert.hint:
                 yield [(fit(f"   {shown(alert.hint)}", width), "$danger")]
+
+
+def _if_long(mesh: MeshState) -> str:
+    """How long it takes already, once that is worth a word."""
+    spent = mesh.lost_for_ms()
+    return f" {span(spent // 1_000 * 1_000)}, it does not answer yet" if spent > LONG_START_MS else ""
 
 
 def _band(text: str, width: int, token: str) -> Line:

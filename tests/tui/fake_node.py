@@ -76,6 +76,7 @@ class FakeNode(FakeChecks):
 
     Attributes:
         machines_: The machines, changed freely by tests.
+        hung: Cleared, no picture is answered until it is set again.
         failing: An error every call raises while it is set (a daemon that went away).
         confirm: Whether the next transfer asks for confirmation.
     """
@@ -89,6 +90,8 @@ class FakeNode(FakeChecks):
         self.failing: InstarError | None = None
         self.confirm = False
         self.gate: asyncio.Event | None = None
+        self.hung = asyncio.Event()
+        self.hung.set()
         self.epoch = 7
         self.opened = 0
         self.alerts: list[t.Alert] = []
@@ -274,6 +277,7 @@ class FakeNode(FakeChecks):
 
     async def status(self) -> t.Status:
         self._enter("status")
+        await self.hung.wait()
         return t.Status(
             me=await self.whoami(),
             health=await self.health(),

@@ -235,6 +235,18 @@ async def test_a_lost_daemon_is_a_band_and_mends_itself(node: FakeNode) -> None:
         await centre.until(lambda: "no contact" not in centre.text())
 
 
+async def test_a_node_that_hangs_leaves_the_screens_alive_and_is_waited_for(node: FakeNode) -> None:
+    async with running(node) as centre:
+        node.hung.clear()
+        node.say("lease", "and then it hung")
+        await centre.until("the node has not answered for", 5.0)
+        assert "◌ no answer" in centre.lines()[0]
+        await centre.pilot.press("5")
+        await centre.until("release")
+        node.hung.set()
+        await centre.until(lambda: "◌ no answer" not in centre.text())
+
+
 async def test_alerts_are_counted_in_the_header_and_explained_on_health(node: FakeNode) -> None:
     node.alerts = [t.Alert("stale", "attic was never verified", "instar verify attic")]
     async with running(node) as centre:

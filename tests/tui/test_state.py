@@ -98,6 +98,21 @@ async def test_a_daemon_that_goes_away_is_said_and_taken_up_again(node: FakeNode
         await until(lambda: watched.state.status is not None and watched.state.status.lease.epoch == 9)
 
 
+async def test_a_node_that_does_not_answer_is_said_to_be_waited_for_and_then_lost(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instar_tui.state.SLOW_S", 0.05)
+    monkeypatch.setattr("instar_tui.state.ANSWER_WITHIN_S", 0.2)
+    async with following(node) as watched:
+        node.hung.clear()
+        node.say("lease", "something")
+        await until(lambda: watched.state.link == "waiting")
+        await until(lambda: watched.state.link == "lost")
+        assert watched.state.problem == "the node has not answered for 0.2 s"
+        node.hung.set()
+        await until(lambda: watched.state.link == "live")
+
+
 async def test_a_silent_stream_does_not_hide_a_dead_daemon(
     node: FakeNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
