@@ -182,6 +182,9 @@ class Machine:
             self.world.oracle.on_stored(before.newest, after.newest)
         if after.evidence is not None and before.evidence is None:
             self.world.oracle.on_evidence(self, after.evidence)
+            for other in self.world.machines:
+                if other is not self:
+                    self.notify(other)
         self.durable = after
         if self.lease.hub != self._hub:
             self._hub = self.lease.hub
@@ -370,8 +373,17 @@ class Machine:
     # -- notices -------------------------------------------------------------------------------------
 
     def notify(self, other: Machine) -> None:
-        """Tell another machine the newest record."""
-        self.world.send(self.index, other.index, Machine.on_notice, self.name, self.lease.known)
+        """Tell another machine the newest record, and evidence of a split brain."""
+        lease = self.lease
+        self.world.send(self.index, other.index, Machine.on_notice, self.name, lease.known)
+        if lease.durable.evidence is not None:
+            self.world.send(self.index, other.index, Machine.on_evidence, lease.durable.proof)
+
+    def on_evidence(self, proof: tuple[KnownRecord, ...]) -> None:
+        """Another machine stopped. Two records convince by themselves; otherwise the hub is looked at."""
+        if len(proof) != 2 or not self.lease.accept_proof(*proof):
+            self.coordinator.read_now(self.now())
+        self.step()
 
     def on_notice(self, source: str, known: KnownRecord | None) -> None:
         """Another machine says what it knows."""

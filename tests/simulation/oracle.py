@@ -133,7 +133,7 @@ class Oracle:
         """A machine stopped for evidence of a split brain: there must have been one."""
         self._world.say(f"{machine.name} stops: {evidence}")
         self.alarms += 1
-        if not self.lied and "force" not in self._world.settings.faults:
+        if not self.lied and not self._world.forgives_evidence():
             self.fail(f"false alarm of {machine.name}: {evidence}")
 
     def on_stored(self, before: KnownRecord | None, after: KnownRecord | None) -> None:

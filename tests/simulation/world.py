@@ -54,6 +54,10 @@ class World:
         self.machines: list[Machine] = [Machine(self, index) for index in range(count)]
         self.by_name = {machine.name: machine for machine in self.machines}
 
+    def forgives_evidence(self) -> bool:
+        """Whether a person may have begun two lines by vouching wrongly."""
+        return "force" in self.settings.faults
+
     # -- events ------------------------------------------------------------------------------------
 
     def at(self, delay: int, run: Callable[..., None], *args: Any) -> None:

@@ -30,9 +30,11 @@ def contradiction(one: KnownRecord, other: KnownRecord, mutations: Mutations) ->
             f"generation {generation(first.epoch)} was begun by force twice: "
             f"{first.holder} and {second.holder} are of different lines"
         )
+    if first.order == second.order or mutations.trust_any_successor:
+        return None
     older, newer = (one, other) if first.order < second.order else (other, one)
-    follows = newer.record.serial == older.record.serial + 1
-    if follows and newer.record.prev != older.version and not mutations.trust_any_successor:
+    step = newer.record.serial - older.record.serial
+    if step < 1 or (step == 1 and newer.record.prev != older.version):
         return (
             f"record {newer.record.serial} of {newer.record.holder} does not follow "
             f"record {older.record.serial} of {older.record.holder}"

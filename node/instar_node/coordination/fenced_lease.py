@@ -222,8 +222,10 @@ class FencedLease:
             self._stop_for_evidence(why, (known, seen))
 
     def accept_proof(self, one: KnownRecord, other: KnownRecord) -> bool:
-        """Judge two authentic records that another machine calls a contradiction; stop if they are one."""
-        self._convict(one, other)
+        """Judge two authentic records that another machine calls a contradiction; stop if they are one,
+        unless a later generation has already put an end to both lines."""
+        if generation(self.epoch) <= generation(max(one.record.epoch, other.record.epoch)):
+            self._convict(one, other)
         return self.durable.evidence is not None
 
     def _stop_for_evidence(self, what: str, proof: tuple[KnownRecord, ...]) -> None:
