@@ -1,6 +1,7 @@
 """``python -m tests.simulation``: more seeds than the test run has, and a failing one replayed.
 
-``--seeds N [--first S]`` runs so many worlds on all cores; ``--seed S`` replays one and prints its events.
+``--seeds N [--first S]`` runs so many worlds on all cores; ``--seed S`` replays one and prints its events;
+``--mutants`` prints for each rule the schedule that breaks a promise without it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import sys
 from concurrent.futures import ProcessPoolExecutor
 
 from tests.simulation.oracle import Violation
+from tests.simulation.schedules import CASES
 from tests.simulation.seeds import STEPS, Tally, play, run_seeds, start
 from tests.simulation.settings import settings_of
 
@@ -44,6 +46,26 @@ def many(first: int, count: int, steps: int) -> int:
     return int(bool(total.broken))
 
 
+def mutants() -> int:
+    """Print the table of rules and schedules; 1 if one of them is not needed."""
+    missed = 0
+    for case in CASES:
+        outcomes = []
+        for without_rule in (False, True):
+            try:
+                case.play(without_rule=without_rule)
+            except Violation as violation:
+                outcomes.append(str(violation))
+            else:
+                outcomes.append("passes")
+        good = outcomes[0] == "passes" != outcomes[1]
+        missed += not good
+        print(f"{'caught' if good else 'MISSED'}  {case.flag:26} {case.schedule.__name__:32} {case.rule}")
+        print(f"        without it: {outcomes[1]}" if good else f"        {outcomes}")
+    print(f"{len(CASES)} schedules, {len({case.flag for case in CASES})} rules switched off, {missed} missed")
+    return int(bool(missed))
+
+
 def main(arguments: list[str]) -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
@@ -52,9 +74,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, help="replay one")
     parser.add_argument("--lines", type=int, default=400, help="how much of its trace to print")
+    parser.add_argument("--mutants", action="store_true", help="every rule switched off in turn")
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return replay(options.seed, options.steps, options.lines)
+    if options.mutants:
+        return mutants()
     return many(options.first, options.seeds, options.steps)
 
 

@@ -163,7 +163,7 @@ def promises_for_nothing(mutations: Mutations) -> None:
 
 
 @case(
-    "a holder that cannot become valid collects no promises: lapsed, hub out of its reach",
+    "a holder that cannot become valid collects no promises: lapsed without hub",
     "collect_when_unable",
 )
 def lapsed_without_hub(mutations: Mutations) -> None:
@@ -174,9 +174,7 @@ def lapsed_without_hub(mutations: Mutations) -> None:
             world.round("a", "b")
         world.wait(2)
     take(world, "b")
-    must(
-        world["b"].may_act(world.now("b")), "a lapsed holder without its hub keeps everybody from taking over"
-    )
+    must(world["b"].may_act(world.now("b")), "a lapsed holder without its hub keeps all from taking over")
 
 
 @case("an acknowledgement needs every electorate that may be current", "ack_by_one_electorate")
@@ -496,7 +494,7 @@ def dead_holder_in_the_electorate(mutations: Mutations) -> None:
     take(world, "b")
     must(
         world.write("b", 1),
-        "nothing can be acknowledged after a failover, for the dead machine is waited for",
+        "after a failover everything waits for the dead machine",
     )
 
 

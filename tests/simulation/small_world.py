@@ -1,4 +1,4 @@
-"""A small world in which every single step is chosen by whoever drives it: a directed schedule, or all of them.
+"""A small world in which whoever drives it chooses every step: a directed schedule, or all of them.
 
 The machines run the real ``FencedLease`` without a coordinator: they do what the rules *allow*, not only what
 is wise. Nothing happens by itself, not even time. After each step the oracle looks.
@@ -309,17 +309,8 @@ class SmallWorld:
         assert own.version is not None
         record = KnownRecord(own.record, own.version)
         for member in members:
-            self.under_way.append(
-                (
-                    "ask",
-                    member,
-                    self.by_name[member].boots,
-                    name,
-                    self.by_name[name].boots,
-                    record,
-                    self.now(name),
-                )
-            )
+            boots, askers_boots = self.by_name[member].boots, self.by_name[name].boots
+            self.under_way.append(("ask", member, boots, name, askers_boots, record, self.now(name)))
 
     def round(self, name: str, *members: str) -> None:
         """A whole promise round with these machines, in an instant."""
@@ -448,10 +439,8 @@ class SmallWorld:
     def key(self) -> Hashable:
         """What the future depends on. Instants count by their distance from now."""
         return (
-            tuple(
-                (url, hub.value.version if hub.value else "", self.t - hub.written)
-                for url, hub in self.hubs.items()
-            ),
+            tuple(hub.value.version if hub.value else "" for hub in self.hubs.values()),
+            tuple(min(self.t - hub.written, 2 * self.timing.bench_ttl) for hub in self.hubs.values()),
             tuple(self._machine_key(machine) for machine in self.machines),
             tuple(sorted(self._message_key(message) for message in self.under_way)),
             self.oracle.highest_acted,
