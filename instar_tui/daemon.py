@@ -18,6 +18,7 @@ from instar_node.errors import InstarError
 from instar_node.known_secrets import KnownSecrets
 from instar_node.node import Node
 from instar_node.node_log import node_log
+from instar_node.serving import serve
 from instar_node.storage.home import Home
 from instar_tui.event_loop import loop_factory
 from instar_tui.exit_codes import ExitCode
@@ -64,18 +65,17 @@ async def _serve(home: Home, config: Config, options: NodeOptions, known: KnownS
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(number, ending.set)
-    node = await Node.open(home, config, options, known)
-    started = False
-    try:
-        await node.start()
-        started = True
+    told = os.environ.pop(READY_TOLD, None) is not None
+
+    def ready(node: Node) -> None:
+        """Called again by the node that follows when the home joined another mesh."""
+        nonlocal told
         gc.freeze()  # what start-up made stays for good: no need to look through it again and again
         gc.enable()
-        if os.environ.pop(READY_TOLD, None) is None:  # whoever waited for it has gone on
+        if not told:  # whoever waited for it has gone on; after that line stdout stays silent
+            told = True
             click.echo(f"ready {node.api_url} {node.machine_id}")
         log.info("ready at %s", node.api_url)
-        await ending.wait()
-        log.info("stopping")
-    finally:
-        await node.stop(hand_off=started)
+
+    await serve(home, config, options, known, ready=ready, ending=ending)
     return again.is_set()

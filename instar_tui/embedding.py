@@ -22,6 +22,7 @@ from instar_tui.event_loop import loop_factory
 
 if TYPE_CHECKING:
     from instar_node.api.http_client import HttpNodeApi
+    from instar_node.node import Node
 
 log = logging.getLogger("instar.embedding")
 
@@ -81,20 +82,28 @@ class NodeThread:
             self._settled.set()
 
     async def _serve(self, known: KnownSecrets) -> None:
-        from instar_node.node import Node
+        from instar_node.serving import serve
 
         self._ending = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        node = await Node.open(self._home, self._config, self._options, known)
-        started = False
-        try:
-            await node.start()
-            started = True
+        await serve(
+            self._home,
+            self._config,
+            self._options,
+            known,
+            ready=self._ready,
+            ending=self._ending,
+            keep_baton=lambda: self._keep_baton,
+        )
+
+    def _ready(self, node: Node) -> None:
+        """Called again by the node that follows when the home joined another mesh."""
+        assert self._loop is not None
+        if self._api is None:
             self._api = BridgedNodeApi(node.api, self._loop)
-            self._settled.set()
-            await self._ending.wait()
-        finally:
-            await node.stop(hand_off=started, keep_baton=self._keep_baton)
+        else:
+            self._api.follow(node.api)
+        self._settled.set()
 
 
 class Connection(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor, wait
 from time import sleep
 from typing import TYPE_CHECKING
 
@@ -162,7 +163,7 @@ def join(invocation: Invocation, url: str, code: str, nickname: str | None, sas:
 def _join(invocation: Invocation, body: t.JoinRequest, witness: bool) -> t.JoinResult:
     """Through the node that runs here, if one does; else directly on the files of the home."""
     try:
-        return invocation.api.join(body)
+        return _join_through_node(invocation.api, body)
     except InstarError as error:
         if error.code != "node-not-running":
             raise
@@ -182,8 +183,35 @@ def _join(invocation: Invocation, body: t.JoinRequest, witness: bool) -> t.JoinR
     return asyncio.run(joining)
 
 
-async def _same_on_both(shown_here: ShortString) -> bool:
-    """Nothing else happens in this process meanwhile: the question may block its event loop."""
-    sas = t.Sas(shown_here.digits, list(shown_here.emoji), list(shown_here.names))
+def _join_through_node(api: BlockingNodeApi, body: t.JoinRequest) -> t.JoinResult:
+    """The node joins; meanwhile the person is asked about the short string, if either side wants that."""
+    with ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(api.join, body)
+        asked = False
+        while not wait((joining,), LOOK_EVERY_S).done:
+            sas = _open_question(api)
+            if sas is not None and not asked:
+                asked = True
+                api.pair_confirm(t.PairConfirm(accept=_asked(sas)))
+        return joining.result()
+
+
+def _open_question(api: BlockingNodeApi) -> t.Sas | None:
+    """The short string that waits to be confirmed here, if one does."""
+    try:
+        view = api.pair_view()
+    except InstarError as error:
+        if error.code == "node-not-running":  # it has joined, and starts anew
+            return None
+        raise
+    return view.sas if view.state == "confirming" else None
+
+
+def _asked(sas: t.Sas) -> bool:
     note(f"this machine shows  {sas_line(sas)}")
     return click.confirm("Does the other machine show the same?", err=True)
+
+
+async def _same_on_both(shown_here: ShortString) -> bool:
+    """Nothing else happens in this process meanwhile: the question may block its event loop."""
+    return _asked(t.Sas(shown_here.digits, list(shown_here.emoji), list(shown_here.names)))

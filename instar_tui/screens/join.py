@@ -67,6 +67,15 @@ class Situation(Framed):
             ]
             yield []
             return
+        if len(status.machines) == 1 and not status.topics:
+            yield [("This home holds a mesh of its own, alone and empty: joining gives it up.", "")]
+            yield [
+                ("On the awake machine of the other mesh press ", ""),
+                ("p", "bold $awake"),
+                (", and type here what it shows.", ""),
+            ]
+            yield []
+            return
         count = plural(len(status.machines), "machine")
         name = shown(status.me.mesh_name or status.me.mesh_id)
         yield [

@@ -75,6 +75,13 @@ class EventHub:
                 queue.put_nowait(None)
         return event
 
+    def close(self) -> None:
+        """End every subscription: there will be no more events."""
+        for queue in self._queues:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
+
     async def subscribe(self, after: int | None = None) -> AsyncIterator[Event]:
         """Yield events as they happen; with ``after``, first those numbered above it that are still kept.
 

@@ -1,4 +1,8 @@
-"""Joining a mesh from a home on which no node runs: pairing, in it a look at the hub, then the files."""
+"""Joining a mesh: pairing, in it a look at the hub, then the files of the new mesh in one step.
+
+A home may join when it is new, or holds a mesh of its own that is empty: who started ``instar-tui`` to look
+around, and only then wants to join, has lost nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,35 @@ from functools import partial
 
 import msgspec
 
-from instar_node import __version__
 from instar_node.api import types as t
+from instar_node.build import Build, this_build
 from instar_node.clock import Clock, SystemClock
 from instar_node.config import load_config
 from instar_node.config_file import write_default_config
 from instar_node.coordination.hub import Hub, parse_hub
 from instar_node.coordination.hubs import open_store
-from instar_node.coordination.lease_state import DurableLease
 from instar_node.coordination.lease_store import StoreUnavailable
 from instar_node.coordination.record import PURPOSE, KnownRecord, is_authentic
 from instar_node.errors import InstarError
 from instar_node.identity.chain import Folded, fold
-from instar_node.identity.keys import MachineIdentity, fingerprint, mesh_name, verify
+from instar_node.identity.keys import MachineIdentity, fingerprint, verify
 from instar_node.identity.nicknames import nickname_from_host
 from instar_node.identity.registry import MachineRegistry
+from instar_node.identity.vault import Vault
 from instar_node.mesh.http import post_bytes
 from instar_node.pairing.joiner import Confirm, JoinOutcome, join
 from instar_node.pairing.wire import PairingGrant
-from instar_node.storage.atomic import write_atomic
+from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
 from instar_node.storage.lock import HomeLock
-from instar_node.wiring.mesh_file import MeshFile, write_mesh_file
+from instar_node.wiring.mesh_change import (
+    JoinedMesh,
+    commit_join,
+    complete_join,
+    count_messages,
+    require_lone,
+)
+from instar_node.wiring.mesh_file import MeshFile
 from instar_node.wiring.own_urls import OwnUrls
 
 POST_WITHIN_S = 60.0
@@ -44,39 +55,111 @@ async def join_home(
     witness: bool = False,
     confirm: Confirm | None = None,
 ) -> t.JoinResult:
-    """Make this home a standby of the mesh whose awake machine answers at ``url`` and shows ``code``.
+    """Make this home, on which no node runs, a standby of the mesh whose awake machine answers at ``url``.
 
-    ``confirm`` asks the person here whether both machines show the same short string; with ``sas`` this side
-    demands that it be asked.
-
-    Nothing of a mesh is written unless everything has succeeded. Raises ``InstarError`` naming the step that
-    failed: ``already-running``, ``already-member``, those of ``pairing.joiner.join``, ``hub-unreachable``.
+    Nothing of the mesh is written unless everything has succeeded. ``sas`` and ``confirm`` are those of
+    ``pairing.joiner.join``. Raises ``InstarError`` naming the step that failed: ``already-running``,
+    ``already-member``, those of ``pairing.joiner.join``, ``hub-unreachable``.
     """
     home.prepare()
     with HomeLock(home):
         write_default_config(home.config)
         config, clock = load_config(home.config), SystemClock()
         identity = MachineIdentity.load_or_create(home.machine)
-        _refuse_member(MachineRegistry.load(home.machine, identity, clock), url)
+        complete_join(home, identity, clock)
+        await _require_free(home, identity, clock)
+        urls = OwnUrls(config.node.urls, config.node.listen)()
         asked = nickname or config.node.nickname
         witness = witness or config.node.witness
+        joining = Joining(home, identity, clock, this_build(), urls=urls, nickname=asked, witness=witness)
+        result = await joining.run(url, code, sas=sas, confirm=confirm)
+        complete_join(home, identity, clock)
+    return result
+
+
+async def _require_free(home: Home, identity: MachineIdentity, clock: Clock) -> None:
+    """Raise ``already-member`` unless the home belongs to no mesh, or to an empty one of its own."""
+    registry = MachineRegistry.load(home.machine, identity, clock)
+    if registry is None:
+        return
+    messages = 0
+    if home.database.exists():
+        database = SqliteDatabase.open(home.database)
+        try:
+            messages = await database.read(count_messages)
+        finally:
+            await database.close()
+    vault = Vault.load(home.machine, identity, registry, clock)
+    require_lone(registry, identity.machine_id, vault, messages)
+
+
+class Joining:
+    """One attempt to join, up to the point where the home belongs to the new mesh (``commit_join``).
+
+    Args:
+        build: The program of this machine.
+        urls: Where peers reach this machine.
+        nickname: The name that was asked for; empty for one made from the host's.
+        witness: Whether this machine is to keep the register only.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        identity: MachineIdentity,
+        clock: Clock,
+        build: Build,
+        *,
+        urls: tuple[str, ...],
+        nickname: str,
+        witness: bool,
+    ) -> None:
+        self._home = home
+        self._identity = identity
+        self._clock = clock
+        self._urls = urls
+        self._nickname = nickname
+        self._witness = witness
+        self._build = build
+
+    async def run(self, url: str, code: str, *, sas: bool, confirm: Confirm | None) -> t.JoinResult:
+        """Pair, check what was granted, and commit. Raises what ``join_home`` raises."""
         outcome = await join(
             url,
             code,
-            identity,
-            asked or nickname_from_host(),
-            OwnUrls(config.node.urls, config.node.listen)(),
+            self._identity,
+            self._nickname or nickname_from_host(),
+            self._urls,
             post=_post,
-            clock=clock,
+            clock=self._clock,
+            witness=self._witness,
+            version=self._build.version,
+            protocol=self._build.protocol,
             sas=sas,
             confirm=confirm,
-            witness=witness,
-            version=__version__,
-            check_hub=partial(_check_hub, home),
+            check_hub=partial(_check_hub, self._home),
         )
-        known = _lease_of(outcome.grant)
-        _settle(home, identity, clock, outcome.grant, known, asked)
-    return _result(home, identity, witness, outcome)
+        grant = outcome.grant
+        settings = MeshFile(grant.hub_url, self._nickname)
+        joined = JoinedMesh(grant.mesh_id, grant.records, _lease_of(grant), settings)
+        commit_join(self._home, joined)
+        return self._result(outcome)
+
+    def _result(self, outcome: JoinOutcome) -> t.JoinResult:
+        grant = outcome.grant
+        where = "" if self._home == Home.default() else f" --home {self._home.path}"
+        return t.JoinResult(
+            machine_id=self._identity.machine_id,
+            mesh_id=grant.mesh_id,
+            peer={
+                "machine_id": grant.identity.machine_id,
+                "nickname": grant.nickname,
+                "fingerprint": fingerprint(grant.identity.signing_public),
+                "url": outcome.url,
+            },
+            sas=t.Sas(outcome.sas.digits, list(outcome.sas.emoji), list(outcome.sas.names)),
+            next=f"instar-tui{where}" + (" --daemon" if self._witness else ""),
+        )
 
 
 async def _post(url: str, body: bytes) -> tuple[int, bytes]:
@@ -86,15 +169,6 @@ async def _post(url: str, body: bytes) -> tuple[int, bytes]:
         if error.code != "unreachable":
             raise
         raise InstarError("host-unreachable", error.message, error.hint, status=error.status) from error
-
-
-def _refuse_member(registry: MachineRegistry | None, url: str) -> None:
-    if registry is not None:
-        raise InstarError(
-            "already-member",
-            f"this home already belongs to mesh {mesh_name(registry.mesh_id)}; a home joins one mesh only",
-            f"use a fresh home: instar --home NEW-FOLDER join {url} --code CODE",
-        )
 
 
 async def _check_hub(home: Home, kind: str, url: str) -> None:
@@ -135,32 +209,6 @@ def _believed(known: KnownRecord, folded: Folded) -> bool:
         return member is not None and verify(member.signing_public, PURPOSE, folded.mesh_id, data, signature)
 
     return is_authentic(known.record, signed)
-
-
-def _settle(
-    home: Home, identity: MachineIdentity, clock: Clock, grant: PairingGrant, known: KnownRecord, asked: str
-) -> None:
-    """Write what makes this home a member; the registry last, because it decides whether it is one."""
-    write_atomic(home.machine / "lease-state.json", msgspec.json.encode(DurableLease(newest=known)))
-    write_mesh_file(home, MeshFile(grant.hub_url, asked))
-    MachineRegistry.adopt(home.machine, identity, clock, grant.records, grant.mesh_id)
-
-
-def _result(home: Home, identity: MachineIdentity, witness: bool, outcome: JoinOutcome) -> t.JoinResult:
-    grant = outcome.grant
-    where = "" if home == Home.default() else f" --home {home.path}"
-    return t.JoinResult(
-        machine_id=identity.machine_id,
-        mesh_id=grant.mesh_id,
-        peer={
-            "machine_id": grant.identity.machine_id,
-            "nickname": grant.nickname,
-            "fingerprint": fingerprint(grant.identity.signing_public),
-            "url": outcome.url,
-        },
-        sas=t.Sas(outcome.sas.digits, list(outcome.sas.emoji), list(outcome.sas.names)),
-        next=f"instar-tui{where}" + (" --daemon" if witness else ""),
-    )
 
 
 def _hub_unreachable(hub: Hub, why: str) -> InstarError:

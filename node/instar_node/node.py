@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
 
 from instar_node.api import types as t
 from instar_node.api.forwarding import Forwarding
@@ -27,6 +28,7 @@ from instar_node.known_secrets import KnownSecrets
 from instar_node.mesh.listener import PeerListener, PeerRoutes
 from instar_node.pairing.host import PairingHost
 from instar_node.pairing.session_store import PairingSessionStore
+from instar_node.rejoining import Rejoining
 from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
 from instar_node.storage.lock import HomeLock
@@ -53,6 +55,7 @@ class Node:
         config: Config,
         foundation: Foundation,
         parts: NodeParts,
+        database: SqliteDatabase,
         closing: AsyncExitStack,
     ) -> None:
         self._home = home
@@ -77,12 +80,14 @@ class Node:
             admit=self._membership.admit,
             hub=self._shared_hub,
         )
+        self._rejoining = Rejoining(home, parts, database, self._pairing, foundation.recorded.nickname)
         self.api: NodeApi = LocalNodeApi(
             parts,
             self._views,
             Forwarding(holder_api, base.mesh, base.lease, base.registry, base.clock),
             self._membership,
             self._pairing,
+            self._rejoining,
         )
         self.api_url = ""
 
@@ -90,6 +95,16 @@ class Node:
     def machine_id(self) -> str:
         """This machine's id."""
         return self._parts.base.me
+
+    @property
+    def superseded(self) -> asyncio.Event:
+        """Set when this home belongs to another mesh: stop this node and open the home anew."""
+        return self._rejoining.superseded
+
+    @property
+    def api_port(self) -> int:
+        """Port of the local API; 0 before it listens."""
+        return urlsplit(self.api_url).port or 0
 
     # -- life --------------------------------------------------------------------------------------------
 
@@ -114,12 +129,14 @@ class Node:
             closing.push_async_callback(database.close)
             parts = await build(home, config, foundation, database, clock, events, known, options.restart)
             closing.push_async_callback(parts.delivery.agent.close)
-            return cls(home, config, foundation, parts, closing.pop_all())
+            closing.callback(events.close)
+            return cls(home, config, foundation, parts, database, closing.pop_all())
         raise AssertionError("the block above returns or raises")
 
-    async def start(self) -> None:
+    async def start(self, api_port: int = 0) -> None:
         """Begin: reachable by peers first, then in the lease, then at work, then open to people.
 
+        ``api_port`` is the one to have if it is free (a node that follows another on the same home).
         Raises ``InstarError`` when the address is taken or the first lease cannot be written; call ``stop``.
         """
         parts, base = self._parts, self._parts.base
@@ -152,7 +169,7 @@ class Node:
         self._at_stop(parts.verification.verification.stop)
         parts.verification.rehearsals.start()
         self._at_stop(parts.verification.rehearsals.stop)
-        await self._start_people()
+        await self._start_people(api_port)
         self._started = True
 
     async def stop(self, *, hand_off: bool = True, keep_baton: bool | None = None) -> None:
@@ -217,7 +234,7 @@ class Node:
             await self._begin(pool.machines.start(), pool.machines.stop)
             await self._begin(pool.transfers.start(), pool.transfers.stop)
 
-    async def _start_people(self) -> None:
+    async def _start_people(self, api_port: int) -> None:
         parts = self._parts
         self._membership.start()
         self._at_stop(self._membership.stop)
@@ -229,7 +246,7 @@ class Node:
         self._at_stop(self._heartbeat.stop)
         server = ApiServer(self.api, self._home)
         self._at_stop(server.stop)
-        self.api_url = await server.start()
+        self.api_url = await server.start(api_port)
 
     async def _begin(self, starting: Awaitable[None], stop: Callable[[], Awaitable[None]]) -> None:
         """Start a part; it is stopped with the node even when its start fails half-way."""

@@ -87,6 +87,7 @@ class FakeNodeApi:
         self.broken = False
         """The drill finds something, and the update fails."""
         self.answers = True
+        self.confirmed = asyncio.Event()
         self.slow = 0.0
 
     def _called(self, method: str, *arguments: Any) -> None:
@@ -186,10 +187,13 @@ class FakeNodeApi:
 
     async def pair_confirm(self, body: t.PairConfirm) -> t.PairView:
         self._called("pair_confirm", body)
+        self.confirmed.set()
         return a_pairing("joined" if body.accept else "cancelled")
 
     async def join(self, body: t.JoinRequest) -> t.JoinResult:
         self._called("join", body)
+        if body.sas:
+            await self.confirmed.wait()
         return t.JoinResult(ME, "mesh_1", {"nickname": "mini"}, t.Sas("123456", [], []), "instar-tui")
 
     async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:

@@ -157,3 +157,17 @@ def test_join_without_a_node_works_on_the_files_of_the_home(
     ]
     assert "123 456" in ran.out
     assert "instar-tui" in ran.out
+
+
+@pytest.mark.parametrize("yes", [True, False])
+def test_join_through_a_node_asks_the_person_while_the_node_waits(
+    yes: bool, cli: Cli, api: FakeNodeApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions: list[str] = []
+    monkeypatch.setattr("click.confirm", lambda text, **_: questions.append(text) or yes)
+    monkeypatch.setattr(pairing, "LOOK_EVERY_S", 0.01)
+    api.pairings = [a_pairing("none"), *[a_pairing("confirming", sas=SAS)] * 100]
+    cli("join", "http://desk:7707", "--code", "able baker 1234", "--sas")
+    assert questions == ["Does the other machine show the same?"]
+    assert ("pair_confirm", (t.PairConfirm(accept=yes),)) in api.calls
+    assert [name for name, _ in api.calls].count("pair_confirm") == 1

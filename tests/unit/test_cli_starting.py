@@ -38,7 +38,9 @@ class FakeNode:
         self.options = options
         self.api = FakeNodeApi()
         self.api_url = "http://127.0.0.1:1"
+        self.api_port = 1
         self.machine_id = ME
+        self.superseded = asyncio.Event()
         self.stopped: list[bool] = []
         self.thread = threading.current_thread()
 
@@ -47,7 +49,7 @@ class FakeNode:
         cls.opened.append(cls(config, options))
         return cls.opened[-1]
 
-    async def start(self) -> None:
+    async def start(self, api_port: int = 0) -> None:
         if self.refusal is not None:
             raise self.refusal
         asyncio.get_running_loop().call_later(0.05, self.ready.set)
@@ -61,15 +63,21 @@ def home(tmp_path: Path) -> Home:
     return home_at(tmp_path)
 
 
+USERS = ("instar_tui.daemon", "instar_node.serving")
+"""Modules that hold on to the class ``Node`` once they are loaded."""
+
+
 @pytest.fixture
 def node(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[FakeNode]]:
     module = ModuleType("instar_node.node")
     module.Node = FakeNode  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "instar_node.node", module)
-    monkeypatch.delitem(sys.modules, "instar_tui.daemon", raising=False)
+    for user in USERS:
+        monkeypatch.delitem(sys.modules, user, raising=False)
     FakeNode.opened, FakeNode.refusal, FakeNode.ready = [], None, threading.Event()
     yield FakeNode
-    sys.modules.pop("instar_tui.daemon", None)
+    for user in USERS:
+        sys.modules.pop(user, None)
 
 
 # -- the daemon -------------------------------------------------------------------------------------------

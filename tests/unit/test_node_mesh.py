@@ -322,14 +322,6 @@ async def test_a_joiner_is_a_standby_and_its_home_takes_no_second_mesh(tmp_path:
         assert refused.value.code == "already-member"
 
 
-async def test_a_running_node_does_not_join_and_says_what_does(tmp_path: Path) -> None:
-    async with running(a_home(tmp_path, "desk")) as desk:
-        with pytest.raises(InstarError) as refused:
-            await desk.api.join(t.JoinRequest(url="http://127.0.0.1:1", code="A-B-1"))
-        assert (refused.value.code, refused.value.status) == ("already-member", 409)
-        assert "--home NEW-FOLDER join" in refused.value.hint
-
-
 async def test_a_joiner_that_cannot_use_the_hub_leaves_no_trace_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

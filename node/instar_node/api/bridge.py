@@ -25,6 +25,10 @@ class BridgedNodeApi:
         self._api = api
         self._loop = loop
 
+    def follow(self, api: NodeApi) -> None:
+        """Go on with another node on the same loop."""
+        self._api = api
+
     async def _run(self, call: Coroutine[Any, Any, T]) -> T:
         if self._loop.is_closed():
             call.close()

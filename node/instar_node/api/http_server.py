@@ -34,6 +34,7 @@ log = logging.getLogger("instar.api")
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_LOOPBACK = "127.0.0.1"
 _STOP_WITHIN_S = 1.0
 _LONGEST_LINE = 65_536
 """Bytes of a request line or header."""
@@ -50,8 +51,11 @@ class ApiServer:
         self._streams: set[asyncio.Task[Any]] = set()
         self._requests: Counter[tuple[str, int]] = Counter()
 
-    async def start(self) -> str:
-        """Listen, write ``api.token`` (kept from earlier runs) and ``api.json``, and return the URL."""
+    async def start(self, port: int = 0) -> str:
+        """Listen, write ``api.token`` (kept from earlier runs) and ``api.json``, and return the URL.
+
+        ``port`` is the one to have if it is free.
+        """
         self._token = f"Bearer {_load_token(self._home)}".encode()
         app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY)
         for route in ROUTES:
@@ -68,11 +72,19 @@ class ApiServer:
             max_field_size=_LONGEST_LINE,
         )
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
+        await self._listen(self._runner, port)
         url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
         write_atomic(self._home.api_json, msgspec.json.encode(ApiFile(url, os.getpid())))
         return url
+
+    @staticmethod
+    async def _listen(runner: web.AppRunner, port: int) -> None:
+        try:
+            await web.TCPSite(runner, _LOOPBACK, port).start()
+        except OSError:
+            if port == 0:
+                raise
+            await web.TCPSite(runner, _LOOPBACK, 0).start()
 
     async def stop(self) -> None:
         """Take ``api.json`` away, end the event streams, give running requests 1 s, close the port."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from typing import Protocol
 
 import msgspec
 
@@ -18,10 +19,25 @@ from instar_node.api.verification_view import gate_views, result_views
 from instar_node.api.views import Views
 from instar_node.errors import InstarError
 from instar_node.events import Event
-from instar_node.identity.keys import mesh_name
 from instar_node.identity.secret_record import check_value
+from instar_node.pairing.comparison import Comparison
 from instar_node.pairing.host import PairingHost
+from instar_node.pairing.refusals import joining_already
 from instar_node.pairing.view import PairState
+
+
+class Joiner(Protocol):
+    """Takes this machine into another mesh while it runs."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it is joining, or has joined and this node is about to end."""
+
+    @property
+    def comparison(self) -> Comparison:
+        """The person here, comparing the short string."""
+
+    async def join(self, body: t.JoinRequest) -> t.JoinResult: ...
 
 
 class LocalNodeApi:
@@ -34,6 +50,7 @@ class LocalNodeApi:
         forwarding: Forwarding,
         membership: Membership,
         pairing: PairingHost,
+        joiner: Joiner,
     ) -> None:
         self._parts = parts
         self._base = parts.base
@@ -41,6 +58,7 @@ class LocalNodeApi:
         self._forwarding = forwarding
         self._membership = membership
         self._pairing = pairing
+        self._joiner = joiner
 
     # -- looking -----------------------------------------------------------------------------------------
 
@@ -70,25 +88,25 @@ class LocalNodeApi:
     async def pair(self, body: t.PairRequest) -> t.PairView:
         self._require_member()
         self._base.lease.require_acting()
+        if self._joiner.under_way:
+            raise joining_already()
         return _pair_view(self._pairing.mint(body.sas))
 
     async def pair_view(self) -> t.PairView:
-        return _pair_view(self._pairing.view())
+        return _pair_view(self._joiner.comparison.view() or self._pairing.view())
 
     async def pair_cancel(self) -> t.PairView:
         return _pair_view(self._pairing.cancel())
 
     async def pair_confirm(self, body: t.PairConfirm) -> t.PairView:
+        """By whoever asks now: the machine that admits, or this one while it joins."""
+        if self._joiner.comparison.view() is not None:
+            return _pair_view(self._joiner.comparison.answer(body.accept))
         return _pair_view(self._pairing.confirm(body.accept))
 
     async def join(self, body: t.JoinRequest) -> t.JoinResult:
-        """A running node is a member of a mesh already (its own, at least), so this is always refused."""
-        name = mesh_name(self._base.registry.mesh_id)
-        raise InstarError(
-            "already-member",
-            f"this home already belongs to mesh {name}; a home joins one mesh only",
-            f"use a fresh home: instar --home NEW-FOLDER join {body.url} --code CODE",
-        )
+        """Possible while this node's mesh is its own, alone and empty; it is given up then."""
+        return await self._joiner.join(body)
 
     async def leave(self) -> t.Ok:
         self._require_member()

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from instar_node.api.parts import Base
+from instar_node.build import Build, overlap
 from instar_node.errors import InstarError
 from instar_node.identity.registry_sync import RegistrySync
 from instar_node.pairing.wire import JoinerInfo, PairingGrant
@@ -49,9 +50,11 @@ class Membership:
     async def admit(self, joiner: JoinerInfo) -> PairingGrant:
         """Make a machine that proved the pairing code a standby, and tell it all it needs.
 
-        The lease is asked first: it can be undone, while a registry entry is for good. Raises ``not-awake``,
-        ``hub-unreachable``, or why the registry refuses; then nothing of the joiner is left.
+        The lease is asked first: it can be undone, while a registry entry is for good. Raises
+        ``versions-apart``, ``not-awake``, ``hub-unreachable``, or why the registry refuses; then nothing of
+        the joiner is left.
         """
+        _require_common_protocol(joiner, self._base.build)
         lease, registry, machine = self._base.lease, self._base.registry, joiner.identity.machine_id
         self._joining.add(machine)
         try:
@@ -138,6 +141,16 @@ class Membership:
             await self._unpin_all(machine)
         for machine in sorted(active - recorded - self._joining):
             await lease.admit(machine)
+
+
+def _require_common_protocol(joiner: JoinerInfo, own: Build) -> None:
+    """Two programs that cannot talk are told so before one of them is a member for good."""
+    if not overlap(joiner.protocol, own.protocol):
+        raise InstarError(
+            "versions-apart",
+            f"{joiner.nickname} runs version {joiner.version}, which cannot work with {own.version} here",
+            "update instar-tui on the older of the two machines, then pair again; nothing was registered",
+        )
 
 
 def unknown_machine(base: Base, name: str) -> InstarError:

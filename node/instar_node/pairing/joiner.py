@@ -64,6 +64,7 @@ async def join(
     clock: Clock,
     witness: bool = False,
     version: str = "",
+    protocol: tuple[int, int] = (1, 1),
     sas: bool = False,
     confirm: Confirm | None = None,
     check_hub: Callable[[str, str], Awaitable[None]] | None = None,
@@ -94,6 +95,7 @@ async def join(
         urls=offered(urls, address),
         witness=witness,
         version=version,
+        protocol=protocol,
         sas=sas,
     )
     return await _Join(address + PATH, exchange, info, post, clock, confirm, check_hub).run(address)

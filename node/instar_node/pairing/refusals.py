@@ -42,6 +42,11 @@ def already_member(removed: bool) -> InstarError:
     )
 
 
+def joining_already() -> InstarError:
+    """409: this home is changing its mesh."""
+    return InstarError("joining", "this machine is joining another mesh", "wait until it has, or has not")
+
+
 def exchange_over() -> InstarError:
     """410: the exchange was used, replaced by a newer code, or is unknown."""
     return InstarError(

@@ -93,6 +93,8 @@ class JoinerInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     witness: bool = False
     version: Annotated[str, Meta(max_length=40)] = ""
     """Version of its program."""
+    protocol: tuple[int, int] = (1, 1)
+    """Lowest and highest node protocol it speaks."""
     sas: bool = False
     """A person at the joiner wants to compare the short string before anything is admitted."""
 

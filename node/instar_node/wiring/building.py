@@ -49,6 +49,7 @@ from instar_node.verification.verification import Verification
 from instar_node.wiring.drills import build_verification
 from instar_node.wiring.foundation import Foundation
 from instar_node.wiring.handoffs import build_handoffs
+from instar_node.wiring.mesh_change import LEASE_FILE
 from instar_node.wiring.placement_log import LedgerPlacements, WorkInTopics
 from instar_node.wiring.updates import build_updates
 
@@ -120,7 +121,7 @@ def _base(
         database=database,
         clock=clock,
         events=events,
-        durable_path=home.machine / "lease-state.json",
+        durable_path=home.machine / LEASE_FILE,
         eligible=not foundation.witness,
     )
     lease.move.on_moved = lambda hub: foundation.record(hub=hub.wire_url)

@@ -19,6 +19,7 @@ from instar_node.identity.nicknames import nickname_from_host
 from instar_node.identity.registry import MachineRegistry
 from instar_node.identity.vault import Vault
 from instar_node.storage.home import Home
+from instar_node.wiring.mesh_change import complete_join
 from instar_node.wiring.mesh_file import MeshFile, hub_of, read_mesh_file, write_mesh_file
 from instar_node.wiring.own_urls import DEFAULT_LISTEN, OwnUrls
 
@@ -62,6 +63,7 @@ async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock
     """
     home.prepare()
     identity = MachineIdentity.load_or_create(home.machine)
+    complete_join(home, identity, clock)
     registry = MachineRegistry.load(home.machine, identity, clock)
     recorded = read_mesh_file(home) if registry is not None else None
     wanted_hub = options.hub or config.hub.url
