@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from tests.chaos.nemesis import FAULTS
 from tests.chaos.world import World
 
 ROUND_S = 60.0
@@ -25,33 +26,34 @@ def main() -> int:
     parser.add_argument("--machines", type=int, default=3, choices=(2, 3, 4, 5))
     parser.add_argument("--round", type=float, default=ROUND_S, help="seconds of chaos a round (default 60)")
     parser.add_argument("--hands", type=int, default=2, help="faults at a time (default 2)")
+    parser.add_argument("--only", nargs="+", choices=FAULTS, default=(), help="only these faults")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a failed round")
     given = parser.parse_args()
     ends, seed = time.monotonic() + 60 * given.minutes, given.seed
     while True:
-        if not round_holds(seed, given.machines, given.round, given.hands, keep=given.keep):
+        if not round_holds(seed, given):
             return 1
         seed += 1
         if time.monotonic() >= ends:
             return 0
 
 
-def round_holds(seed: int, machines: int, seconds: float, hands: int, *, keep: bool) -> bool:
+def round_holds(seed: int, given: argparse.Namespace) -> bool:
     """One round; prints what it came to, and all there is to know when a promise was broken."""
     folder = Path(tempfile.mkdtemp(prefix=f"instar-chaos-{seed}-"))
-    world = World(folder, machines, seed)
+    world = World(folder, given.machines, seed)
     try:
         world.start()
-        violations = world.run(seconds, hands)
+        violations = world.run(given.round, given.hands, given.only)
         print(f"seed {seed}: {summary(world)}, {len(violations)} violations", flush=True)
         if violations:
             print(world.report(violations), flush=True)
             (folder / "history.json").write_bytes(msgspec.json.encode(world.history))
-            print(f"homes and history: {folder if keep else 'removed (--keep keeps them)'}")
+            print(f"homes and history: {folder if given.keep else 'removed (--keep keeps them)'}")
         return not violations
     finally:
         world.close()
-        if not keep:
+        if not given.keep:
             shutil.rmtree(folder, ignore_errors=True)
 
 

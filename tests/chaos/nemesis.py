@@ -10,7 +10,7 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from itertools import combinations, permutations
 from pathlib import Path
@@ -27,6 +27,21 @@ from tests.chaos.sink import Mood, Sink
 from tests.cluster.harness import TTL_MS, Cluster, Machine
 
 TTL_S = TTL_MS / 1_000
+FAULTS = {
+    "crash": 4,
+    "pause": 4,
+    "restart": 2,
+    "cut": 3,
+    "half_open": 3,
+    "slow_wire": 2,
+    "isolate": 1,
+    "hub_gone": 1,
+    "hub_busy": 1,
+    "unwell_receiver": 4,
+    "wakeup": 5,
+    "transfer": 4,
+}
+"""What the nemesis knows to do, and how often it does it."""
 HOLDER_BIAS = 0.6
 """How often the machine that is awake is the victim."""
 
@@ -42,7 +57,10 @@ class Nemesis:
         sink: Sink,
         topics: list[str],
         history: History,
+        only: Collection[str] = (),
     ) -> None:
+        """``only`` names the faults to choose from; empty for all of ``FAULTS``."""
+        self._faults = [name for name in FAULTS if not only or name in only]
         self._cluster = cluster
         self._outside = outside
         self._network = network
@@ -77,24 +95,11 @@ class Nemesis:
         self._note("all is healed")
 
     def _work(self, random: Random) -> None:
-        faults: list[tuple[int, Callable[[Random], None]]] = [
-            (4, self._crash),
-            (4, self._pause),
-            (2, self._restart),
-            (3, self._cut),
-            (3, self._half_open),
-            (2, self._slow_wire),
-            (1, self._isolate),
-            (1, self._hub_gone),
-            (1, self._hub_busy),
-            (4, self._unwell_receiver),
-            (5, self._wakeup),
-            (4, self._transfer),
-        ]
-        weights = [weight for weight, _ in faults]
+        weights = [FAULTS[name] for name in self._faults]
         try:
             while not self._ending.is_set():
-                (fault,) = random.choices([fault for _, fault in faults], weights)
+                (name,) = random.choices(self._faults, weights)
+                fault: Callable[[Random], None] = getattr(self, f"_{name}")
                 fault(random)
                 self._ending.wait(random.uniform(0.0, 1.2))
         except Exception as error:

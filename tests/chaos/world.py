@@ -11,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,10 +71,12 @@ class World:
             other.start()
         self.cluster.wait_in_sync(first, others)
 
-    def run(self, seconds: float, hands: int = 2) -> list[Violation]:
-        """Talk and break things for so long, heal, and judge."""
+    def run(self, seconds: float, hands: int = 2, only: Collection[str] = ()) -> list[Violation]:
+        """Talk and break things for so long, heal, and judge; ``only`` as in ``Nemesis``."""
         client = Client(self.cluster.machines, self.topics, self.history, self.sink.answered)
-        nemesis = Nemesis(self.cluster, self.outside, self.network, self.sink, self.topics, self.history)
+        nemesis = Nemesis(
+            self.cluster, self.outside, self.network, self.sink, self.topics, self.history, only
+        )
         client.start()
         nemesis.start(hands)
         time.sleep(seconds)
