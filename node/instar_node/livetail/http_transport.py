@@ -188,6 +188,7 @@ class HttpLiveTailTransport:
 
     async def _meet_holders(self) -> None:
         """Say hello to each new holder, and again after its tunnel broke; runs until cancelled."""
+        told = ""
         while True:
             await self._to_meet.wait()
             self._to_meet.clear()
@@ -199,9 +200,10 @@ class HttpLiveTailTransport:
                 continue
             try:
                 await self.follower.meet(holder, epoch)
-                self._met = (holder, epoch)
+                self._met, told = (holder, epoch), ""
             except (PeerError, InstarError) as error:
-                log.info("the holder %s does not feed this copy yet: %s", holder, error)
+                if told != (told := f"the holder {holder} does not feed this copy yet: {error}"):
+                    log.info("%s", told)  # once: while everybody stopped this can go on for days
                 await self._clock.sleep(RETRY_S)
                 self._to_meet.set()
 
