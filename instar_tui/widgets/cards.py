@@ -80,6 +80,11 @@ class Cards(Framed):
         return spark(lags, 16, ceiling=max([40, *lags[-16:]]))
 
 
+def _only_from_here(url: str) -> bool:
+    host = url.partition("://")[2].rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
 class FirstSteps(Framed):
     """Instead of a list of one machine: how to get the second."""
 
@@ -114,6 +119,12 @@ class FirstSteps(Framed):
             (f"instar join {shown(url)} --code THE-CODE", "bold"),
         ]
         yield [("    ", ""), ("         and then ", "$muted"), ("instar-tui", "bold")]
+        if _only_from_here(url):
+            yield []
+            yield [
+                (" Only this computer reaches this address. For another one leave, and start", "$needs-you")
+            ]
+            yield [(" ", ""), ("instar-tui --listen 0.0.0.0:7707", "bold")]
         yield []
         yield [
             (" Meanwhile: ", "$muted"),
