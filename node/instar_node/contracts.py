@@ -161,6 +161,19 @@ class Authority(Protocol):
         """Be called after holder, epoch, acting state or electorate changed."""
 
 
+class StateVoucher(Protocol):
+    """The state repository, as lease records vouch for it (``state_head``)."""
+
+    @property
+    def vouched(self) -> str:
+        """The commit a record of ours may vouch for: written by us in this epoch, and on the hub (or, without
+        a git hub, on every machine of the electorate). Empty for none."""
+
+    @property
+    def head(self) -> str | None:
+        """The newest verified commit here."""
+
+
 class Database(Protocol):
     """SQLite with one writer thread and group commit (``synchronous=FULL``)."""
 

@@ -44,6 +44,8 @@ PASSING_ON_S = 2.0
 LEAVING_S = 4.0
 """Handing on, and then releasing the lease on a hub that may be slow."""
 DRAIN_S = 1.0
+FLUSH_S = 0.5
+"""For bringing the last edits of the state folder to the others before the role is handed on."""
 
 
 class Node:
@@ -147,6 +149,7 @@ class Node:
         parts.secrets.start()
         self._at_stop(parts.secrets.stop)
         await self._begin(self._start_lease(), base.lease.stop)
+        await self._begin(parts.state.start(), parts.state.stop)
         parts.delivery.replication.start()
         self._at_stop(_awaited(parts.delivery.replication.stop))
         parts.delivery.delivery.start()
@@ -194,6 +197,8 @@ class Node:
 
     async def _pass_on(self, keep_baton: bool) -> None:
         base, delivery = self._parts.base, self._parts.delivery.delivery
+        if not await self._parts.state.flush(FLUSH_S):
+            log.info("edits of the state folder wait here until this machine runs again")
         await self._parts.handoff.shutdown.hand_off_for_shutdown(PASSING_ON_S, keep_baton=keep_baton)
         if base.lease.acting_epoch() is not None:  # the lease stays here: only end the work in good order
             await delivery.pause()

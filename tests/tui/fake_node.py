@@ -124,6 +124,25 @@ class FakeNode(FakeChecks):
             ),
         ]
         self.machines_ = everyone[:machines]
+        self.sync_ = t.SyncView(
+            state="in-sync",
+            head="a1" * 20,
+            epoch=7,
+            signed_by=DESK,
+            files=12,
+            writes=True,
+            last_push=None,
+            last_pull=None,
+            unpushed=False,
+            hub_error=None,
+            trouble=None,
+            queued=[],
+            refused=[],
+            conflicts=[],
+            left_out=[],
+            unwritten=[],
+            folder="/home/me/instar/state",
+        )
         self.topics_ = [
             topic("42", DESK, "placed", "can you check the build on the mini", 2_000, queued=1, running=True),
             topic("release", MINI, "pinned", "done, tagged v2.3", 240_000, last_role="agent"),
@@ -605,6 +624,15 @@ class FakeNode(FakeChecks):
         return t.PlacementView(
             body.topic, row.owner, row.owner_nickname, "placed", None, DESK, "desk", "none", True, "local"
         )
+
+    async def sync(self) -> t.SyncView:
+        self._enter("sync")
+        return self.sync_
+
+    async def sync_seen(self) -> t.SyncView:
+        self._enter("sync_seen")
+        self.sync_.refused, self.sync_.conflicts = [], []
+        return self.sync_
 
     async def secrets(self) -> t.Secrets:
         self._enter("secrets")

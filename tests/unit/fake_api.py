@@ -44,6 +44,30 @@ def a_machine(machine_id: str = ME, nickname: str = "desk", **changes: Any) -> t
     return t.Machine(**{**fields, **changes})
 
 
+def a_sync_view(**changes: Any) -> t.SyncView:
+    """A standby with one edit that waits, a refused commit, a conflict and a file that is left out."""
+    fields: dict[str, Any] = {
+        "state": "queued",
+        "head": "a1" * 20,
+        "epoch": 7,
+        "signed_by": ME,
+        "files": 12,
+        "writes": False,
+        "last_push": None,
+        "last_pull": AT,
+        "unpushed": False,
+        "hub_error": None,
+        "trouble": None,
+        "queued": [t.QueuedChange("notes.md", "changed", AT, 4)],
+        "refused": [t.RefusedCommit("b2" * 20, "unsigned", "commit b2 is not signed", "the hub", AT)],
+        "conflicts": [t.SyncConflict("plan.md", "plan.conflict-mini-3.md", MINI, "mini", AT)],
+        "left_out": [t.SyncLeftOut("video.mp4", "it is larger than 16 MiB")],
+        "unwritten": [],
+        "folder": "/home/me/instar/state",
+    }
+    return t.SyncView(**{**fields, **changes})
+
+
 def a_handoff(outcome: Any = "awake", reason: str = "") -> t.HandoffResult:
     return t.HandoffResult(
         outcome=outcome,
@@ -329,6 +353,14 @@ class FakeNodeApi:
     async def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
         self._called("unpin", body)
         return self._placed(body.topic)
+
+    async def sync(self) -> t.SyncView:
+        self._called("sync")
+        return a_sync_view()
+
+    async def sync_seen(self) -> t.SyncView:
+        self._called("sync_seen")
+        return a_sync_view()
 
     async def secrets(self) -> t.Secrets:
         self._called("secrets")

@@ -9,6 +9,7 @@ from instar_node.api import types as t
 from instar_node.api.lease_picture import NO_FAILOVER_HINT
 from instar_node.api.machine_view import awake_build, build_of
 from instar_node.api.parts import Base, NodeParts
+from instar_node.api.sync_view import sync_alerts
 from instar_node.api.verification_view import gate_views
 from instar_node.coordination.lease_view import LeaseSnapshot
 from instar_node.delivery.rows import Rank
@@ -52,6 +53,7 @@ def alerts_of(parts: NodeParts) -> list[t.Alert]:
         *_secrets(base),
         *_restart(parts),
         *_gates(parts),
+        *sync_alerts(parts),
         *base.warnings,
         *_no_failover(base),
     ]

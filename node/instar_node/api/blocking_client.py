@@ -140,6 +140,12 @@ class BlockingNodeApi:
     def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
         return self._call(routes.UNPIN, body)
 
+    def sync(self) -> t.SyncView:
+        return self._call(routes.SYNC)
+
+    def sync_seen(self) -> t.SyncView:
+        return self._call(routes.SYNC_SEEN)
+
     def secrets(self) -> t.Secrets:
         return self._call(routes.SECRETS)
 

@@ -125,6 +125,12 @@ class BridgedNodeApi:
     async def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
         return await self._run(self._api.unpin(body))
 
+    async def sync(self) -> t.SyncView:
+        return await self._run(self._api.sync())
+
+    async def sync_seen(self) -> t.SyncView:
+        return await self._run(self._api.sync_seen())
+
     async def secrets(self) -> t.Secrets:
         return await self._run(self._api.secrets())
 

@@ -150,6 +150,12 @@ class HttpNodeApi:
     async def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
         return await self._call(routes.UNPIN, body)
 
+    async def sync(self) -> t.SyncView:
+        return await self._call(routes.SYNC)
+
+    async def sync_seen(self) -> t.SyncView:
+        return await self._call(routes.SYNC_SEEN)
+
     async def secrets(self) -> t.Secrets:
         return await self._call(routes.SECRETS)
 

@@ -13,6 +13,7 @@ from instar_node.api.forwarding import Forwarding
 from instar_node.api.holder_api import farewell, handoff_result, placement_view, pool_disabled
 from instar_node.api.membership import Membership
 from instar_node.api.parts import NodeParts
+from instar_node.api.sync_view import sync_view
 from instar_node.api.topic_view import describe
 from instar_node.api.update_view import updates_view
 from instar_node.api.verification_view import gate_views, result_views
@@ -201,6 +202,15 @@ class LocalNodeApi:
         self._require_member()
         self._require_pool()
         return await self._forwarding.perform(routes.UNPIN, body=body)
+
+    # -- the shared state --------------------------------------------------------------------------------
+
+    async def sync(self) -> t.SyncView:
+        return sync_view(self._parts)
+
+    async def sync_seen(self) -> t.SyncView:
+        self._parts.state.forget_notices()
+        return sync_view(self._parts)
 
     # -- secrets -----------------------------------------------------------------------------------------
 

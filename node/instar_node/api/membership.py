@@ -32,6 +32,8 @@ class Membership:
         self._sync = sync
         self._unpin_all = unpin_all
         self._joining: set[str] = set()
+        self._going: set[str] = set()
+        """Machines whose removal is under way: out of the record already, not yet out of the registry."""
         self._look = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -101,9 +103,13 @@ class Membership:
                 "the awake machine cannot be removed",
                 "hand off first (`instar handoff MACHINE`), then `instar leave` here",
             )
-        if not member.witness:
-            await base.lease.expel(member.machine_id)
-        await self._sync.remove(member.machine_id, epoch)
+        self._going.add(member.machine_id)
+        try:
+            if not member.witness:
+                await base.lease.expel(member.machine_id)
+            await self._sync.remove(member.machine_id, epoch)
+        finally:
+            self._going.discard(member.machine_id)
         await self._unpin_all(member.machine_id)
         return member.machine_id
 
@@ -139,7 +145,7 @@ class Membership:
         for machine in sorted(recorded - active):
             await lease.expel(machine)
             await self._unpin_all(machine)
-        for machine in sorted(active - recorded - self._joining):
+        for machine in sorted(active - recorded - self._joining - self._going):
             await lease.admit(machine)
 
 

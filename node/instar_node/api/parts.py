@@ -38,6 +38,7 @@ from instar_node.pool.pins import TopicPlacementPinStore
 from instar_node.pool.run_host import RunHost
 from instar_node.pool.session_router import SessionRouter
 from instar_node.pool.transfers import Transfers
+from instar_node.sync.state_sync import StateSync
 from instar_node.updates.local_update import LocalUpdate
 from instar_node.updates.restart_handshake import UpdateRestartHandshake
 from instar_node.updates.updater import Updater
@@ -141,6 +142,7 @@ class NodeParts:
     base: Base
     sync: RegistrySync
     secrets: VaultSync
+    state: StateSync
     tail: TailParts
     delivery: DeliveryParts
     pool: PoolParts | None

@@ -82,6 +82,12 @@ class NodeApi(Protocol):
 
     async def unpin(self, body: t.UnpinRequest) -> t.PlacementView: ...
 
+    async def sync(self) -> t.SyncView:
+        """The shared state, what waits to get into it, and what was kept out of it."""
+
+    async def sync_seen(self) -> t.SyncView:
+        """A person has looked at the refusals and conflicts: forget them on this machine."""
+
     async def secrets(self) -> t.Secrets:
         """Names of the secrets and who can read them; never a value."""
 

@@ -195,6 +195,8 @@ TRANSFER = Route(
     patience_s=120,
 )
 UNPIN = Route("POST", "/pool/unpin", "unpin", t.PlacementView, "Let a topic run anywhere", t.UnpinRequest)
+SYNC = Route("GET", "/sync", "sync", t.SyncView, "The shared state: pushes, queued edits, refused commits")
+SYNC_SEEN = Route("POST", "/sync/seen", "sync_seen", t.SyncView, "Refusals and conflicts were looked at")
 _SECRET = Param("name", SecretName)
 SECRETS = Route("GET", "/secrets", "secrets", t.Secrets, "Names of the secrets, never their values")
 SECRET = Route("GET", "/secrets/{name}", "secret", t.Secret, "The value of a secret", params=(_SECRET,))
@@ -236,6 +238,6 @@ ROUTES: tuple[Route[Any], ...] = (
     WAKEUP, LEASE_HEAL, HANDOFF, HANDOFF_VIEW, MOVE_HUB, LEAVE,
     SEND, TOPICS, MESSAGES, REPLY, OUTBOX, OUTBOX_RESOLVE, LIVETAIL,
     POOL, POOL_MACHINE, RENAME, PLACEMENT, TRANSFER, UNPIN,
-    SECRETS, SECRET, SET_SECRET, REMOVE_SECRET,
+    SYNC, SYNC_SEEN, SECRETS, SECRET, SET_SECRET, REMOVE_SECRET,
     VERIFY, E2E_RESULTS, FLAGS, SET_FLAG, UPDATES, UPDATE,
 )  # fmt: skip

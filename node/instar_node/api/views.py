@@ -13,6 +13,7 @@ from instar_node.api.machine_view import machine_rows, role_of
 from instar_node.api.membership import unknown_machine
 from instar_node.api.news import TailPicture
 from instar_node.api.parts import NodeParts
+from instar_node.api.sync_view import sync_health
 from instar_node.api.topic_view import ReadMarks, topic_rows
 from instar_node.api.verification_view import gate_views
 from instar_node.build import spoken
@@ -73,6 +74,7 @@ class Views:
                 "log_position": f"{head.epoch}.{head.seq}",
                 "tail_head": self._parts.tail.buffer.head.seq,
                 "incomplete": sorted(self._parts.delivery.ledger.incomplete),
+                **sync_health(self._parts),
             },
             gates={
                 "pool": self._parts.pool is not None,

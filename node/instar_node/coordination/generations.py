@@ -74,7 +74,7 @@ class Generations:
         if lease.open is not None and lease.durable.evidence is None:
             raise InstarError("busy", "a swap of this machine is still open", "try again in a moment")
         coordinator = service.coordinator
-        record = lease.force_record(at=coordinator.at(), nonce=coordinator.nonce())
+        record = service.on_own_state(lease.force_record(at=coordinator.at(), nonce=coordinator.nonce()))
         lease.heal()
         await service.swap_now(record, "contend", expected)
         if service.acting_epoch() is None:

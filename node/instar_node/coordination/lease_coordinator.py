@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from instar_node.coordination.fenced_lease import FencedLease
 from instar_node.coordination.lease_state import FOREVER, OpenSwap, SwapKind, Tenure
 from instar_node.coordination.membership import Change, Membership, Peers
@@ -67,6 +69,8 @@ class LeaseCoordinator:
     """False while this machine could not act although it may: its disk refuses to store. It collects no
     promises then, so that another machine takes over."""
     membership: Membership = field(default_factory=Membership)
+    vouched: Callable[[], str] = lambda: ""
+    """The state commit that an own record may vouch for; empty: it says what the one before said."""
     counters: dict[str, int] = field(default_factory=dict)
     own_tip: str | None = None
     """Embedded hub: version at the tip of this machine's own register."""
@@ -279,6 +283,8 @@ class LeaseCoordinator:
     def _begin(self, record: LeaseRecord, kind: SwapKind, now: int) -> OpenSwap:
         self._sending = True
         self._retry_at = None
+        if kind != "contend" and (state_head := self.vouched()):
+            record = msgspec.structs.replace(record, state_head=state_head)
         return self.lease.begin_swap(record, kind, now, self._expected())
 
     def _expected(self) -> str | None:

@@ -18,7 +18,7 @@ from msgspec import UNSET, UnsetType
 from instar_node.build import Build
 from instar_node.clock import Clock, iso
 from instar_node.config import LeaseSettings
-from instar_node.contracts import Database, Members, Mesh
+from instar_node.contracts import Database, Members, Mesh, StateVoucher
 from instar_node.coordination.baton import Baton
 from instar_node.coordination.epoch_history import EpochHistory
 from instar_node.coordination.fenced_lease import FencedLease
@@ -129,6 +129,7 @@ class LeaseService:
         self._place = self.lease.hub
         self.caught_up: Callable[[str], bool] = lambda machine: True
         """Set by the composition root: replication says this peer holds every row, both ways."""
+        self._state: StateVoucher | None = None
         self._compared: set[str] = set()
         self._stored = durable
         self._candidate: Candidate | None = None
@@ -145,6 +146,17 @@ class LeaseService:
         self._hub_error: str | None = None
         self._last_write: int | None = None
         self._stopping = False
+
+    def vouch_for(self, state: StateVoucher) -> None:
+        """Records of this machine name the state it vouches for from now on."""
+        self._state = state
+        self.coordinator.vouched = lambda: state.vouched
+
+    def on_own_state(self, record: LeaseRecord) -> LeaseRecord:
+        """A forced record: the state it vouched for may lie on a machine that is gone, so ours counts."""
+        if self._state is None:
+            return record
+        return msgspec.structs.replace(record, state_head=self._state.head or "")
 
     # -- Authority ---------------------------------------------------------------------------------
 

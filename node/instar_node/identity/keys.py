@@ -75,6 +75,15 @@ class MachineIdentity:
         """Sign ``data`` for one purpose in one mesh (64 bytes); it verifies for no other."""
         return self._signing.sign(framed(purpose, mesh_id, data)).signature
 
+    def sign_commit(self, payload: bytes) -> str:
+        """The armored SSH signature of a git commit's bytes. It begins with other bytes than any framed
+        signature, so neither can stand for the other."""
+        from instar_node.identity.commit_signature import sign_payload
+
+        return sign_payload(
+            payload, self.public.signing_public, lambda blob: self._signing.sign(blob).signature
+        )
+
     @classmethod
     def load_or_create(cls, folder: Path) -> MachineIdentity:
         """Load the identity of this folder, or make one if the folder holds none of its files."""

@@ -144,6 +144,11 @@ class MachineRegistry:
         """The whole chain, oldest first."""
         return self._folded.records
 
+    @property
+    def folded(self) -> Folded:
+        """The verified chain and what it amounts to."""
+        return self._folded
+
     def get(self, machine_id: str) -> Member | None:
         """A member, also a removed one; ``None`` for an id never admitted."""
         return self._folded.members.get(machine_id)

@@ -52,6 +52,11 @@ class Home:
         return self.path / "state"
 
     @property
+    def state_repository(self) -> Path:
+        """The git repository of that work tree."""
+        return self.path / "state.git"
+
+    @property
     def api_token(self) -> Path:
         """Bearer token of the local API."""
         return self.path / "api.token"

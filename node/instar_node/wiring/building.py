@@ -44,13 +44,18 @@ from instar_node.pool.session_router import SessionRouter
 from instar_node.pool.transfers import Transfers
 from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
+from instar_node.sync.state_sync import StateSync
 from instar_node.updates.compatibility import held_back
 from instar_node.verification.verification import Verification
 from instar_node.wiring.drills import build_verification
 from instar_node.wiring.foundation import Foundation
 from instar_node.wiring.handoffs import build_handoffs
+from instar_node.wiring.lease_proof import prove
 from instar_node.wiring.mesh_change import LEASE_FILE
+from instar_node.wiring.pins_copy import PinsCopy
 from instar_node.wiring.placement_log import LedgerPlacements, WorkInTopics
+from instar_node.wiring.state_hub import state_hub
+from instar_node.wiring.state_lease import LeaseOfState
 from instar_node.wiring.updates import build_updates
 
 
@@ -80,7 +85,25 @@ async def build(
     )
     base.registry.on_change(base.mesh.refresh)
     base.registry.on_change(replication.refresh)
-    return _delivery_and_pool(home, base, sync, secrets, tail, ledger, replication, database, restart)
+    state = _state(home, base, ledger)
+    return _delivery_and_pool(home, base, sync, secrets, state, tail, ledger, replication, database, restart)
+
+
+def _state(home: Home, base: Base, ledger: MessageProcessingLedger) -> StateSync:
+    state = StateSync(
+        home=home,
+        identity=base.identity,
+        registry=base.registry,
+        mesh=base.mesh,
+        lease=LeaseOfState(base.lease),
+        hub=state_hub(base.lease.hub, home.state_repository),
+        prove=prove,
+        events=base.events,
+        clock=base.clock,
+        own_files=PinsCopy(ledger.placements, base.events).files,
+    )
+    base.lease.vouch_for(state)
+    return state
 
 
 def _base(
@@ -190,6 +213,7 @@ def _delivery_and_pool(
     base: Base,
     sync: RegistrySync,
     secrets: VaultSync,
+    state: StateSync,
     tail: TailParts,
     ledger: MessageProcessingLedger,
     replication: ReplyMarkerTransport,
@@ -241,7 +265,7 @@ def _delivery_and_pool(
     handoffs = build_handoffs(base, tail, parts, pool, checks.verification)
     lease.caught_up = lambda machine: _may_succeed(base, replication, checks.verification, machine)
     _bench_the_unfit(base, checks.verification)
-    return NodeParts(base, sync, secrets, tail, parts, pool, handoffs, checks, updates)
+    return NodeParts(base, sync, secrets, state, tail, parts, pool, handoffs, checks, updates)
 
 
 def _barred(base: Base, verification: Verification, machine: str) -> InstarError | None:

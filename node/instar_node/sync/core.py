@@ -1,0 +1,177 @@
+"""What leading and following have in common: the verified copy, the folder, and what is believed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+from instar_node.clock import Clock, iso
+from instar_node.contracts import Mesh, PeerError
+from instar_node.errors import InstarError
+from instar_node.events import EventHub
+from instar_node.identity.registry import MachineRegistry
+from instar_node.sync.folder import StateFolder
+from instar_node.sync.memory import RefusedLine, SyncMemory
+from instar_node.sync.ports import StateHub, StateLease
+from instar_node.sync.rules import Known, Prove
+from instar_node.sync.state_copy import StateCopy
+from instar_node.sync.transfer import Transfer
+from instar_node.sync.wire import AskTip, StateNews, Tip
+from instar_node.sync.worker import Worker
+
+log = logging.getLogger("instar.sync")
+
+PASSING = frozenset({"epoch-ahead", "withheld", "object-missing"})
+"""Reasons that news of the lease, or the rest of a transfer, may take away: they count as a refusal only when
+they stay."""
+PATIENCE = 3
+"""Attempts before a passing reason counts."""
+Outcome = Literal["moved", "nothing", "refused", "later"]
+"""What came of a line: taken in, known already, broke a rule for good, or to be looked at again."""
+ASK_S = 2.0
+"""Seconds a machine gets to say how far it is."""
+HUB = "hub"
+"""As the source of commits: the ref of the git hub."""
+
+
+@dataclass
+class Times:
+    """When things last went well, microseconds of our clock; ``None`` for never."""
+
+    pushed: int | None = None
+    pulled: int | None = None
+
+
+@dataclass
+class StateCore:
+    """The parts, and the steps that both roles take."""
+
+    copy: StateCopy
+    folder: StateFolder
+    memory: SyncMemory
+    worker: Worker
+    transfer: Transfer
+    mesh: Mesh
+    lease: StateLease
+    registry: MachineRegistry
+    hub: StateHub | None
+    prove: Prove
+    events: EventHub
+    clock: Clock
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while the history or the folder changes."""
+    times: Times = field(default_factory=Times)
+    hub_error: str | None = None
+    _attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    # -- what is believed -------------------------------------------------------------------------------
+
+    def known(self) -> Known:
+        """What this machine knows of members and epochs at this moment."""
+        return Known(self.registry.folded, self.lease.epoch, self._holder_of, self.prove)
+
+    def _holder_of(self, epoch: int) -> str | None:
+        if epoch == self.lease.epoch:
+            return self.lease.holder
+        return self.memory.now.holders.get(epoch)
+
+    def note_holder(self) -> None:
+        """The lease changed: remember who holds the newest epoch."""
+        if self.lease.holder is not None and self.lease.epoch > 0:
+            self.memory.note_holder(self.lease.epoch, self.lease.holder)
+
+    async def has_vouched(self) -> bool:
+        """Whether our line has the commit that the newest lease record vouches for."""
+        vouched = self.lease.state_head
+        return not vouched or await self.worker.run(self.copy.contains, vouched)
+
+    # -- taking lines in --------------------------------------------------------------------------------
+
+    async def fetch_and_take(self, peer: str, tip: str) -> Outcome:
+        """Get a line from a machine and take it in if it is good."""
+        if await self.worker.run(self.copy.contains, tip):
+            return "nothing"
+        try:
+            await self.transfer.fetch(peer, tip)
+        except PeerError as error:
+            log.info("state %s was not fetched from %s: %s", tip[:12], peer, error.message)
+            return "later"
+        except InstarError as error:
+            return await self.refuse(tip, peer, error)
+        return await self.take_line(tip, peer)
+
+    async def take_line(self, tip: str, source: str) -> Outcome:
+        """Take in a line that is here, if it breaks no rule."""
+        try:
+            moved = await self.worker.run(self.copy.accept, tip, self.known(), self.lease.state_head)
+        except InstarError as error:
+            return await self.refuse(tip, source, error)
+        if not moved:
+            return "nothing"
+        self.times.pulled = self.clock.now()
+        await self.settle(published=tip)
+        self._merge_registry(source)
+        self.events.publish("sync", "", head=tip, source=source)
+        return "moved"
+
+    async def settle(self, published: str | None = None) -> None:
+        """After the head moved: bring the folder to it. ``published``: what is not to be lost any more."""
+        await self.worker.run(self.folder.bring_up, published)
+
+    def _merge_registry(self, source: str) -> None:
+        """Members that the history knows and this machine does not: git is a copy of the registry."""
+        assert self.copy.standing is not None
+        records = self.copy.standing.registry.records
+        if records == self.registry.records:
+            return
+        try:
+            self.registry.merge(records)
+        except InstarError as error:
+            self.events.publish(
+                "machines", f"refused the registry in the state: {error.message}", source=source
+            )
+
+    async def ask_tip(self, peer: str) -> Tip | None:
+        """How far a machine is; ``None`` when it does not say."""
+        try:
+            return await self.mesh.request(peer, AskTip(), Tip, within=ASK_S)
+        except PeerError as error:
+            log.info("%s did not say what state it has: %s", peer, error.message)
+            return None
+
+    # -- refusing ---------------------------------------------------------------------------------------
+
+    async def refuse(self, tip: str, source: str, error: InstarError) -> Outcome:
+        """Commits were not believed: kept aside, remembered, and told to the person.
+
+        ``later`` while the reason may still pass.
+        """
+        if error.code in PASSING:
+            self._attempts[tip, error.code] += 1
+            if self._attempts[tip, error.code] < PATIENCE:
+                log.info("state %s of %s waits: %s", tip[:12], source, error.message)
+                return "later"
+        await self.worker.run(self.copy.repository.keep_aside, tip)
+        commit = str(error.extra.get("commit", tip))
+        at = iso(self.clock.wall())
+        if not self.memory.note_refusal(RefusedLine(commit, error.code, error.message, source, at)):
+            return "refused"
+        name = "the hub" if source == HUB else self.registry.nickname(source)
+        log.error("the state that %s shows was refused (%s): %s", name, error.code, error.message)
+        self.events.publish(
+            "sync", f"refused the state that {name} shows: {error.message}", code=error.code, commit=commit
+        )
+        return "refused"
+
+    # -- telling ----------------------------------------------------------------------------------------
+
+    def announce(self, *peers: str) -> None:
+        """Tell machines (all by default) our newest commit that is not to be lost any more."""
+        news = StateNews(self.memory.now.published)
+        chosen = peers or tuple(member.machine_id for member in self.registry.active())
+        for peer in chosen:
+            if peer != self.mesh.me and self.mesh.connected(peer) and not self.mesh.send(peer, news):
+                log.info("%s hears of the new state at its next look", peer)
