@@ -68,10 +68,24 @@ class WebhookSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     undecided: Literal["hold", "resend"] = "hold"
 
 
+class TelegramSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """``[channels.telegram]``: a bot of the Telegram Bot API; ``token_secret`` names its token in the vault.
+
+    Who is in neither list is not answered.
+    """
+
+    token_secret: Annotated[str, Meta(max_length=64)] = ""
+    api_base: Annotated[str, Meta(max_length=255)] = "https://api.telegram.org"
+    allow_users: tuple[int, ...] = ()
+    allow_chats: tuple[int, ...] = ()
+    undecided: Literal["hold", "resend"] = "hold"
+
+
 class ChannelSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """``[channels.*]``."""
 
     webhook: WebhookSettings = WebhookSettings()
+    telegram: TelegramSettings = TelegramSettings()
 
 
 class PoolSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -305,6 +319,15 @@ def _other_conflicts(config: Config) -> list[tuple[KeyPath, str, str]]:
                 ("channels", "webhook", "undecided"),
                 '"resend" has no meaning while idempotent is true: an idempotent receiver is always retried',
                 "set idempotent = false, or leave undecided out",
+            )
+        )
+    telegram = config.channels.telegram
+    if not telegram.api_base.startswith(("http://", "https://")):
+        found.append(
+            (
+                ("channels", "telegram", "api_base"),
+                f"{telegram.api_base!r} is not an http:// or https:// URL",
+                "leave it out to use Telegram's own",
             )
         )
     return found

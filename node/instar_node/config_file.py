@@ -47,6 +47,13 @@ DEFAULT_TEXT = """\
 # idempotent = true            # the receiver drops a repeated Idempotency-Key
 # undecided = "hold"           # for idempotent = false: "hold" a reply of unknown fate, or "resend" it
 
+[channels.telegram]
+# token_secret = ""            # a Telegram bot: the name of its token in the vault (`instar secret set NAME`)
+# api_base = "https://api.telegram.org"
+# allow_users = []             # numeric ids of users who may talk to the agent; nobody else is answered
+# allow_chats = []             # ids of chats in which everybody may
+# undecided = "hold"           # a reply cut off in mid-sending: "hold" it until you decide, or "resend" it
+
 [pool]
 # enabled = true               # let topics run on different machines
 

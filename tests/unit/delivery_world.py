@@ -19,7 +19,8 @@ from instar_node.contracts import (
     RunRequest,
     RunResult,
 )
-from instar_node.delivery.contract import IngressMessage, OutgoingReply, Retry, SendOutcome, Sent
+from instar_node.delivery.channels.base import OutwardChannel
+from instar_node.delivery.contract import Accept, OutgoingReply, Retry, SendOutcome, Sent
 from instar_node.delivery.conversation import Conversation
 from instar_node.delivery.dispatcher import Delivery
 from instar_node.delivery.ledger import MessageProcessingLedger
@@ -339,7 +340,7 @@ class Receiver:
         return [reply.text for reply in self.taken]
 
 
-class FakeChannel:
+class FakeChannel(OutwardChannel):
     """A channel to a ``Receiver`` whose outcomes a test may script."""
 
     def __init__(self, receiver: Receiver, undecided: Literal["hold", "resend"] = "hold") -> None:
@@ -354,7 +355,9 @@ class FakeChannel:
         self.before.set()
         self.lost_answers = 0
         self.under_way = 0
-        self.accept: Callable[[IngressMessage], Awaitable[None]] | None = None
+        self.accept: Accept | None = None
+        self.read_from = ""
+        self.piece_length = 1_000_000
 
     async def send(self, reply: OutgoingReply) -> SendOutcome:
         self.under_way += 1
@@ -373,14 +376,15 @@ class FakeChannel:
             return Retry(0.0, "answer lost")
         return Sent()
 
+    def pieces(self, text: str) -> tuple[str, ...]:
+        step = self.piece_length
+        return tuple(text[start : start + step] for start in range(0, len(text), step))
+
     async def was_sent(self, reply: OutgoingReply) -> bool | None:
         return self.knows
 
-    def ingress_position(self) -> str:
-        return ""
-
-    async def start_consuming(self, accept: Callable[[IngressMessage], Awaitable[None]]) -> None:
-        self.accept = accept
+    async def start_consuming(self, accept: Accept, position: str) -> None:
+        self.accept, self.read_from = accept, position
 
     async def stop_consuming(self) -> None:
         self.accept = None

@@ -98,7 +98,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if kind == "deliver":
             row = self.row(key)
             if row is not None and row.reservation is not None:
-                self.apply(lambda tx: steps.delivered(tx, epoch, key, 0, "hook"))
+                self.apply(lambda tx: steps.delivered(tx, epoch, key, "0:hook"))
             return
         step: Callable[[Transaction], object] = {
             "wait": lambda tx: steps.wait_for_person(tx, epoch, key, grant),

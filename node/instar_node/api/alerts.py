@@ -15,7 +15,7 @@ from instar_node.coordination.lease_view import LeaseSnapshot
 from instar_node.delivery.rows import Rank
 from instar_node.updates.compatibility import held_back
 
-FACTS = frozenset({"no-failover", "port-moved", "secrets-exposed"})
+FACTS = frozenset({"no-failover", "port-moved", "secrets-exposed", "unknown-sender"})
 """Alerts that tell of a choice; the node is well all the same."""
 
 ALARMS = frozenset({"split-brain", "hub-replaced", "update-stuck"})
@@ -49,6 +49,7 @@ def alerts_of(parts: NodeParts) -> list[t.Alert]:
         *_hub(snapshot),
         *_undecided(parts),
         *_incomplete(parts),
+        *(t.Alert(*trouble) for trouble in parts.delivery.delivery.channel_troubles()),
         *_machines(base, snapshot),
         *_secrets(base),
         *_restart(parts),

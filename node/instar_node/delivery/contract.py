@@ -7,7 +7,7 @@ other in the order of configuration, each under the same idempotency key (``repl
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -27,6 +27,8 @@ class OutgoingReply(msgspec.Struct, frozen=True):
     epoch: int
     machine_id: str
     index: int
+    first: bool = True
+    """Whether this opens the answer: not a later part, nor a later piece of a part."""
 
 
 class Sent(msgspec.Struct, frozen=True, tag="sent"):
@@ -70,6 +72,18 @@ class IngressMessage(msgspec.Struct, frozen=True):
     """The channel's own position after this message (an offset, say); kept with the row."""
 
 
+Accept = Callable[[IngressMessage], Awaitable[None]]
+"""Takes a message in; returns once it is safe on every in-sync machine. Raises ``InstarError``."""
+
+
+class ChannelTrouble(NamedTuple):
+    """Something about a channel that a person should know: an alert."""
+
+    code: str
+    message: str
+    hint: str = ""
+
+
 class Channel(Protocol):
     """One way in and out. All methods run on the node's event loop."""
 
@@ -89,6 +103,13 @@ class Channel(Protocol):
     def max_in_flight_s(self) -> float:
         """Longest time after which a send begun by a dead machine may still arrive."""
 
+    def carries(self, topic: str) -> bool:
+        """Whether replies of this topic go out this way."""
+
+    def pieces(self, text: str) -> tuple[str, ...]:
+        """The text as this channel sends it: one piece each time, in order; none when there is nothing to
+        send. The same text always gives the same pieces."""
+
     async def send(self, reply: OutgoingReply) -> SendOutcome:
         """Try once. Never raises for what a network or receiver does; that is an outcome."""
 
@@ -99,11 +120,15 @@ class Channel(Protocol):
     def ingress_position(self) -> str:
         """How far the provider was read; empty where the channel has no positions."""
 
-    async def start_consuming(self, accept: Callable[[IngressMessage], Awaitable[None]]) -> None:
-        """Begin (or resume) taking messages in; only called while this machine is awake."""
+    async def start_consuming(self, accept: Accept, position: str) -> None:
+        """Begin (or resume) taking messages in after ``position``, which is that of the newest message of
+        this channel in the ledger; only called while this machine is awake."""
 
     async def stop_consuming(self) -> None:
-        """Take no further message in; returns when none is half taken."""
+        """Take no further message in; the provider offers again what was half taken."""
+
+    def troubles(self) -> tuple[ChannelTrouble, ...]:
+        """What a person should know of it now."""
 
     async def close(self) -> None:
         """Release connections."""

@@ -13,7 +13,7 @@ import msgspec
 
 from instar_node.clock import Clock, iso
 from instar_node.contracts import AgentRunner, Authority, HistoryItem, Placement
-from instar_node.delivery.contract import Channel, ConversationSink, IngressMessage, Publish
+from instar_node.delivery.contract import Channel, ChannelTrouble, ConversationSink, IngressMessage, Publish
 from instar_node.delivery.intake import Intake
 from instar_node.delivery.ledger import MessageProcessingLedger
 from instar_node.delivery.narrator import Narrator
@@ -175,6 +175,10 @@ class Delivery:
         else:
             self._work.send_anyway(row)
 
+    def channel_troubles(self) -> list[ChannelTrouble]:
+        """What a person should know of the channels now."""
+        return [trouble for channel in self._channels for trouble in channel.troubles()]
+
     # -- placement --------------------------------------------------------------------------------------
 
     async def set_placement(self, placement: Placement) -> None:
@@ -304,7 +308,7 @@ class Delivery:
         async with self._channel_switch:
             for channel in self._channels:
                 if self._epoch is not None and self._intake.is_open:
-                    await channel.start_consuming(self.accept)
+                    await channel.start_consuming(self.accept, self._ledger.channel_position(channel.name))
 
     async def _stop_channels(self) -> None:
         async with self._channel_switch:

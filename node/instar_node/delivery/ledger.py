@@ -138,9 +138,9 @@ class MessageProcessingLedger:
         """Put an answer reserved in an older epoch under ours."""
         return await self._step(lambda tx, epoch: (steps.take_over(tx, epoch, key), tx.head.position))
 
-    async def delivered(self, key: str, part: int, channel: str, epoch: int) -> MessageRow:
-        """A channel confirmed one part. A fact: see ``commit``."""
-        return await self._fact(lambda tx, e: steps.delivered(tx, e, key, part, channel), epoch)
+    async def delivered(self, key: str, mark: str, epoch: int) -> MessageRow:
+        """A channel confirmed one piece of the answer. A fact: see ``commit``."""
+        return await self._fact(lambda tx, e: steps.delivered(tx, e, key, mark), epoch)
 
     async def commit(self, key: str, digest: str, epoch: int) -> MessageRow:
         """All channels have the whole answer.
@@ -178,6 +178,10 @@ class MessageProcessingLedger:
     def placements(self) -> tuple[Placement, ...]:
         """All topics that were ever placed."""
         return tuple(self.log.state.placements.values())
+
+    def channel_position(self, channel: str) -> str:
+        """The channel's own position after the newest message it brought in; empty before the first."""
+        return self.log.state.positions.get(channel, "")
 
     # -- knowledge of other machines --------------------------------------------------------------------
 

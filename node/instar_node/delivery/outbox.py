@@ -17,7 +17,7 @@ from instar_node.contracts import Authority, LogPosition
 from instar_node.delivery.contract import Channel, Fenced, OutgoingReply, Publish, Refused, Retry, Sent
 from instar_node.delivery.ledger import MessageProcessingLedger
 from instar_node.delivery.replication import ReplyMarkerTransport
-from instar_node.delivery.rows import Grant, MessageRow, Rank, public_key, reply_id
+from instar_node.delivery.rows import Grant, MessageRow, Rank, Reservation, public_key, reply_id
 from instar_node.errors import InstarError
 
 log = logging.getLogger("instar.delivery")
@@ -69,6 +69,21 @@ def after_doubt(doubt: Doubt) -> Literal["send", "done", "wait", "hold"]:
     if doubt.was_sent is False:
         return "send" if doubt.waited_s >= doubt.max_in_flight_s else "wait"
     return "send" if doubt.policy == "resend" else "hold"
+
+
+class _Piece(NamedTuple):
+    """One send: a piece (from 0) of one part of an answer, by one channel."""
+
+    part: int
+    number: int
+    text: str
+    channel: Channel
+
+    @property
+    def mark(self) -> str:
+        """Names it among what was delivered; a part in one piece is named as the part."""
+        place = f"{self.part}.{self.number}" if self.number else str(self.part)
+        return f"{place}:{self.channel.name}"
 
 
 class FencedOutbox:
@@ -135,11 +150,16 @@ class FencedOutbox:
         ended = self._under_way[key] = asyncio.Event()
         try:
             await self._transport.wait_replicated(position)
-            for part in range(len(reservation.replies)):
-                for channel in self._channels:
-                    held = await self._deliver_part(row, reservation.epoch, part, channel, in_doubt)
-                    if held is not None:
-                        return await self._hold(key, f"{channel.name}: {held}")
+            pieces = self._pieces(row, reservation)
+            for piece in pieces:
+                if piece.mark in row.delivered:
+                    continue
+                held = await self._deliver_piece(row, reservation.epoch, piece, in_doubt)
+                if held is not None:
+                    return await self._hold(key, f"{piece.channel.name}: {held}")
+                if piece is not pieces[-1] and not piece.channel.deduplicates:
+                    # The commit says it of the last, and where repeats are dropped nobody needs to know.
+                    await self._ledger.delivered(key, piece.mark, reservation.epoch)
             return await self._ledger.commit(key, reservation.digest, reservation.epoch)
         finally:
             del self._under_way[key]
@@ -148,19 +168,27 @@ class FencedOutbox:
                 self.trouble.pop(key, None)
                 self._fenced_in.pop(key, None)
 
-    async def _deliver_part(
-        self, row: MessageRow, epoch: int, part: int, channel: Channel, in_doubt: bool
-    ) -> str | None:
-        """Bring one part to one channel; returns why a person must decide, or ``None`` when it is there."""
-        if f"{part}:{channel.name}" in row.delivered:
-            return None
-        reply = self._outgoing(row, epoch, part)
+    def _pieces(self, row: MessageRow, reservation: Reservation) -> list[_Piece]:
+        """Every send that the answer takes, in order: part by part, channel by channel."""
+        assert row.origin is not None
+        channels = [channel for channel in self._channels if channel.carries(row.origin.topic)]
+        return [
+            _Piece(part, number, text, channel)
+            for part, whole in enumerate(reservation.replies)
+            for channel in channels
+            for number, text in enumerate(channel.pieces(whole))
+        ]
+
+    async def _deliver_piece(self, row: MessageRow, epoch: int, piece: _Piece, in_doubt: bool) -> str | None:
+        """Bring one piece to one channel; returns why a person must decide, or ``None`` when it is there."""
+        channel = piece.channel
+        reply = self._outgoing(row, epoch, piece)
         since, backoff = self._clock.now(), FIRST_BACKOFF_S
         while True:
             if in_doubt:
                 step = after_doubt(await self._doubt(channel, reply, since))
                 if step == "done":
-                    break
+                    return None
                 if step == "hold":
                     return "nobody can say whether it was sent"
                 if step == "wait":
@@ -170,7 +198,7 @@ class FencedOutbox:
             self._check(row, epoch)
             outcome = await channel.send(reply)
             if isinstance(outcome, Sent):
-                break
+                return None
             if isinstance(outcome, Refused):
                 return outcome.reason
             if isinstance(outcome, Fenced):
@@ -179,16 +207,6 @@ class FencedOutbox:
             since = self._clock.now()
             await self._back_off(row.key, channel, outcome, backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF_S)
-        await self._mark(row, part, channel, epoch)
-        return None
-
-    async def _mark(self, row: MessageRow, part: int, channel: Channel, epoch: int) -> None:
-        """Note a part that is out, when more is to follow. The commit says it for the last; where repeats
-        are dropped nobody needs to know."""
-        replies = row.reservation.replies if row.reservation is not None else ()
-        last = part == len(replies) - 1 and channel is self._channels[-1]
-        if not last and not channel.deduplicates:
-            await self._ledger.delivered(row.key, part, channel.name, epoch)
 
     def _check(self, row: MessageRow, epoch: int) -> None:
         current = self._ledger.open_message(row.key)
@@ -229,15 +247,16 @@ class FencedOutbox:
             self.trouble[key] = reason
             self._publish("outbox", f"an answer is not out yet: {reason}", key=key, reason=reason)
 
-    def _outgoing(self, row: MessageRow, epoch: int, part: int) -> OutgoingReply:
-        assert row.reservation is not None
+    def _outgoing(self, row: MessageRow, epoch: int, piece: _Piece) -> OutgoingReply:
         assert row.origin is not None
+        identity = reply_id(row.key, piece.part)
         return OutgoingReply(
-            reply_id(row.key, part),
+            f"{identity}.{piece.number}" if piece.number else identity,
             public_key(row.key),
             row.origin.topic,
-            row.reservation.replies[part],
+            piece.text,
             epoch,
             self._authority.me,
-            part,
+            piece.part,
+            first=piece.part == 0 and piece.number == 0,
         )

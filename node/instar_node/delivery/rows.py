@@ -99,7 +99,8 @@ class MessageRow(msgspec.Struct, frozen=True, array_like=True):
     grant: Grant = Grant()
     reservations: tuple[Reservation, ...] = ()
     delivered: tuple[str, ...] = ()
-    """``part:channel`` of what a channel confirmed before the whole was committed; sorted."""
+    """``part:channel``, or ``part.piece:channel`` from the second piece on: what a channel that keeps no keys
+    confirmed before the whole was committed; sorted."""
     commit: Commit | None = None
     void: tuple[tuple[str, int], ...] = ()
     """Answers by digest and the epoch up to which a reservation of it was surely never sent; sorted."""

@@ -51,6 +51,7 @@ class Outcome(NamedTuple):
     rows: dict[str, MessageRow]
     topics: dict[str, TopicHead]
     placements: dict[str, Placement]
+    positions: dict[str, str]
     truncated: bool
 
 
@@ -68,6 +69,8 @@ class LedgerState:
         """Every row with something still to do."""
         self.topics: dict[str, TopicHead] = {}
         self.placements: dict[str, Placement] = {}
+        self.positions: dict[str, str] = {}
+        """By channel: its own position after the newest message it brought in."""
 
     def absorb(self, outcome: Outcome) -> None:
         """Take over what a durable transaction came to."""
@@ -80,3 +83,4 @@ class LedgerState:
                 self.open.pop(key, None)
         self.topics.update(outcome.topics)
         self.placements.update(outcome.placements)
+        self.positions.update(outcome.positions)

@@ -119,9 +119,9 @@ def take_over(tx: Transaction, epoch: int, key: str) -> MessageRow:
     return _append(tx, epoch, "reserved", MessageRow(key, reservations=(ours,)))
 
 
-def delivered(tx: Transaction, epoch: int, key: str, part: int, channel: str) -> MessageRow:
-    """A channel confirmed one part of an answer that has more to deliver."""
-    return _append(tx, epoch, "delivered", MessageRow(key, delivered=(f"{part}:{channel}",)))
+def delivered(tx: Transaction, epoch: int, key: str, mark: str) -> MessageRow:
+    """A channel that keeps no keys confirmed one piece of an answer that has more to deliver."""
+    return _append(tx, epoch, "delivered", MessageRow(key, delivered=(mark,)))
 
 
 def hold(tx: Transaction, epoch: int, key: str, reason: str) -> MessageRow:

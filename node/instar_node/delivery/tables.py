@@ -39,6 +39,7 @@ def load_state(connection: sqlite3.Connection) -> LedgerState:
     for (blob,) in connection.execute("SELECT row FROM placements"):
         placement = _decode_placement(blob)
         state.placements[placement.topic] = placement
+    state.positions.update(connection.execute("SELECT channel, position FROM positions").fetchall())
     return state
 
 
@@ -164,6 +165,14 @@ def save_placements(connection: sqlite3.Connection, placements: Iterable[Placeme
     connection.executemany(
         "INSERT INTO placements VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET row=excluded.row",
         [(placement.topic, _encode(placement)) for placement in placements],
+    )
+
+
+def save_positions(connection: sqlite3.Connection, positions: Iterable[tuple[str, str]]) -> None:
+    """Write how far channels were read."""
+    connection.executemany(
+        "INSERT INTO positions VALUES (?, ?) ON CONFLICT (channel) DO UPDATE SET position=excluded.position",
+        positions,
     )
 
 

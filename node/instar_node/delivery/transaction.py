@@ -50,6 +50,7 @@ class Transaction:
         self.rows: dict[str, MessageRow] = {}
         self.topics: dict[str, TopicHead] = {}
         self.placements: dict[str, Placement] = {}
+        self.positions: dict[str, str] = {}
         self.truncated = False
         self._log_rows: list[tables.LogRow] = []
 
@@ -158,6 +159,7 @@ class Transaction:
         tables.save_rows(self._connection, self.rows.values())
         tables.save_topics(self._connection, self.topics.values())
         tables.save_placements(self._connection, self.placements.values())
+        tables.save_positions(self._connection, self.positions.items())
         return Outcome(
             self.head,
             self.totals,
@@ -168,6 +170,7 @@ class Transaction:
             self.rows,
             self.topics,
             self.placements,
+            self.positions,
             self.truncated,
         )
 
@@ -213,6 +216,8 @@ class Transaction:
         self.changes.append(Change(kind, before, after))
         if after.origin is not None and (before is None or before.origin != after.origin):
             origin = after.origin
+            if origin.position:
+                self.positions[origin.channel] = origin.position
             self._raise_head(
                 TopicHead(origin.topic, origin.seq, "user", origin.text[:PREVIEW], origin.at, origin.machine)
             )

@@ -230,7 +230,7 @@ def _delivery_and_pool(
 
     bare = build_agent(config.agent, records, base.vault.value, until, base.clock)
     agent = DiscreetAgent(bare, base.known.blank)
-    channels = build_channels(config.channels)
+    channels = build_channels(config.channels, base.vault.value, base.clock, publish)
     conversation = Conversation(database)
     outbox = FencedOutbox(ledger, replication, lease, channels, base.clock, publish, lease.read_now)
     pool: PoolParts | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Literal
 
-from instar_node.delivery.contract import IngressMessage, OutgoingReply, SendOutcome, Sent
+from instar_node.delivery.channels.base import OutwardChannel
+from instar_node.delivery.contract import OutgoingReply, SendOutcome, Sent
 
 
-class LocalChannel:
+class LocalChannel(OutwardChannel):
     """A reply here is delivered by being committed: there is no outside party that could miss or double it.
 
     Nothing is polled either: the node API hands a message straight to delivery and waits for its answer.
@@ -21,18 +21,6 @@ class LocalChannel:
 
     async def send(self, reply: OutgoingReply) -> SendOutcome:
         return Sent()
-
-    async def was_sent(self, reply: OutgoingReply) -> bool | None:
-        return None
-
-    def ingress_position(self) -> str:
-        return ""
-
-    async def start_consuming(self, accept: Callable[[IngressMessage], Awaitable[None]]) -> None:
-        """Nothing to start: the API is the consumer."""
-
-    async def stop_consuming(self) -> None:
-        """Nothing to stop: a standby's API passes messages to the holder."""
 
     async def close(self) -> None:
         """Holds nothing."""

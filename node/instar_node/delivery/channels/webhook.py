@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
@@ -12,9 +12,9 @@ import aiohttp
 import msgspec
 
 from instar_node.config import WebhookSettings
+from instar_node.delivery.channels.base import OutwardChannel
 from instar_node.delivery.contract import (
     Fenced,
-    IngressMessage,
     OutgoingReply,
     Refused,
     Retry,
@@ -44,7 +44,7 @@ class WebhookBody(msgspec.Struct, frozen=True):
     machine_id: str
 
 
-class WebhookChannel:
+class WebhookChannel(OutwardChannel):
     """POSTs replies to ``[channels.webhook] url``.
 
     Headers: ``Idempotency-Key`` (the reply id), ``Instar-Epoch`` (the fencing token) and, when a secret is
@@ -85,19 +85,6 @@ class WebhookChannel:
         except (aiohttp.ClientError, OSError, ValueError) as error:
             outcome = Retry(0.0, f"the webhook's answer was lost: {error or type(error).__name__}")
         return self._with_backoff(outcome)
-
-    async def was_sent(self, reply: OutgoingReply) -> bool | None:
-        """A webhook cannot be asked."""
-        return None
-
-    def ingress_position(self) -> str:
-        return ""
-
-    async def start_consuming(self, accept: Callable[[IngressMessage], Awaitable[None]]) -> None:
-        """A webhook only carries replies out."""
-
-    async def stop_consuming(self) -> None:
-        """A webhook only carries replies out."""
 
     async def close(self) -> None:
         if self._session is not None:

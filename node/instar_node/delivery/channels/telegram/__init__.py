@@ -1,0 +1,1 @@
+"""The ``telegram`` channel: a bot of the Telegram Bot API, by long polling."""
