@@ -99,6 +99,8 @@ class BotApiServer(Misbehaving):
         """Updates below this are forgotten for good."""
         self.polls: list[dict[str, Any]] = []
         self.webhook_is_set = False
+        self.hold_s = 60.0
+        """How long a poll is held at most."""
         self._next_update, self._next_message = 1_000, 1
         self._arrived = asyncio.Condition()
         self._polling: asyncio.Task[Any] | None = None
@@ -141,7 +143,7 @@ class BotApiServer(Misbehaving):
         self._polling = me
         self.confirmed = max(self.confirmed, asked.get("offset", 0))
         try:
-            async with asyncio.timeout(asked.get("timeout", 0)), self._arrived:
+            async with asyncio.timeout(min(asked.get("timeout", 0), self.hold_s)), self._arrived:
                 self.pending = [u for u in self.pending if u["update_id"] >= self.confirmed]
                 await self._arrived.wait_for(lambda: self.pending)
         except TimeoutError:

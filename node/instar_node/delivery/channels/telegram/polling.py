@@ -69,29 +69,29 @@ class Poller:
     async def run(self, accept: Accept, position: str) -> None:
         """Take updates from a position on, for ever; every failure is shown and tried again."""
         self.position = position
-        pause = FIRST_PAUSE_S
+        pause, hold = FIRST_PAUSE_S, 0
         while True:
             try:
-                await self._poll(accept)
+                await self._poll(accept, hold)
             except _PollError as failed:
                 self._board.note(failed.code, failed.text, failed.hint)
                 await self._clock.sleep(max(pause, failed.after_s))
-                pause = min(pause * 2, LONGEST_PAUSE_S)
+                pause, hold = min(pause * 2, LONGEST_PAUSE_S), 0  # whether it works again is seen at once
             else:
-                pause = FIRST_PAUSE_S
+                pause, hold = FIRST_PAUSE_S, POLL_S
 
-    async def _poll(self, accept: Accept) -> None:
+    async def _poll(self, accept: Accept, hold: int) -> None:
         token = self._token()
         if token is None:
             raise _PollError("telegram-no-token", "the bot token is not in the vault", _TOKEN_HINT)
         bot = token.partition(":")[0]
-        asked: dict[str, object] = {"timeout": POLL_S, "limit": BATCH, "allowed_updates": ["message"]}
+        asked: dict[str, object] = {"timeout": hold, "limit": BATCH, "allowed_updates": ["message"]}
         offset = offset_of(self.position, bot)
         if offset is not None:
             asked["offset"] = offset
         began = self._clock.now()
         try:
-            status, answer = await self._api.call(token, "getUpdates", asked, POLL_S + ANSWER_MARGIN_S)
+            status, answer = await self._api.call(token, "getUpdates", asked, hold + ANSWER_MARGIN_S)
         except NoAnswerError as failure:
             raise _PollError("telegram-unreachable", failure.outcome.reason) from None
         updates = _updates_of(status, answer)
@@ -100,7 +100,7 @@ class Poller:
         )
         for raw in updates:
             await self._take(accept, raw, bot)
-        if not updates and self._clock.now() - began < EMPTY_PAUSE_S * 1_000_000:
+        if hold and not updates and self._clock.now() - began < EMPTY_PAUSE_S * 1_000_000:
             await self._clock.sleep(EMPTY_PAUSE_S)
 
     async def _take(self, accept: Accept, raw: msgspec.Raw, bot: str) -> None:
