@@ -54,7 +54,9 @@ async def test_a_node_answers_as_a_bot_of_an_independent_emulator(tmp_path: Path
                     await asyncio.sleep(0.05)
             assert said == ["hello"]
             assert await heard_in(person, url, 666) == []
-            lines = (await node.api.messages("tg:7")).messages
+            async with asyncio.timeout(WAIT_S):
+                while len(lines := (await node.api.messages("tg:7")).messages) < 2:
+                    await asyncio.sleep(0.02)
             assert [(line.role, line.text) for line in lines] == [("user", "hello"), ("agent", "hello")]
             assert "unknown-sender" in [alert.code for alert in (await node.api.health()).alerts]
 
@@ -88,7 +90,9 @@ async def test_a_handoff_carries_the_bot_over_and_the_new_holder_reads_on(
             await far.say("two")
             await until(lambda: far.texts == ["one", "two"])
             assert all(poll.get("offset", 0) >= 1_001 for poll in far.polls)
-            lines = (await mini.api.messages("tg:7")).messages
+            async with asyncio.timeout(WAIT_S):
+                while len(lines := (await mini.api.messages("tg:7")).messages) < 4:
+                    await asyncio.sleep(0.02)  # a reply is a line once it is marked as sent
             assert [line.text for line in lines] == ["one", "one", "two", "two"]
 
 
