@@ -89,9 +89,10 @@ class ChannelSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class PoolSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """``[pool]``."""
+    """``[pool]``: ``slots`` is how many agents can run here side by side; 0 = twice the processors."""
 
     enabled: bool = True
+    slots: Annotated[int, Meta(ge=0, le=10_000)] = 0
 
 
 class LiveTailSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

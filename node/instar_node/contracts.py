@@ -200,6 +200,8 @@ class RunRequest(msgspec.Struct, frozen=True):
     n: int
     history: tuple[HistoryItem, ...]
     provenance: Provenance
+    via: str = ""
+    """The machine on which the message arrived; empty when that is not known."""
 
 
 class HistoryItem(msgspec.Struct, frozen=True):

@@ -18,6 +18,7 @@ from instar_node.api.membership import Membership
 from instar_node.api.news import TailPicture
 from instar_node.api.parts import NodeParts
 from instar_node.api.protocol import NodeApi
+from instar_node.api.routes import RENAME
 from instar_node.api.views import Views
 from instar_node.clock import Clock, SystemClock
 from instar_node.config import Config, NodeOptions
@@ -83,10 +84,11 @@ class Node:
             hub=self._shared_hub,
         )
         self._rejoining = Rejoining(home, parts, database, self._pairing, foundation.recorded.nickname)
+        self._forwarding = Forwarding(holder_api, base.mesh, base.lease, base.registry, base.clock)
         self.api: NodeApi = LocalNodeApi(
             parts,
             self._views,
-            Forwarding(holder_api, base.mesh, base.lease, base.registry, base.clock),
+            self._forwarding,
             self._membership,
             self._pairing,
             self._rejoining,
@@ -244,7 +246,7 @@ class Node:
         self._membership.start()
         self._at_stop(self._membership.stop)
         wanted = self._foundation.wanted_nickname
-        introduction = Introduction(parts.base, parts.sync, self.api, wanted, self._note_nickname)
+        introduction = Introduction(parts.base, parts.sync, self._rename_here, wanted, self._note_nickname)
         introduction.start()
         self._at_stop(introduction.stop)
         self._heartbeat.start()
@@ -275,6 +277,11 @@ class Node:
         for placement in pool.pins.placements():
             if placement.pinned_to == machine:
                 await pool.transfers.unpin(placement.topic)
+
+    async def _rename_here(self, nickname: str) -> None:
+        """Also without the pool: a machine has a name whatever runs on it."""
+        body = t.RenameRequest(nickname)
+        await self._forwarding.perform(RENAME, machine=self.machine_id, body=body)
 
     def _note_nickname(self) -> None:
         wanted = self._foundation.wanted_nickname

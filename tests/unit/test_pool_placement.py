@@ -41,8 +41,28 @@ def test_an_overloaded_holder_hands_on_to_the_least_loaded() -> None:
 
 
 def test_a_topic_stays_where_it_was_placed_while_that_machine_is_there() -> None:
-    assert choose(ON_MINI, DESK, MINI, mini=0.9) == MINI
+    assert choose(ON_MINI, DESK, MINI, mini=0.8) == MINI
+    assert choose(ON_MINI, DESK, MINI, mini=0.9, desk=0.8) == MINI
     assert choose(ON_MINI, DESK, LAPTOP) == DESK
+
+
+def test_a_topic_leaves_an_overloaded_machine_for_one_that_is_clearly_less_loaded() -> None:
+    assert choose(ON_MINI, DESK, MINI, LAPTOP, mini=0.9, desk=0.5, laptop=0.4) == LAPTOP
+    assert choose(ON_MINI, DESK, MINI, LAPTOP, mini=0.9, desk=0.4, laptop=0.4) == DESK, "ties: the holder"
+    assert choose(PINNED, DESK, MINI, mini=1.0) == MINI, "a pin is kept whatever the load"
+
+
+def test_a_machine_that_is_barred_gets_nothing_new_and_keeps_what_it_has() -> None:
+    barred = [Candidate(DESK, True, 1.0), Candidate(MINI, True, 0.0, open=False)]
+    assert choose_owner(None, holder=DESK, epoch=1, candidates=barred) == DESK
+    assert choose_owner(ON_MINI, holder=DESK, epoch=1, candidates=barred) == MINI
+
+
+def test_a_machine_that_has_just_come_back_is_not_given_its_topic_yet() -> None:
+    back = [Candidate(DESK, True, 0.0), Candidate(MINI, True, 0.0, settled=False)]
+    waiting = Placement("42", None, 1, 4, "pinned", MINI)
+    assert choose_owner(waiting, holder=DESK, epoch=1, candidates=back) is None
+    assert choose_owner(PINNED, holder=DESK, epoch=1, candidates=back) == MINI, "it never lost it"
 
 
 def test_a_topic_placed_in_an_earlier_epoch_follows_the_holder() -> None:
@@ -158,7 +178,7 @@ async def test_the_pool_knows_who_is_there_how_busy_and_with_how_many_topics() -
         await asyncio.sleep(0)
         world.net.cut(DESK, MINI)
         world.net.mend(DESK, MINI)  # load is told when a tunnel comes up
-        await eventually(lambda: world.desk.pool.machine(MINI).running == 1)
+        await eventually(lambda: world.desk.pool.machines()[1].running == 1)
         desk, mini, laptop = world.desk.pool.machines()
         assert (desk.nickname, desk.online, desk.running, desk.load, desk.topics) == ("desk", True, 0, 0.0, 1)
         assert (mini.online, mini.running, mini.load, mini.topics) == (True, 1, 0.25, 1)

@@ -95,7 +95,9 @@ def test_each_condition_asks_by_itself_and_its_token_lets_it_pass(
 ) -> None:
     error = refused(**changes)
     assert error.extra["conditions"] == [condition]
-    assert plan(error.extra["confirm"], **changes) == Go("m-mini", queued=condition == "offline")
+    assert plan(error.extra["confirm"], **changes) == Go(
+        "m-mini", queued=condition == "offline", confirmed=True
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
 from instar_node.contracts import Placement, RunResult
@@ -55,11 +56,54 @@ async def test_a_topic_moves_step_by_step_and_its_next_message_runs_there(world:
     )
 
 
-async def test_a_tail_that_is_behind_is_told_and_does_not_hold_the_move_up(world: World) -> None:
+async def test_a_machine_without_the_conversation_does_not_get_the_topic(world: World) -> None:
+    await world.desk.router.run(request())
+    before = world.log.rows["42"]
     world.desk.tail.complete = False
-    result = await world.desk.transfers.transfer(TransferRequest("42", "mini"))
-    assert result.outcome == "moved"
-    assert "not yet complete" in result.steps[1].note
+    error = await refused(world, TransferRequest("42", "mini"))
+    assert error.code == "tail-behind"
+    assert world.log.rows["42"] == before
+    world.desk.tail.complete = True
+    assert (await world.desk.transfers.transfer(TransferRequest("42", "mini"))).outcome == "moved"
+
+
+async def test_two_moves_of_one_topic_at_once_are_one_move_and_a_refusal(world: World) -> None:
+    world.desk.runner.auto = False
+    running = asyncio.create_task(world.desk.router.run(request()))
+    await eventually(lambda: bool(list(world.desk.router.running("42"))))
+    asked = [
+        asyncio.create_task(world.desk.transfers.transfer(TransferRequest("42", to)))
+        for to in ("mini", "laptop")
+    ]
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    codes = [error.code for error in results if isinstance(error, InstarError)]
+    assert codes == ["needs-confirmation", "transfer-running"]
+    world.desk.runner.finish("k1", RunResult("ok", ("done",)))
+    await running
+    both = await asyncio.gather(
+        *(world.desk.transfers.transfer(TransferRequest("42", to)) for to in ("mini", "laptop")),
+        return_exceptions=True,
+    )
+    assert [getattr(one, "outcome", getattr(one, "code", "")) for one in both] == [
+        "moved",
+        "transfer-running",
+    ]
+    assert world.log.rows["42"].pinned_to == MINI
+
+
+async def test_a_confirmation_is_good_for_one_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("instar_node.pool.transfers.DRAIN_S", 0.05)
+    world.desk.runner.auto, world.desk.runner.stubborn = False, True
+    running = asyncio.create_task(world.desk.router.run(request()))
+    await eventually(lambda: bool(list(world.desk.router.running("42"))))
+    token = (await refused(world, TransferRequest("42", "mini"))).extra["confirm"]
+    assert (await refused(world, TransferRequest("42", "mini", token))).code == "drain-timeout"
+    again = await refused(world, TransferRequest("42", "mini", token))
+    assert again.code == "needs-confirmation"
+    assert again.message.startswith("The situation has changed.")
+    assert again.extra["confirm"] != token
+    world.desk.runner.finish("k1", RunResult("cancelled"))
+    await running
 
 
 async def test_only_the_holder_moves_topics(world: World) -> None:
@@ -261,6 +305,12 @@ async def test_a_command_in_the_conversation_moves_its_topic_and_the_agent_never
     assert await said(world, commands, "pin this here") == "Already on desk."
     assert await said(world, commands, "unpin this") == "Unpinned; runs on desk."
     assert not world.desk.runner.requests
+
+
+async def test_here_is_the_machine_on_which_the_person_wrote(world: World) -> None:
+    there = msgspec.structs.replace(request(text="move it back here"), via=MINI)
+    assert (await chat(world).run(there)).replies == ("Moved to mini.",)
+    assert world.log.rows["42"].pinned_to == MINI
 
 
 async def test_a_command_that_needs_a_yes_says_how(world: World) -> None:

@@ -48,6 +48,8 @@ class HolderApi:
     async def transfer(self, via: str, body: t.TransferRequest) -> t.TransferResult:
         """Move a topic. ``here`` in ``to`` means the machine on which the wish arrived."""
         self._base.lease.require_acting()
+        if not (body.to or body.undo):
+            raise bad_input("to", "no machine is named", "a nickname or id, or undo")
         to = via if body.to.casefold() == "here" else body.to
         wish = TransferRequest(body.topic, to, body.confirm, body.undo)
         moved = await self._pool().transfers.transfer(wish)

@@ -177,6 +177,7 @@ class LocalNodeApi:
 
     async def rename(self, machine: str, body: t.RenameRequest) -> t.Machine:
         self._require_member()
+        self._require_pool()
         renamed = await self._forwarding.perform(routes.RENAME, machine=machine, body=body)
         seen_here = await self._views.machine(
             renamed.machine_id

@@ -38,11 +38,13 @@ def machine_rows(base: Base, pool: PoolParts | None, copies: list[PeerLag]) -> l
     if own is not None and own not in members:
         members.append(own)
     lags = {copy.machine_id: t.Lag(copy.entries, copy.bytes, copy.ms) for copy in copies}
-    return [_row(base, pool, member, snapshot, lags) for member in members]
+    # Once for all machines: it looks at every topic.
+    works = {work.machine_id: work for work in pool.machines.machines()} if pool is not None else {}
+    return [_row(base, works.get(member.machine_id), member, snapshot, lags) for member in members]
 
 
 def _row(
-    base: Base, pool: PoolParts | None, member: Member, snapshot: LeaseSnapshot, lags: dict[str, t.Lag]
+    base: Base, work: PoolMachine | None, member: Member, snapshot: LeaseSnapshot, lags: dict[str, t.Lag]
 ) -> t.Machine:
     machine_id, is_self = member.machine_id, member.machine_id == base.me
     role = role_of(member, snapshot, base.me)
@@ -52,7 +54,6 @@ def _row(
     status, text = _standing(base, member, role, info, snapshot, lag)
     build = build_of(base, machine_id)
     seen_ms = _seen_ms(base, info, online, is_self)
-    work = pool.machines.machine(machine_id) if pool is not None else _without_pool(member, online)
     return t.Machine(
         machine_id=machine_id,
         nickname=member.nickname,
@@ -68,15 +69,11 @@ def _row(
         protocol=None if build is None else build.protocol,
         electorate=snapshot.record is not None and machine_id in snapshot.record.electorate,
         lag=lag,
-        topics=work.topics,
-        running=work.running,
+        topics=0 if work is None else work.topics,
+        running=0 if work is None else work.running,
         urls=list(base.urls() if is_self else member.urls),
         is_self=is_self,
     )
-
-
-def _without_pool(member: Member, online: bool) -> PoolMachine:
-    return PoolMachine(member.machine_id, member.nickname, online, 0, 1, 0.0, 0)
 
 
 def _seen_ms(base: Base, info: PeerInfo | None, online: bool, is_self: bool) -> int | None:

@@ -111,6 +111,7 @@ class Runs:
             grant.n,
             history,
             provenance,
+            origin.machine,
         )
 
     def _report(self, row: MessageRow, failures: int, error: str) -> None:

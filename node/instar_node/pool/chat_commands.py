@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from instar_node.contracts import AgentRunner, RunRequest, RunResult
 from instar_node.errors import InstarError
-from instar_node.pool.nicknames import Command, NicknameCommand
+from instar_node.pool.nicknames import HERE, Command, NicknameCommand
 from instar_node.pool.transfers import TransferRequest, TransferResult, Transfers
 
 
@@ -28,7 +28,7 @@ class ChatCommands:
         if command is None:
             return await self._inner.run(request)
         try:
-            return RunResult("ok", (await self._obey(request.topic, command),))
+            return RunResult("ok", (await self._obey(request, command),))
         except InstarError as error:
             if error.code == "not-awake":
                 return RunResult("cancelled")
@@ -43,12 +43,15 @@ class ChatCommands:
     def running(self, topic: str | None = None) -> Iterable[str]:
         return self._inner.running(topic)
 
-    async def _obey(self, topic: str, command: Command) -> str:
+    async def _obey(self, request: RunRequest, command: Command) -> str:
+        topic = request.topic
         if command.kind == "unpin":
             description = await self._transfers.unpin(topic)
             return f"Unpinned; runs on {description.owner_nickname or 'whichever machine is awake'}."
         confirm = self._asked.pop(topic, None) if command.confirmed else None
-        wish = TransferRequest(topic, command.name, confirm, undo=command.kind == "undo")
+        # "here" is where the person is, not where the awake machine happens to be.
+        to = request.via if command.name.casefold() == HERE and request.via else command.name
+        wish = TransferRequest(topic, to, confirm, undo=command.kind == "undo")
         return _told(await self._transfers.transfer(wish))
 
     def _excuse(self, topic: str, command: Command, error: InstarError) -> str:

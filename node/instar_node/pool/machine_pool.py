@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from instar_node.clock import Clock
+from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.contracts import AgentRunner, Authority, Members, Mesh
 from instar_node.errors import InstarError
 from instar_node.pool.messages import LoadNotice
@@ -18,6 +18,8 @@ from instar_node.pool.placement import Candidate, owner_now
 
 Barred = Callable[[str], InstarError | None]
 
+BACK_FOR_US = 3 * MICROS_PER_SECOND
+"""A machine that was away is given back its topics when it has been there for so long."""
 NOTICE_EVERY_S = 1.0
 """Load is looked at this often, and told to the others when it changed."""
 SLOTS_MIN = 4
@@ -47,16 +49,23 @@ class MachinePoolRegistry:
         runner: AgentRunner,
         clock: Clock,
         barred: Barred = lambda machine: None,
+        agent: str = "",
+        slots: int = 0,
     ) -> None:
-        """``barred(machine)`` says why nothing new may be given to a machine; ``None`` when it may."""
+        """``barred(machine)`` says why nothing new may be given to a machine; ``None`` when it may. ``agent``
+        is the kind of agent this machine runs: topics only spread over machines with the same kind. ``slots``
+        is how many it can run side by side; 0 leaves that to the number of processors."""
         self.barred = barred
+        self.dispatched: Callable[[str], int] = lambda machine: 0
+        """How many runs this machine, as holder, has under way on another; newer than what that one told."""
+        self._agent = agent
         self._mesh = mesh
         self._members = members
         self._authority = authority
         self._pins = pins
         self._runner = runner
         self._clock = clock
-        self._slots = max(SLOTS_MIN, 2 * (os.cpu_count() or 1))
+        self._slots = slots or max(SLOTS_MIN, 2 * (os.cpu_count() or 1))
         self._told: LoadNotice | None = None
         self._loads: dict[str, LoadNotice] = {}
         self._task: asyncio.Task[None] | None = None
@@ -80,6 +89,12 @@ class MachinePoolRegistry:
         info = self._mesh.info(machine_id)
         return info is not None and info.connected and info.compatible
 
+    def settles_in_us(self, machine_id: str) -> int:
+        """How long until a machine that came back has been there long enough; 0 when it has."""
+        info = self._mesh.info(machine_id)
+        since = info.since if info is not None else None
+        return 0 if since is None else max(0, since + BACK_FOR_US - self._clock.now())
+
     def away(self, machine_id: str) -> str | None:
         """Why nothing can be run there now, as people read it; ``None`` when something can."""
         if self.online(machine_id):
@@ -94,8 +109,9 @@ class MachinePoolRegistry:
         return [self._candidate(member.machine_id) for member in self._members.active() if not member.witness]
 
     def _candidate(self, machine_id: str) -> Candidate:
-        barred = self.barred(machine_id) is not None
-        return Candidate(machine_id, self.online(machine_id), self._load(machine_id), open=not barred)
+        able = self._notice(machine_id).agent == self._agent and self.barred(machine_id) is None
+        online, settled = self.online(machine_id), self.settles_in_us(machine_id) == 0
+        return Candidate(machine_id, online, self._load(machine_id), able, settled)
 
     def machines(self) -> list[PoolMachine]:
         """Every active machine, in order of admission."""
@@ -104,10 +120,6 @@ class MachinePoolRegistry:
             self._machine(member.machine_id, member.nickname, topics[member.machine_id])
             for member in self._members.active()
         ]
-
-    def machine(self, machine_id: str) -> PoolMachine:
-        """One machine."""
-        return self._machine(machine_id, self._members.nickname(machine_id), self._topics()[machine_id])
 
     def _machine(self, machine_id: str, nickname: str, topics: int) -> PoolMachine:
         notice = self._notice(machine_id)
@@ -128,12 +140,13 @@ class MachinePoolRegistry:
 
     def _notice(self, machine_id: str) -> LoadNotice:
         if machine_id == self._mesh.me:
-            return LoadNotice(sum(1 for _ in self._runner.running()), self._slots)
+            return LoadNotice(sum(1 for _ in self._runner.running()), self._slots, self._agent)
         return self._loads.get(machine_id) or LoadNotice(0, SLOTS_MIN)
 
     def _load(self, machine_id: str) -> float:
         notice = self._notice(machine_id)
-        return notice.running / notice.slots if self.online(machine_id) else 0.0
+        running = max(notice.running, self.dispatched(machine_id))
+        return running / notice.slots if self.online(machine_id) else 0.0
 
     def _on_load(self, peer: str, notice: LoadNotice) -> None:
         self._loads[peer] = notice

@@ -67,7 +67,8 @@ class RunDoneTaken(msgspec.Struct, frozen=True, tag="pool.done-taken"):
 
 
 class LoadNotice(msgspec.Struct, frozen=True, tag="pool.load"):
-    """How busy a machine is: agents running, and how many it can run side by side."""
+    """How busy a machine is: agents running, how many it can run side by side, and which kind of agent."""
 
     running: Annotated[int, Meta(ge=0)]
     slots: Annotated[int, Meta(ge=1)]
+    agent: Annotated[str, Meta(max_length=40)] = ""

@@ -9,7 +9,7 @@ import msgspec
 from instar_node.contracts import Placement
 
 OVERLOAD = 0.85
-"""A machine at this load or above hands new topics to a less loaded one."""
+"""A machine at this load or above begins nothing that a less loaded one could do."""
 MARGIN = 0.15
 """How much less loaded the other must be; smaller differences are noise."""
 
@@ -17,13 +17,15 @@ MARGIN = 0.15
 class Candidate(msgspec.Struct, frozen=True):
     """A machine that could run a topic. ``load`` is its running agents over how many it can run.
 
-    A machine that is not ``open`` (its gate is shut) keeps what it has and gets nothing new.
+    A machine that is not ``open`` (its gate is shut, or it has another kind of agent) keeps what it has and
+    gets nothing new by itself. One that is not ``settled`` has only just come back.
     """
 
     machine_id: str
     online: bool
     load: float
     open: bool = True
+    settled: bool = True
 
 
 def choose_owner(
@@ -31,21 +33,29 @@ def choose_owner(
 ) -> str | None:
     """The machine that is to run the topic's next message; ``None`` when it has to wait for its pin.
 
-    In this order: a hard pin, also to a machine that is away; the machine that has it, if it was placed in
-    this epoch and is online; the holder, unless that is overloaded and another is clearly less so. A topic
-    that was placed in an earlier epoch thus follows the holder.
+    A hard pin comes first, also to a machine that is away. Otherwise the topic stays where it is, if it was
+    placed in this epoch and that machine is online, and else goes to the holder (so a topic of an earlier
+    epoch follows it); but when that machine is overloaded and another is clearly less so, it goes there.
+
+    So whatever is begun is begun on a machine whose load is below ``OVERLOAD``, or at most ``MARGIN`` above
+    the least loaded one; and a topic only ever moves to a machine that is less loaded by ``MARGIN``.
     """
     online = {one.machine_id: one for one in candidates if one.online}
     if current is not None and current.pinned_to is not None:
-        return current.pinned_to if current.pinned_to in online else None
-    if current is not None and current.epoch == epoch and current.owner in online:
-        return current.owner
-    own = online.get(holder)
+        pin = online.get(current.pinned_to)
+        ready = pin is not None and (pin.settled or current.owner == pin.machine_id)
+        return current.pinned_to if ready else None
+    sticks = current is not None and current.epoch == epoch and current.owner in online
+    home = current.owner if current is not None and sticks else holder
+    own = online.get(home) if home is not None else None
     if own is not None and own.load >= OVERLOAD:
         relief = [one for one in online.values() if one.open and one.load <= own.load - MARGIN]
         if relief:
-            return min(relief, key=lambda one: (one.load, one.machine_id)).machine_id
-    return holder
+            # Ties go to the holder: what runs there needs no other machine.
+            return min(
+                relief, key=lambda one: (one.load, one.machine_id != holder, one.machine_id)
+            ).machine_id
+    return home
 
 
 def owner_now(

@@ -48,6 +48,8 @@ class _Dispatch:
         self.grant: RemoteGrant | None = None
         self.result: RunResult | None = None
         self.cancelled = False
+        self.claimed: str | None = None
+        """The machine whose load this message counts for."""
         self.changed = asyncio.Event()
 
 
@@ -86,6 +88,8 @@ class SessionRouter:
         self._drift = drift
         self._active: dict[str, _Dispatch] = {}
         self._held: Counter[str] = Counter()
+        self._claims: Counter[str] = Counter()
+        pool.dispatched = self._claims.__getitem__
         mesh.on_request(RunDone, self._on_done)
         mesh.on_notice(RunAlive, self._on_alive)
         mesh.on_peer(self._on_peer)
@@ -116,6 +120,7 @@ class SessionRouter:
                     lost=placement.owner,
                 )
         finally:
+            self._claim(dispatch, None)
             del self._active[request.key]
 
     def needs_history(self, topic: str) -> bool:
@@ -179,7 +184,7 @@ class SessionRouter:
         while not (dispatch.cancelled or self._fenced(dispatch)):
             dispatch.changed.clear()
             try:
-                placement = await self._owner(topic)
+                placement = await self._owner(dispatch)
             except InstarError as error:  # the electorate did not take the placement in time
                 log.warning("topic %s could not be placed yet: %s", topic, error)
                 await self._clock.sleep(PLACE_PAUSE_S)
@@ -190,16 +195,30 @@ class SessionRouter:
             await dispatch.changed.wait()
         return None
 
-    async def _owner(self, topic: str) -> Placement:
-        """Choose the topic's machine, and have it written where that changes anything."""
+    async def _owner(self, dispatch: _Dispatch) -> Placement:
+        """Choose the topic's machine, and have it written where that changes anything.
+
+        The choice counts for that machine's load at once, so that messages which come together do not all
+        go to the one that was idle before.
+        """
+        topic = dispatch.request.topic
         async with self._pins.changing(topic):
+            self._claim(dispatch, None)
             owner = choose_owner(
                 self._pins.placement(topic),
                 holder=self._mesh.me,
                 epoch=self._authority.epoch,
                 candidates=self._pool.candidates(),
             )
+            self._claim(dispatch, owner)
             return await self._pins.place(topic, owner)
+
+    def _claim(self, dispatch: _Dispatch, machine: str | None) -> None:
+        if dispatch.claimed is not None:
+            self._claims[dispatch.claimed] -= 1
+        dispatch.claimed = machine
+        if machine is not None:
+            self._claims[machine] += 1
 
     # -- running -----------------------------------------------------------------------------------------
 

@@ -35,14 +35,18 @@ class TransferFacts(msgspec.Struct, frozen=True):
     last_move: int | None
     undo: bool
     now: int
+    attempt: int = 0
+    """How many confirmed moves of this topic were begun: a token is good for one."""
     barred: InstarError | None = None
 
 
 class Go(msgspec.Struct, frozen=True, tag=True):
-    """Move it; ``queued`` when the target is away: it will run there when it is back."""
+    """Move it; ``queued`` when the target is away: it will run there when it is back. ``confirmed`` when a
+    person agreed to something, with a token that is spent then."""
 
     target: str
     queued: bool
+    confirmed: bool = False
 
 
 class Noop(msgspec.Struct, frozen=True, tag=True):
@@ -80,7 +84,7 @@ class TransferByNickname:
         conditions = _conditions(facts)
         if conditions and confirm != challenge(facts):
             raise _needs_confirmation(facts, conditions, stale=confirm is not None)
-        return Go(target, queued=not facts.target_online)
+        return Go(target, queued=not facts.target_online, confirmed=bool(conditions))
 
     def _limit(self, facts: TransferFacts) -> None:
         if facts.undo or facts.last_move is None:
@@ -109,6 +113,7 @@ def challenge(facts: TransferFacts) -> str:
         sorted(facts.running),
         facts.mid_reply,
         facts.undo,
+        facts.attempt,
     )
     return hashlib.sha256(msgspec.json.encode(exact)).hexdigest()[:32]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+from collections import Counter
 from typing import Literal, Protocol
 
 import msgspec
 
-from instar_node.clock import MICROS_PER_MS, Clock
+from instar_node.clock import MICROS_PER_MS, MICROS_PER_SECOND, Clock
 from instar_node.contracts import Authority, Members, Mesh, Placement
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
@@ -26,9 +28,8 @@ SETTLE_S = 0.2
 """A run that ends by itself within this time is not worth asking a person about."""
 DRAIN_S = 10.0
 """How long a cancelled run may take to be gone; a remote one may have to lapse."""
-TAIL_S = 2.0
-"""How long the target may take to catch up with the conversation. What it still lacks then is in the history
-that comes with each message."""
+TAIL_S = 5.0
+"""How long the target may take to catch up with the conversation; without it, it does not get the topic."""
 POLL_S = 0.005
 RETRY_S = 1.0
 
@@ -136,6 +137,9 @@ class Transfers:
         self._events = events
         self._planner = TransferByNickname()
         self._moving: dict[str, str] = {}
+        self._claimed: set[str] = set()
+        """Topics somebody is about to move: one wish at a time."""
+        self._attempts: Counter[str] = Counter()
         self._last: dict[str, _Move] = {}
         self._look = asyncio.Event()
         self._worker: asyncio.Task[None] | None = None
@@ -173,12 +177,19 @@ class Transfers:
 
         Raises ``InstarError``: those of ``TransferByNickname.plan`` (``gate-shut`` among them),
         ``nothing-to-undo``, ``not-awake``, ``transfer-running``, ``drain-timeout``, and those of writing the
-        placement. Whatever is raised, the topic is where it was.
+        placement, ``tail-behind``. Whatever is raised, the topic is where it was.
         """
         self._require_awake()
         topic = request.topic
-        if topic in self._moving:
+        if topic in self._claimed:
             raise InstarError("transfer-running", f"topic {topic} is being moved already", "wait a moment")
+        self._claimed.add(topic)
+        try:
+            return await self._transfer(topic, request)
+        finally:
+            self._claimed.discard(topic)
+
+    async def _transfer(self, topic: str, request: TransferRequest) -> TransferResult:
         undo_of = self._undo_of(topic) if request.undo else None
         await self._settle(topic)
         facts = self._facts(request, undo_of)
@@ -191,6 +202,7 @@ class Transfers:
                     placement = await self._pins.pin(topic, plan.target, online=facts.target_online)
                 progress.step("pinned")
             return self._result("noop", facts, placement, progress)
+        self._attempts[topic] += plan.confirmed
         self._moving[topic] = plan.target
         try:
             with self._router.hold(topic):
@@ -218,20 +230,38 @@ class Transfers:
         while True:
             await self._look.wait()
             self._look.clear()
-            try:
-                for waiting in self._pins.waiting():
-                    await self._carry_out(waiting.topic)
-            except InstarError as error:
-                log.warning("a queued move could not be carried out yet: %s", error)
-                await self._clock.sleep(RETRY_S)
-                self._look.set()
+            again = [await self._try_to_carry_out(waiting.topic) for waiting in self._pins.waiting()]
+            if pauses := [pause for pause in again if pause]:
+                await self._rest(min(pauses))
 
-    async def _carry_out(self, topic: str) -> None:
-        """Give a topic to the machine it is pinned to, if that is there and this one is awake."""
+    async def _rest(self, seconds: float) -> None:
+        """Until it is worth looking again, or something has changed."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._look.wait()
+        self._look.set()
+
+    async def _try_to_carry_out(self, topic: str) -> float:
+        """Carry a queued move out if that can be done now; seconds until it is worth another look, or 0."""
+        placement = self._pins.placement(topic)
+        machine = placement.pinned_to if placement is not None else None
+        if machine is None or not self._pool.online(machine) or self._authority.acting_epoch() is None:
+            return 0.0
+        if settles_in := self._pool.settles_in_us(machine):
+            return settles_in / MICROS_PER_SECOND
+        try:
+            await self._carry_out(topic, machine)
+        except InstarError as error:
+            log.warning("the queued move of %s could not be carried out yet: %s", topic, error)
+            return RETRY_S
+        return 0.0
+
+    async def _carry_out(self, topic: str, machine: str) -> None:
+        """Give a topic to the machine it is pinned to; raises ``InstarError``."""
+        await self._bring_tail(machine)
         async with self._pins.changing(topic):
             placement = self._pins.placement(topic)
-            machine = placement.pinned_to if placement is not None else None
-            if machine is None or not self._pool.online(machine) or self._authority.acting_epoch() is None:
+            if placement is None or placement.pinned_to != machine:
                 return
             await self._pins.place(topic, machine)
         text = f"topic {topic} → {self._members.nickname(machine)}: it is back"
@@ -246,9 +276,9 @@ class Transfers:
         topic = facts.topic
         await self._drain(topic)
         progress.step("drained", "stopped the running work" if facts.running else "")
-        if not plan.queued and plan.target != self._authority.me:
-            whole = await self._tail.caught_up(plan.target, TAIL_S)
-            progress.step("tail_synced", "" if whole else "not yet complete; messages carry their history")
+        if not plan.queued:
+            await self._bring_tail(plan.target)
+            progress.step("tail_synced")
         before = undo_of.before if undo_of is not None else None
         async with self._pins.changing(topic):
             if undo_of is not None and (before is None or before.pinned_to is None):
@@ -258,6 +288,15 @@ class Transfers:
                 placement = await self._pins.pin(topic, plan.target, online=not plan.queued)
         progress.step("queued" if plan.queued else "moved")
         return placement
+
+    async def _bring_tail(self, machine: str) -> None:
+        """See that a machine has the conversation before it gets a topic. Raises ``tail-behind``."""
+        if machine != self._authority.me and not await self._tail.caught_up(machine, TAIL_S):
+            raise InstarError(
+                "tail-behind",
+                f"{self._members.nickname(machine)} has not got the conversation yet",
+                "try again in a moment: `instar machines` shows how far behind it is",
+            )
 
     async def _settle(self, topic: str) -> None:
         """Give a short run the time to end by itself."""
@@ -303,6 +342,7 @@ class Transfers:
             last_move=None if last is None else last.at,
             undo=undo_of is not None,
             now=self._clock.now(),
+            attempt=self._attempts[topic],
             barred=None if target is None else self._pool.barred(target),
         )
 

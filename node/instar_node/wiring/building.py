@@ -306,7 +306,9 @@ def _pool(
 ) -> tuple[PoolParts, AgentRunner]:
     mesh, lease, clock, events = base.mesh, base.lease, base.clock, base.events
     pins = TopicPlacementPinStore(placements, lease)
-    machines = MachinePoolRegistry(mesh, base.registry, lease, pins, agent, clock, barred)
+    machines = MachinePoolRegistry(
+        mesh, base.registry, lease, pins, agent, clock, barred, base.config.agent.kind, base.config.pool.slots
+    )
     host = RunHost(agent, mesh, lease, clock, events)
     settings = base.config.lease
     router = SessionRouter(

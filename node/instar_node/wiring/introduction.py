@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
-from instar_node.api import types as t
 from instar_node.api.parts import Base
-from instar_node.api.protocol import NodeApi
 from instar_node.errors import InstarError
 from instar_node.identity.registry_sync import RegistrySync
 
@@ -26,14 +24,15 @@ class Introduction:
         self,
         base: Base,
         sync: RegistrySync,
-        api: NodeApi,
+        rename: Callable[[str], Awaitable[object]],
         nickname: str | None,
         settled: Callable[[], None],
     ) -> None:
-        """``nickname`` is one newly asked for, if any; ``settled`` is called when it was taken or refused."""
+        """``nickname`` is one newly asked for, if any, and ``rename`` asks the awake machine for it;
+        ``settled`` is called when it was taken or refused."""
         self._base = base
         self._sync = sync
-        self._api = api
+        self._rename_to = rename
         self._nickname = nickname
         self._settled = settled
         self._task: asyncio.Task[None] | None = None
@@ -75,7 +74,7 @@ class Introduction:
         if self._nickname is None:
             return
         try:
-            await self._api.rename(self._base.me, t.RenameRequest(self._nickname))
+            await self._rename_to(self._nickname)
         except InstarError as error:
             if error.code not in FINAL:
                 raise
