@@ -59,6 +59,8 @@ class Machine:
         self.nickname = nickname
         self.port = free_port()
         self.hub = hub
+        self.host = "127.0.0.1"
+        """Address of its host, where it listens for peers."""
         self.urls: tuple[str, ...] = ()
         """``node.urls``: where peers are told to find it; empty for its own address."""
         self.api = BlockingNodeApi(self.home)
@@ -79,7 +81,7 @@ class Machine:
         """Write ``config.toml``, which counts from the next start; ``agent`` is its whole section."""
         bench = bench_ttl_ms or 10 * ttl_ms
         lease = f"[lease]\nttl_ms = {ttl_ms}\nround_ms = {ttl_ms // 3}\nbench_ttl_ms = {bench}\n"
-        node = f'[node]\nnickname = "{self.nickname}"\nlisten = "127.0.0.1:{self.port}"\n'
+        node = f'[node]\nnickname = "{self.nickname}"\nlisten = "{self.host}:{self.port}"\n'
         if self.urls:
             node += f"urls = {json.dumps(self.urls)}\n"
         self.home.config.write_text(f"{node}\n{lease}\n{agent}\n{more}", encoding="utf-8")
