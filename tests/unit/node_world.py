@@ -61,7 +61,7 @@ async def pair(folder: Path, hub: bool = True, agent: str = "echo") -> AsyncIter
             yield desk, mini
 
 
-async def until(condition: Callable[[], Any], within: float = 10.0) -> Any:
+async def until(condition: Callable[[], Any], within: float = 30.0) -> Any:
     """Wait for what the nodes bring about by themselves; ``condition`` may be a coroutine function."""
     try:
         async with asyncio.timeout(within):

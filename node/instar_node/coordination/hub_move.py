@@ -89,8 +89,8 @@ class HubMove:
         hub = self._wanted(url)
         if hub == service.hub:
             return HubMoved(hub, False, before, 0, {})
-        if self._running or service.lease.open is not None:
-            raise InstarError("busy", "the lease is changing at this moment", "try again in a moment")
+        if self._running:
+            raise InstarError("busy", "the hub moves already", "`instar hub` tells where it lies")
         self._running = True
         try:
             place = await self._set_up(hub)
@@ -205,8 +205,9 @@ class HubMove:
         service, lease = self._service, self._service.lease
         service.require_acting()
         own = lease.holding
-        if own is None or own.version is None or lease.open is not None:
-            raise InstarError("busy", "the lease is changing at this moment", "try again in a moment")
+        assert own is not None, "who may act holds"
+        assert own.version is not None
+        assert lease.open is None, "nothing has happened since `_bench` saw that none is open"
         record = lease.moving_record(
             place, reason="the hub moves", at=service.coordinator.at(), nonce=service.coordinator.nonce()
         )
