@@ -386,7 +386,7 @@ def test_no_chain_of_whatever_epoch_undoes_a_removal(
 ) -> None:
     lap, mini = parted(tmp_path, clock, desk)
     desk.remove(mini, epoch=1)
-    lap.rename(mini, "back", epoch=1_000_000)
+    lap.rename(mini, "returned", epoch=1_000_000)
     with pytest.raises(InstarError, match="brings back"):
         desk.merge(lap.records)
     assert desk.refusals == 1
@@ -439,6 +439,7 @@ def test_a_chain_of_another_mesh_is_refused(
         ("büro", "büro"),
         ("x" * 60, "x" * 40),
         ("m_" + "0" * 32, "machine"),
+        ("here", "machine"),
     ],
 )
 def test_nickname_from_the_host_name(host: str, nickname: str) -> None:
@@ -447,7 +448,7 @@ def test_nickname_from_the_host_name(host: str, nickname: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", ["", " a", "a ", "a\n", "x" * 41, "[red]x", "a/b", "m_" + "f" * 32, "\u202eabc"]
+    "bad", ["", " a", "a ", "a\n", "x" * 41, "[red]x", "a/b", "m_" + "f" * 32, "\u202eabc", "Here", "back"]
 )
 def test_nicknames_that_could_mislead_are_refused(bad: str) -> None:
     with pytest.raises(InstarError) as refusal:
@@ -458,4 +459,5 @@ def test_nicknames_that_could_mislead_are_refused(bad: str) -> None:
 def test_a_free_nickname_stays_within_the_length() -> None:
     assert free_nickname("a", []) == "a"
     assert free_nickname("A", ["a", "A-2"]) == "A-3"
+    assert free_nickname("bu\u0308ro", ["Büro"]) == "bu\u0308ro-2"
     assert free_nickname("x" * 40, ["X" * 40]) == "x" * 38 + "-2"

@@ -8,7 +8,7 @@ from instar_node.contracts import Member
 from instar_node.pool.nicknames import Command, NicknameCommand, RelocationNicknameSet
 from tests.unit.fakes_mesh import FakeMembers
 
-MEMBERS = FakeMembers("desk", "mini", "Old Laptop", "mac-studio")
+MEMBERS = FakeMembers("desk", "mini", "Old Laptop", "mac-studio", "Büro", "机器", "attic yes")
 
 
 def recognise(text: str) -> Command | None:
@@ -43,6 +43,15 @@ def recognise(text: str) -> Command | None:
         ("move it back here", "here"),
         ("bring this over here", "here"),
         ("ok, move this here now", "here"),
+        ("move this to the büro", "büro"),
+        ("move this to BU\u0308RO", "BÜRO"),
+        ("/move bu\u0308ro", "büro"),
+        ("run this on 机器", "机器"),
+        ("/move attic yes", "attic yes"),
+        ("would you move us onto my mini", "mini"),
+        ("hand this session over to desk", "desk"),
+        ("take this back to the Old Laptop!!", "Old Laptop"),
+        ("hey, relocate this thread to mac-studio now", "mac-studio"),
     ],
 )
 def test_a_whole_message_that_orders_a_move_is_a_command(text: str, name: str) -> None:
@@ -82,6 +91,24 @@ def test_a_whole_message_that_orders_a_move_is_a_command(text: str, name: str) -
         "unpin",
         "move this\nto the README",
         "",
+        "move this to büro-2",
+        "move this to the mini please and thank Ada",
+        "run this on 机",
+        "can you move this to the mini or is it busy?",
+        "is this running on the mini?",
+        "why is this on desk",
+        "the command /move mini did not work",
+        "> move this to the mini",
+        "moving this to the mini",
+        "we moved this to the mini yesterday",
+        '"move this to the mini"',
+        "move these to the mini",
+        "move this to mini, desk",
+        "move that to the mini",
+        "pin this on the wall",
+        "keep this here until Friday",
+        "bring it home",
+        "send this to mini@example.net",
     ],
 )
 def test_talk_reaches_the_agent(text: str) -> None:
@@ -110,7 +137,9 @@ def test_names_resolve_whatever_their_case_and_ids_do_too() -> None:
     assert names.resolve("old  laptop") == "m-Old Laptop"
     assert names.resolve("here") == "m-desk"
     assert names.resolve("nowhere") is None
-    assert names.known() == ["desk", "mini", "Old Laptop", "mac-studio"]
+    assert names.known() == ["desk", "mini", "Old Laptop", "mac-studio", "Büro", "机器", "attic yes"]
+    assert names.resolve("BU\u0308RO") == "m-Büro"
+    assert names.resolve("m-" + "0" * 32) is None, "the id of a machine that is no member"
 
 
 def test_the_own_name_is_always_known_and_a_witness_is_no_place_to_run() -> None:

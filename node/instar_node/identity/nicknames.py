@@ -10,6 +10,8 @@ from collections.abc import Collection
 from instar_node.errors import bad_input
 
 MAX_LENGTH = 40
+RESERVED = frozenset({"here", "back"})
+"""Words that mean a place in a command ("move it back here"), so no machine may be called so."""
 _ALLOWED = re.compile(r"\w(?:[\w .-]*\w)?")
 _LOOKS_LIKE_ID = re.compile(r"m_[0-9a-f]{32}")
 
@@ -18,10 +20,11 @@ def check_nickname(nickname: str) -> str:
     """The nickname in its normal form (NFC). Raises ``bad-input`` for one that is not allowed.
 
     1–40 letters (of any script), digits, spaces, dots, dashes and underscores, beginning and ending with a
-    letter or digit; never in the form of a machine id.
+    letter or digit; never in the form of a machine id, nor a word that commands use for a place.
     """
     normal = unicodedata.normalize("NFC", nickname)
-    if len(normal) > MAX_LENGTH or not _ALLOWED.fullmatch(normal) or _LOOKS_LIKE_ID.fullmatch(normal):
+    misleading = _LOOKS_LIKE_ID.fullmatch(normal) or normal.casefold() in RESERVED
+    if len(normal) > MAX_LENGTH or not _ALLOWED.fullmatch(normal) or misleading:
         raise bad_input(
             "nickname",
             f"{nickname!r} is not a nickname",
@@ -36,19 +39,25 @@ def nickname_from_host(host: str | None = None) -> str:
     cleaned = (
         re.sub(r"[^\w-]+", "-", unicodedata.normalize("NFC", label)).strip("-_")[:MAX_LENGTH].strip("-_")
     )
-    return cleaned if cleaned and not _LOOKS_LIKE_ID.fullmatch(cleaned) else "machine"
+    misleading = _LOOKS_LIKE_ID.fullmatch(cleaned) or cleaned.casefold() in RESERVED
+    return cleaned if cleaned and not misleading else "machine"
 
 
 def same_nickname(one: str, other: str) -> bool:
-    """Whether two nicknames differ at most in case."""
-    return one.casefold() == other.casefold()
+    """Whether two nicknames differ at most in case, or in how their letters are composed."""
+    return folded(one) == folded(other)
+
+
+def folded(nickname: str) -> str:
+    """The same text for all ways to write one nickname."""
+    return unicodedata.normalize("NFC", nickname).casefold()
 
 
 def free_nickname(wanted: str, taken: Collection[str]) -> str:
     """``wanted``, or with the lowest free suffix (``laptop-2``) when a machine already has it."""
-    folded = {name.casefold() for name in taken}
+    used = {folded(name) for name in taken}
     candidate, number = wanted, 1
-    while candidate.casefold() in folded:
+    while folded(candidate) in used:
         number += 1
         suffix = f"-{number}"
         candidate = wanted[: MAX_LENGTH - len(suffix)].rstrip(" .-") + suffix

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Literal
 
 import msgspec
 
 from instar_node.contracts import Members
+from instar_node.identity.nicknames import folded
 
 HERE = "here"
 
@@ -80,13 +82,16 @@ class NicknameCommand:
 
     def recognise(self, text: str) -> Command | None:
         """The command, or ``None`` for a message to the agent."""
-        text = " ".join(text.split())
+        text = unicodedata.normalize("NFC", " ".join(text.split()))
         if text.casefold() == "/unpin" or _UNPIN.fullmatch(text):
             return Command("unpin")
         if text.casefold() in ("/undo", "/move back"):
             return Command("undo")
         slash = _SLASH.fullmatch(text)
         if slash is not None:
+            whole = slash["name"] + (slash["yes"] or "")
+            if self._nicknames.resolve(whole) is not None:  # "mini yes" may be a name
+                return Command("move", whole)
             return Command("move", slash["name"], slash["yes"] is not None)
         for phrase in _PHRASES:
             match = phrase.fullmatch(text)
@@ -96,4 +101,4 @@ class NicknameCommand:
 
 
 def _folded(name: str) -> str:
-    return " ".join(name.split()).casefold()
+    return folded(" ".join(name.split()))

@@ -1,0 +1,135 @@
+"""The pool of whole nodes where it meets other things: handoffs, drills, removed machines, bad input."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from instar_node.api import types as t
+from instar_node.errors import InstarError
+from instar_node.node import Node
+from tests.unit.node_world import a_home, lines, pair, running, until
+
+
+async def refused(call: Any) -> InstarError:
+    with pytest.raises(InstarError) as caught:
+        await call
+    return caught.value
+
+
+async def owner(node: Node, topic: str) -> str | None:
+    return (await node.api.placement(topic)).owner
+
+
+async def test_a_transfer_during_a_handoff_is_done_once_by_whoever_is_awake(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        for turn, to in enumerate((mini, desk, mini, desk)):
+            topic = f"t{turn}"
+            asked = [mini, desk][turn % 2]
+            moved, handed = await asyncio.gather(
+                asked.api.transfer(t.TransferRequest(topic, "mini")),
+                desk.api.handoff(t.HandoffRequest(to.machine_id)),
+                return_exceptions=True,
+            )
+            assert getattr(handed, "outcome", handed) == "awake"
+            if isinstance(moved, InstarError):  # said so, and then nothing was done
+                assert moved.code in ("not-awake", "lease-lost", "holder-unreachable"), moved
+                assert (await desk.api.placement(topic)).pinned_to is None
+            else:
+                for node in (desk, mini):
+                    assert await owner(node, topic) == mini.machine_id
+
+
+async def test_a_drill_disturbs_no_conversation(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+
+        async def talk(node: Node, topic: str) -> None:
+            for number in range(30):
+                await node.api.send(t.SendRequest(topic, f"{topic} {number}"))
+                await asyncio.sleep(0.01)
+
+        talking = asyncio.gather(talk(desk, "a"), talk(mini, "b"))
+        result = await desk.api.verify(t.VerifyRequest())
+        await talking
+        assert result.passed, result.drills[0].finding
+        for topic in ("a", "b"):
+
+            async def all_there(topic: str = topic) -> bool:
+                return len(await lines(desk, topic)) >= 60
+
+            await until(all_there)
+            said = await lines(desk, topic)
+            wanted = [f"{topic} {number}" for number in range(30)]
+            assert [text for role, text in said if role == "user"] == wanted
+            assert sorted(text for role, text in said if role == "agent") == sorted(wanted)
+        assert sorted(row.topic for row in (await desk.api.topics()).topics) == ["a", "b"]
+
+
+async def test_a_removed_machine_is_no_target_and_frees_its_topics(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        await desk.api.transfer(t.TransferRequest("42", "mini"))
+        await desk.api.remove_machine("mini")
+        for name in ("mini", mini.machine_id):
+            error = await refused(desk.api.transfer(t.TransferRequest("43", name)))
+            assert (error.status, error.extra["known"]) == (404, ["desk"])
+        place = await desk.api.placement("42")
+        assert (place.owner, place.pinned_to) == (desk.machine_id, None)
+        for call in (
+            mini.api.transfer(t.TransferRequest("42", "desk")),
+            mini.api.unpin(t.UnpinRequest("42")),
+            mini.api.verify(t.VerifyRequest()),
+            mini.api.set_flag(t.FlagChange("lease", "open")),
+            mini.api.update(t.UpdateRequest()),
+        ):
+            await until(lambda: mini._parts.base.registry.get(mini.machine_id).removed)
+            assert (await refused(call)).status == 403
+
+
+async def test_without_the_pool_every_pool_route_says_so(tmp_path: Path) -> None:
+    async with running(a_home(tmp_path, "desk", more="[pool]\nenabled = false\n")) as desk:
+        api = desk.api
+        for call in (
+            api.pool(),
+            api.pool_machine("desk"),
+            api.rename("desk", t.RenameRequest("attic")),
+            api.placement("42"),
+            api.transfer(t.TransferRequest("42", "desk")),
+            api.unpin(t.UnpinRequest("42")),
+            api.e2e_results(),
+        ):
+            error = await refused(call)
+            assert (error.status, error.code) == (503, "pool-disabled")
+            assert "config.toml" in error.hint
+        await api.send(t.SendRequest("42", "hello"))
+        await until(lambda: _answered(desk))
+
+
+async def _answered(node: Node) -> bool:
+    return [role for role, _ in await lines(node, "42")] == ["user", "agent"]
+
+
+async def test_a_renamed_machine_is_found_by_its_new_name_alone_wherever_asked(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        await mini.api.rename("mini", t.RenameRequest("Büro"))
+        for node in (desk, mini):
+            await until(lambda node=node: _called(node, "Büro"))
+            assert (await node.api.pool_machine("BU\u0308RO")).machine_id == mini.machine_id
+            assert (await refused(node.api.pool_machine("mini"))).status == 404
+        assert (await mini.api.transfer(t.TransferRequest("42", "büro"))).owner == mini.machine_id
+        await desk.api.send(t.SendRequest("43", "move this to the büro"))
+        await until(lambda: _moved(desk, mini.machine_id))
+        taken = await refused(desk.api.rename("desk", t.RenameRequest("BÜRO")))
+        assert taken.code == "nickname-taken"
+        for bad in ("here", "back", "m_" + "0" * 32, " ", "a/b"):
+            assert (await refused(desk.api.rename("desk", t.RenameRequest(bad)))).status == 400
+
+
+async def _called(node: Node, name: str) -> bool:
+    return name in [machine.nickname for machine in (await node.api.machines()).machines]
+
+
+async def _moved(node: Node, machine: str) -> bool:
+    return await owner(node, "43") == machine
