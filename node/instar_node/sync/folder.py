@@ -55,6 +55,8 @@ class StateFolder:
             self._restore()
             return False
         self._take_hand_made_commit()
+        if self.unwritten:
+            self.bring_up()
         edits = self._find_edits()
         self.trouble = self._no_room() if edits else None
         if not edits or self.trouble is not None:
@@ -132,6 +134,9 @@ class StateFolder:
 
     def _bring_to(self, new: dict[str, File]) -> None:
         old = self._expected(self._base_files())
+        for path in self.unwritten:  # they may have room now
+            if self._tree.current(path) is None:
+                old.pop(path, None)
         failed = self._write(old, new)
         waiting = {path: why for path, why in self.unwritten.items() if path in new and path not in failed}
         still = {path: why for path, why in waiting.items() if self._tree.current(path) != new[path]}

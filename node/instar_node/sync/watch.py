@@ -47,6 +47,11 @@ class FolderWatch:
             changes = watchfiles.awatch(
                 self._root, watch_filter=_matters, debounce=LATEST_MS, step=QUIET_MS, rust_timeout=60_000
             )
+            first = asyncio.ensure_future(anext(changes))
+            await asyncio.sleep(0)  # by now it is watching: what changed before is found by one more look
+            self._on_change()
+            await first
+            self._on_change()
             async for _ in changes:
                 self._on_change()
         except (ImportError, OSError, RuntimeError) as error:
