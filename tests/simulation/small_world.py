@@ -6,9 +6,9 @@ is wise. Nothing happens by itself, not even time. After each step the oracle lo
 
 from __future__ import annotations
 
-import copy
+import functools
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, TypeVar
 
 from instar_node.coordination.fenced_lease import FencedLease
 from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
@@ -78,7 +78,7 @@ class SmallWorld:
         self.baton = baton
         self.mutations = mutations
         self.t = 0
-        self.log: list[str] = []
+        self.log: list[str] | None = []
         self.hubs = {"hub": SmallRegister("hub")}
         self.machines = [SmallMachine(name, clock) for name, clock in clocks.items()]
         self.by_name = {machine.name: machine for machine in self.machines}
@@ -91,7 +91,8 @@ class SmallWorld:
     # -- what the oracle needs ---------------------------------------------------------------------------
 
     def say(self, text: str) -> None:
-        self.log.append(f"{self.t / 1e6:9.3f}  {text}")
+        if self.log is not None:
+            self.log.append(f"{self.t / 1e6:9.3f}  {text}")
 
     def register_of(self, machine: SmallMachine, place: HubPlace | None) -> SmallRegister:
         if place is None:
@@ -116,9 +117,15 @@ class SmallWorld:
         """Time passes."""
         self.t += round(seconds * 1_000_000)
 
+    def tick(self, seconds: float) -> None:
+        """Time passes, and the oracle looks."""
+        self.wait(seconds)
+        self._look()
+
     def crash(self, name: str) -> None:
         """Restart with nothing but what is on disk."""
         self.say(f"{name} restarts")
+        self.under_way = [m for m in self.under_way if m[0] == "swap" or m[1] != name]
         self._start(self.by_name[name])
         self._after(name)
 
@@ -422,11 +429,11 @@ class SmallWorld:
 
     def fork(self) -> SmallWorld:
         """An equal world that goes its own way. Records are shared; they never change."""
-        twin = copy.copy(self)
-        twin.oracle = copy.copy(self.oracle)
+        twin = _twin(self)
+        twin.oracle = _twin(self.oracle)
         twin.oracle._world = twin  # type: ignore[assignment]
-        twin.log = list(self.log)
-        twin.hubs = {url: copy.copy(hub) for url, hub in self.hubs.items()}
+        twin.log = list(self.log) if self.log is not None else None
+        twin.hubs = {url: _twin(hub) for url, hub in self.hubs.items()}
         swaps: dict[int, OpenSwap] = {}
         twin.machines = [_fork_machine(machine, swaps) for machine in self.machines]
         twin.by_name = {machine.name: machine for machine in twin.machines}
@@ -490,17 +497,38 @@ def _with(record: LeaseRecord, **changes: object) -> LeaseRecord:
 
 
 def _fork_machine(machine: SmallMachine, swaps: dict[int, OpenSwap]) -> SmallMachine:
-    twin = copy.copy(machine)
+    twin = _twin(machine)
     twin.rows = set(machine.rows)
-    twin.own_register = copy.copy(machine.own_register)
-    twin.lease = lease = copy.copy(machine.lease)
-    lease.own = copy.copy(lease.own)
-    lease.open = _fork_swap(lease.open, swaps) if lease.open is not None else None
+    twin.own_register = _twin(machine.own_register)
+    twin.lease = lease = _twin(machine.lease)
+    if lease.own is not None:
+        lease.own = _twin(lease.own)
+    if lease.open is not None:
+        lease.open = _fork_swap(lease.open, swaps)
     lease.promised = dict(lease.promised)
     return twin
 
 
 def _fork_swap(swap: OpenSwap, swaps: dict[int, OpenSwap]) -> OpenSwap:
     if id(swap) not in swaps:
-        swaps[id(swap)] = copy.copy(swap)
+        swaps[id(swap)] = _twin(swap)
     return swaps[id(swap)]
+
+
+T = TypeVar("T")
+
+
+def _twin(thing: T) -> T:
+    """A shallow copy, without the detour that ``copy.copy`` takes for slots."""
+    kind = type(thing)
+    twin = kind.__new__(kind)
+    if hasattr(thing, "__dict__"):
+        twin.__dict__.update(thing.__dict__)
+    for name in _slots_of(kind):
+        setattr(twin, name, getattr(thing, name))
+    return twin
+
+
+@functools.cache
+def _slots_of(kind: type) -> tuple[str, ...]:
+    return tuple(name for base in kind.__mro__ for name in getattr(base, "__slots__", ()))
