@@ -1,7 +1,7 @@
 """Every interleaving of a few events in a small world, over the real rules.
 
-A state is left only once: worlds that differ in nothing that the future depends on are one state. The clocks are
-as far apart as the rules allow for, and time moves in steps that hit every deadline exactly.
+A state is left only once: worlds that differ in nothing that the future depends on are one state. The clocks
+are as far apart as the rules allow for, and time moves in steps that hit every deadline exactly.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class Scope:
 
 
 SCOPES = (
-    Scope("two machines, a crash", "ab", "", Bounds(ticks=9, swaps=2, rounds=1, crashes=1)),
+    Scope("two machines, a crash", "ab", "", Bounds(ticks=8, swaps=2, rounds=1, crashes=1)),
     Scope("two machines, a lapse", "ab", "", Bounds(ticks=7, swaps=1, rounds=1, reads=1)),
-    Scope("two machines, late news", "ab", "", Bounds(ticks=9, swaps=2, reads=1, tells=1)),
+    Scope("two machines, late news", "ab", "", Bounds(ticks=8, swaps=2, reads=1, tells=1)),
     Scope("two machines, giving up", "ab", "", Bounds(ticks=5, swaps=2, reads=1, leavings=1)),
     Scope("three machines, a takeover", "abc", "", Bounds(ticks=7, swaps=2, rounds=1)),
     Scope("three machines, back from the bench", "ab", "c", Bounds(ticks=11, swaps=1, reads=1, changes=1)),
@@ -66,9 +66,7 @@ class Found:
 
 def enumerate_scope(scope: Scope, mutations: Mutations = NO_MUTATIONS, most: int = 1_000_000) -> Found:
     """Visit every state of a scope, or stop at the first violation or after ``most`` states."""
-    start = SmallWorld(
-        _clocks(scope), ttl=2_000, bench_ttl=4_000, drift=0.2, mutations=mutations
-    )
+    start = SmallWorld(_clocks(scope), ttl=2_000, bench_ttl=4_000, drift=0.2, mutations=mutations)
     start.log = None
     start.found("a", scope.electorate[1:], scope.benched)
     found = Found(states=1)
@@ -144,8 +142,8 @@ def _holders_options(world: SmallWorld, name: str, bounds: Bounds) -> Iterator[O
     if bounds.changes:
         left = replace(bounds, changes=bounds.changes - 1)
         for other in sorted((electorate | benched) - {name}):
-            lists = (electorate ^ {other}, benched ^ {other})
-            yield f"{name} moves {other}", left, lambda w, x=lists: w.renew(name, *("".join(sorted(m)) for m in x))
+            lists = ["".join(sorted(machines ^ {other})) for machines in (electorate, benched)]
+            yield f"{name} moves {other}", left, lambda w, x=lists: w.renew(name, *x)
     if bounds.leavings:
         left = replace(bounds, leavings=bounds.leavings - 1)
         yield f"{name} releases", left, lambda w: w.release(name)

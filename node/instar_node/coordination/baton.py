@@ -102,11 +102,16 @@ class Baton:
             newest = lease.known
             if lease.holding is not None and newest is not None and newest.record.prev == closing.version:
                 return ClosingReply("opened", newest)
-            raise InstarError("cannot-open", "this machine's own register did not take the opening")
+            if lease.open is not None or service.hub_error is None:
+                raise InstarError("cannot-open", "this machine's own register has not taken the opening yet")
+            refusal = f"its own register cannot be written: {service.hub_error}"
         if refusal == "knows-newer":
             return ClosingReply("newer", newest)
         if refusal == "opening":
             raise InstarError("busy", "the opening is under way")
+        if refusal == "split-brain":
+            # No decline: with one its author would be awake again while everybody has to stop.
+            raise InstarError("split-brain", "everybody stops for a split brain until `instar lease heal`")
         lease.decline(closing.version)
         service.persist()
         signature = service.sign(DECLINE_PURPOSE + closing.version.encode())

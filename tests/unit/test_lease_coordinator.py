@@ -1,0 +1,149 @@
+"""What the coordinator does of itself: when it reads, asks, contends, and when it leaves things to others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from instar_node.coordination.fenced_lease import FencedLease
+from instar_node.coordination.lease_coordinator import (
+    AskPromises,
+    Effect,
+    LeaseCoordinator,
+    ReadHub,
+    SendClosing,
+    SendSwap,
+)
+from instar_node.coordination.lease_state import DurableLease, LeaseTiming
+from instar_node.coordination.record import KnownRecord, LeaseRecord
+
+SECOND = 1_000_000
+TIMING = LeaseTiming(ttl=6 * SECOND, round=2 * SECOND, bench_ttl=120 * SECOND, drift=0.01)
+
+
+class Peers:
+    """All others, connected and level; ``known`` have shown their newest record."""
+
+    def __init__(self, *known: str) -> None:
+        self.known = set(known)
+
+    def connected(self, machine: str) -> bool:
+        return True
+
+    def caught_up(self, machine: str) -> bool:
+        return True
+
+    def compared(self, machine: str) -> bool:
+        return machine in self.known
+
+
+def record(**changes: Any) -> KnownRecord:
+    fields: dict[str, Any] = {
+        "epoch": 3,
+        "serial": 5,
+        "prev": "v4",
+        "holder": "a",
+        "incarnation": "a1",
+        "electorate": ("a", "b"),
+        "benched": (),
+        "ttl_ms": 6_000,
+        "bench_ttl_ms": 120_000,
+        "nonce": "n5",
+    }
+    return KnownRecord(LeaseRecord(**{**fields, **changes}), "v5")
+
+
+def coordinator(known: KnownRecord, incarnation: str = "a2", *, baton: bool = False) -> LeaseCoordinator:
+    lease = FencedLease("a", incarnation, TIMING, DurableLease(newest=known), baton=baton)
+    made = LeaseCoordinator(lease, lambda: "n6", lambda: "")
+    made.boot(0)
+    return made
+
+
+def holder() -> LeaseCoordinator:
+    """Machine ``a`` has just won ``record()`` at 0."""
+    made = coordinator(KnownRecord(record(epoch=2, serial=4, nonce="n4").record, "v4"), "a1")
+    made.lease.begin_swap(record().record, "contend", 0, "v4")
+    made.on_won(record(), 0)
+    return made
+
+
+def kinds(effects: list[Effect]) -> list[type]:
+    return [type(effect) for effect in effects]
+
+
+def test_a_lapsed_holder_reads_at_once_and_asks_only_when_the_register_still_shows_its_record() -> None:
+    made = holder()
+    made.tick(0, Peers())
+    lapse = made.lease.deadline
+    assert made.next_wake(lapse - 1) <= lapse + 1_000
+    assert kinds(made.tick(lapse, Peers())) == [ReadHub]
+    made.on_read(record(), (3, 5), lapse, lapse + 1)
+    assert kinds(made.tick(lapse + 1, Peers())) == [AskPromises]
+    made.on_promise("b", "v5", lapse + 1, lapse + 2)
+    assert made.lease.acting_epoch(lapse + 2) == 3
+
+
+def test_a_lapsed_holder_whose_hub_is_away_asks_nobody_and_does_not_spin() -> None:
+    made = holder()
+    made.tick(0, Peers())
+    lapse = made.lease.deadline
+    made.tick(lapse, Peers())
+    made.on_read_failed(lapse + SECOND)
+    assert made.tick(lapse + SECOND, Peers()) == []
+    assert made.next_wake(lapse + SECOND) == lapse + SECOND + TIMING.round
+
+
+def test_a_machine_whose_disk_refuses_collects_no_promises() -> None:
+    made = holder()
+    made.able = False
+    assert AskPromises not in kinds(made.tick(3 * SECOND, Peers()))
+    made.able = True
+    assert AskPromises in kinds(made.tick(3 * SECOND, Peers()))
+
+
+def test_who_gave_the_lease_up_does_not_race_its_successor() -> None:
+    made = holder()
+    made.tick(0, Peers())
+    late = 100 * SECOND
+    made.lease.cease("v5")
+    assert SendSwap not in kinds(made.tick(late, Peers()))
+    assert SendSwap not in kinds(made.tick(late + TIMING.ttl, Peers()))
+    assert SendSwap in kinds(made.tick(late + TIMING.wait(TIMING.ttl), Peers()))
+
+
+def test_an_embedded_holder_that_restarts_asks_everybody_first_but_not_for_ever() -> None:
+    for known, due in (((), TIMING.ttl), (("b",), 0)):
+        made = coordinator(record(), baton=True)
+        made.on_own_register(record(), 0)
+        peers = Peers(*known)
+        made.tick(0, peers)
+        if due:
+            assert SendSwap not in kinds(made.tick(due - 1, peers))
+            assert made.next_wake(due - 1) <= due + 1_000
+        assert made.lease.open is not None or SendSwap in kinds(made.tick(due, peers))
+
+
+def test_a_closer_that_restarted_asks_everybody_before_it_sends_its_closing_again() -> None:
+    closing = record(state="closed", successor="b")
+    made = coordinator(closing, baton=True)
+    made.on_own_register(closing, 0)
+    assert SendClosing not in kinds(made.tick(0, Peers()))
+    assert SendClosing in kinds(made.tick(1, Peers("b")))
+    awake = coordinator(closing, "a1", baton=True)
+    assert SendClosing in kinds(awake.tick(0, Peers()))
+
+
+def test_an_embedded_holder_whose_closing_never_left_comes_back_by_a_swap() -> None:
+    made = coordinator(KnownRecord(record(epoch=2, serial=4, nonce="n4").record, "v4"), "a1", baton=True)
+    made.on_own_register(None, 0)
+    made.lease.begin_swap(record().record, "contend", 0, None)
+    made.on_won(record(), 0)
+    made.lease.cease("v5")
+    made.begin(
+        made.lease.next_record(reason="", at="", nonce="n6", state="closed", successor="b"), "close", 0
+    )
+    made.on_unsent(0)
+    made.tick(0, Peers("b"))
+    late = TIMING.wait(TIMING.ttl)
+    swaps = [effect for effect in made.tick(late, Peers("b")) if isinstance(effect, SendSwap)]
+    assert [swap.swap.record.epoch for swap in swaps] == [4]
