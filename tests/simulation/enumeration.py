@@ -13,9 +13,9 @@ from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
 from tests.simulation.oracle import Violation
 from tests.simulation.small_world import SmallWorld
 
-TICK = 0.5
-"""Seconds of one step of time. The holder's ttl of 2 lasts 2.5 on its slow clock, and a contender's wait of 3
-lasts 2.5 on its fast one."""
+TICK = 1.25
+"""Seconds of one step of time. The holder's ttl of 2 s lasts 2.5 on its slow clock, and a contender's wait of
+3 s lasts 2.5 on its fast one; ``bench_ttl`` and its wait last 5."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class Scope:
 
 
 SCOPES = (
-    Scope("two machines, a crash", "ab", "", Bounds(ticks=8, swaps=2, rounds=1, crashes=1)),
-    Scope("two machines, a lapse", "ab", "", Bounds(ticks=7, swaps=1, rounds=1, reads=1)),
-    Scope("two machines, late news", "ab", "", Bounds(ticks=8, swaps=2, reads=1, tells=1)),
-    Scope("two machines, giving up", "ab", "", Bounds(ticks=5, swaps=2, reads=1, leavings=1)),
-    Scope("three machines, a takeover", "abc", "", Bounds(ticks=7, swaps=2, rounds=1)),
-    Scope("three machines, back from the bench", "ab", "c", Bounds(ticks=11, swaps=1, reads=1, changes=1)),
+    Scope("two machines, a crash", "ab", "", Bounds(ticks=4, swaps=2, rounds=1, crashes=1)),
+    Scope("two machines, a lapse", "ab", "", Bounds(ticks=4, swaps=1, rounds=1, reads=1)),
+    Scope("two machines, late news", "ab", "", Bounds(ticks=4, swaps=2, reads=1, tells=1)),
+    Scope("two machines, giving up", "ab", "", Bounds(ticks=2, swaps=2, reads=1, leavings=1)),
+    Scope("three machines, a takeover", "abc", "", Bounds(ticks=3, swaps=2, rounds=1)),
+    Scope("three machines, back from the bench", "ab", "c", Bounds(ticks=4, swaps=1, tells=1, changes=1)),
 )
 
 

@@ -139,9 +139,8 @@ def test_an_embedded_holder_whose_closing_never_left_comes_back_by_a_swap() -> N
     made.lease.begin_swap(record().record, "contend", 0, None)
     made.on_won(record(), 0)
     made.lease.cease("v5")
-    made.begin(
-        made.lease.next_record(reason="", at="", nonce="n6", state="closed", successor="b"), "close", 0
-    )
+    closing = made.lease.next_record(reason="", at="", nonce="n6", state="closed", successor="b")
+    made.begin(closing, "close", 0)
     made.on_unsent(0)
     made.tick(0, Peers("b"))
     late = TIMING.wait(TIMING.ttl)
