@@ -202,6 +202,8 @@ class RunRequest(msgspec.Struct, frozen=True):
     provenance: Provenance
     via: str = ""
     """The machine on which the message arrived; empty when that is not known."""
+    begun_before: bool = False
+    """Whether its agent may have been started under an earlier lease, by another machine or by ourselves."""
 
 
 class HistoryItem(msgspec.Struct, frozen=True):

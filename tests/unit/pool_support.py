@@ -128,6 +128,7 @@ class Machine:
             self.authority,
             self.clock,
             self.events,
+            holder_before={2: DESK}.get,
             grant_ttl_us=ttl_us,
             drift=0.01,
         )
@@ -188,6 +189,12 @@ class World:
 
 
 def request(
-    key: str = "k1", topic: str = "42", text: str = "hello", epoch: int = 1, n: int = 1
+    key: str = "k1",
+    topic: str = "42",
+    text: str = "hello",
+    epoch: int = 1,
+    n: int = 1,
+    begun_before: bool = False,
 ) -> RunRequest:
-    return RunRequest(key, topic, text, "ada", "", epoch, n, (), Provenance("?", epoch, None, True))
+    provenance = Provenance("?", epoch, None, True)
+    return RunRequest(key, topic, text, "ada", "", epoch, n, (), provenance, begun_before=begun_before)

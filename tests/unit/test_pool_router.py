@@ -338,3 +338,42 @@ async def test_a_runner_that_breaks_fails_the_run_instead_of_keeping_it_for_ever
     world.mini.runner.run = broken  # type: ignore[method-assign, assignment]
     result = await world.desk.router.run(request())
     assert result == RunResult("failed", error="the agent runner broke: bug")
+
+
+async def test_the_next_holder_goes_on_with_a_run_that_lives_on_another_machine(world: World) -> None:
+    world.log.rows["42"] = Placement("42", LAPTOP, 1, 1, "placed")
+    world.laptop.runner.auto = False
+    old = asyncio.create_task(world.desk.router.run(request()))
+    await begun(world.laptop)
+    world.lease(MINI, 2)
+    assert await old == RunResult("cancelled")
+    new = asyncio.create_task(world.mini.router.run(request(epoch=2, begun_before=True)))
+    await asyncio.sleep(0.3)  # the first grant would have lapsed by now
+    world.laptop.runner.finish("k1", RunResult("ok", ("done",)))
+    assert await new == RunResult("ok", ("done",), machine="m-laptop")
+    assert (keys(world.laptop), keys(world.mini)) == (["k1"], [])
+    assert (await world.mini.router.run(request("k2", epoch=2))).machine == "m-mini"
+
+
+async def test_the_next_holder_runs_anew_only_what_has_surely_ended_elsewhere(world: World) -> None:
+    world.log.rows["42"] = Placement("42", LAPTOP, 1, 1, "placed")
+    world.laptop.runner.auto = False
+    old = asyncio.create_task(world.desk.router.run(request()))
+    await begun(world.laptop)
+    world.net.isolate(LAPTOP)
+    world.lease(MINI, 2, world.desk, world.mini)
+    assert await old == RunResult("cancelled")
+    new = asyncio.create_task(world.mini.router.run(request(epoch=2, begun_before=True)))
+    await eventually(lambda: keys(world.mini))
+    assert not list(world.laptop.runner.running()), "its grant was not renewed"
+    assert await new == RunResult("ok", ("mini says hello",), machine="m-mini")
+
+
+async def test_what_the_last_holder_ran_itself_ended_with_its_lease_and_is_not_waited_for() -> None:
+    async with World(ttl_us=60_000_000) as world:
+        world.log.rows["42"] = Placement("42", DESK, 1, 1, "placed")
+        world.net.isolate(DESK)
+        world.lease(MINI, 2, world.mini, world.laptop)
+        async with asyncio.timeout(20):  # a grant, which would have to be waited for, lasts a minute
+            result = await world.mini.router.run(request(epoch=2, begun_before=True))
+        assert result.machine == "m-mini"

@@ -46,6 +46,10 @@ class EpochHistory:
 
         await self._database.write(insert)
 
+    def holder_before(self, epoch: int) -> str | None:
+        """Who held the newest epoch before this one; ``None`` when none is known here."""
+        return next((row.holder for row in self.rows if row.epoch < epoch), None)
+
     async def note_took(self, epoch: int, took_ms: int) -> None:
         """Say how long the change of holder into ``epoch`` took."""
         self.rows = [

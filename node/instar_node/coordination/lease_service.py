@@ -187,6 +187,10 @@ class LeaseService:
             return None  # what a crash would make us forget must be on disk before anything rests on it
         return self.lease.acting_epoch(self._clock.now())
 
+    def holder_before(self, epoch: int) -> str | None:
+        """Who held the newest epoch before this one; ``None`` when none is known here."""
+        return self._history.holder_before(epoch)
+
     def acting_until(self) -> int:
         """Until when this machine may act if nothing renews that, microseconds of its clock; in the past when
         it may not act now."""

@@ -10,7 +10,7 @@ from instar_node.contracts import AgentRunner, Authority, HistoryItem, Provenanc
 from instar_node.delivery.contract import Publish
 from instar_node.delivery.ledger import MessageProcessingLedger
 from instar_node.delivery.outbox import FencedOutbox
-from instar_node.delivery.rows import Grant, MessageRow
+from instar_node.delivery.rows import Grant, MessageRow, Rank
 from instar_node.errors import InstarError
 
 log = logging.getLogger("instar.delivery")
@@ -112,6 +112,7 @@ class Runs:
             history,
             provenance,
             origin.machine,
+            begun_before=row.rank is Rank.PROCESSING or origin.epoch < grant.epoch,
         )
 
     def _report(self, row: MessageRow, failures: int, error: str) -> None:

@@ -31,13 +31,15 @@ class RemoteGrant:
     Args:
         ttl_us: Length of the grant.
         drift: Assumed largest clock-rate error of one machine (0.01 = 1 %).
+        inherited: Up to when an earlier holder may have extended a grant of its own for the same message;
+            ``None`` if there was none.
     """
 
-    def __init__(self, ttl_us: int, drift: float) -> None:
+    def __init__(self, ttl_us: int, drift: float, inherited: int | None = None) -> None:
         self._ttl = ttl_us
         self._bound = math.ceil(ttl_us * (1 + drift) / (1 - drift)) + KILL_GRACE_US
-        self._last_extended: int | None = None
-        self._last_heard: int | None = None
+        self._last_extended = inherited
+        self._last_heard = inherited
         self._ordered = False
 
     def step(self, now: int, connected: bool) -> Step:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import msgspec
@@ -60,6 +60,7 @@ class SessionRouter:
     the run is cancelled. A result counts only under the ownership epoch and grant it was ordered with.
 
     Args:
+        holder_before: Who held the newest epoch before a given one, if that is known.
         grant_ttl_us: How long an owner may go on without hearing from us: the lease's ttl.
         drift: Assumed clock-rate error of a machine.
     """
@@ -74,6 +75,7 @@ class SessionRouter:
         clock: Clock,
         events: EventHub,
         *,
+        holder_before: Callable[[int], str | None],
         grant_ttl_us: int,
         drift: float,
     ) -> None:
@@ -84,9 +86,13 @@ class SessionRouter:
         self._authority = authority
         self._clock = clock
         self._events = events
+        self._holder_before = holder_before
         self._grant_ttl_us = grant_ttl_us
         self._drift = drift
         self._active: dict[str, _Dispatch] = {}
+        self._leading = False
+        self._leading_since = 0
+        """When this machine last became the holder: no earlier holder extends a grant after that."""
         self._held: Counter[str] = Counter()
         self._claims: Counter[str] = Counter()
         pool.dispatched = self._claims.__getitem__
@@ -103,13 +109,14 @@ class SessionRouter:
         if request.key in self._active:
             raise InstarError("already-running", f"message {request.key} is being run already")
         dispatch = self._active[request.key] = _Dispatch(request)
+        inherited = self._inherited(request)
         try:
             while True:
-                placement = await self._place(dispatch)
+                placement = inherited or await self._place(dispatch)
                 if placement is None:
                     return RunResult("cancelled")
-                result = await self._run_at(dispatch, placement)
-                dispatch.placement = dispatch.grant = None
+                result = await self._run_at(dispatch, placement, inherited is not None)
+                inherited = dispatch.placement = dispatch.grant = None
                 if result is not None:
                     return result
                 self._events.publish(
@@ -178,6 +185,16 @@ class SessionRouter:
 
     # -- where -------------------------------------------------------------------------------------------
 
+    def _inherited(self, request: RunRequest) -> Placement | None:
+        """Where the agent may be at work on this message under a grant of an earlier lease: it goes on there,
+        or is seen to have ended, before the message is placed anew. What the earlier holder ran itself has
+        ended with its lease."""
+        placement = self._pins.placement(request.topic)
+        if not request.begun_before or placement is None:
+            return None
+        ended = (None, self._mesh.me, self._holder_before(request.epoch))
+        return None if placement.owner in ended else placement
+
     async def _place(self, dispatch: _Dispatch) -> Placement | None:
         """The placement to run under, as soon as there is one; ``None`` when the run is off."""
         topic = dispatch.request.topic
@@ -190,7 +207,6 @@ class SessionRouter:
                 await self._clock.sleep(PLACE_PAUSE_S)
                 continue
             if placement.owner is not None and topic not in self._held:
-                dispatch.placement = placement
                 return placement
             await dispatch.changed.wait()
         return None
@@ -222,10 +238,12 @@ class SessionRouter:
 
     # -- running -----------------------------------------------------------------------------------------
 
-    async def _run_at(self, dispatch: _Dispatch, placement: Placement) -> RunResult | None:
-        """Run under this placement; ``None`` when its machine was lost."""
+    async def _run_at(self, dispatch: _Dispatch, placement: Placement, inherited: bool) -> RunResult | None:
+        """Run under this placement; ``None`` when its machine was lost. ``inherited``: it may already be at
+        work there for an earlier holder."""
         owner = placement.owner
         assert owner is not None
+        dispatch.placement = placement
         provenance = msgspec.structs.replace(dispatch.request.provenance, machine=owner)
         request = msgspec.structs.replace(dispatch.request, provenance=provenance)
         if owner == self._mesh.me:
@@ -235,7 +253,8 @@ class SessionRouter:
                 return RunResult("failed", error=error.message)
         else:
             order = RunOrder(request, ownership(placement), self._grant_ttl_us)
-            remote = await self._run_there(dispatch, owner, order)
+            since = self._leading_since if inherited else None
+            remote = await self._run_there(dispatch, owner, order, since)
             if remote is None:
                 return None
             result = remote
@@ -245,12 +264,14 @@ class SessionRouter:
             return RunResult("cancelled")
         return msgspec.structs.replace(result, machine=owner) if result.outcome == "ok" else result
 
-    async def _run_there(self, dispatch: _Dispatch, owner: str, order: RunOrder) -> RunResult | None:
+    async def _run_there(
+        self, dispatch: _Dispatch, owner: str, order: RunOrder, inherited: int | None
+    ) -> RunResult | None:
         """Keep a run on another machine alive until it ends; ``None`` when the machine was lost.
 
         When the lease is lost the run is left to the next holder, who takes it over or lets it lapse.
         """
-        grant = dispatch.grant = RemoteGrant(self._grant_ttl_us, self._drift)
+        grant = dispatch.grant = RemoteGrant(self._grant_ttl_us, self._drift, inherited)
         dispatch.result = None
         while dispatch.result is None:
             if self._fenced(dispatch):
@@ -319,6 +340,10 @@ class SessionRouter:
         self.reconsider()
 
     def _on_authority(self) -> None:
+        leading = self._authority.acting_epoch() is not None
+        if leading and not self._leading:
+            self._leading_since = self._clock.now()
+        self._leading = leading
         for key, dispatch in self._active.items():
             placement = dispatch.placement
             if self._fenced(dispatch) and placement is not None and placement.owner == self._mesh.me:

@@ -319,6 +319,7 @@ def _pool(
         lease,
         clock,
         events,
+        holder_before=lease.holder_before,
         grant_ttl_us=settings.ttl_ms * 1_000,
         drift=settings.drift,
     )
