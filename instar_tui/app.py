@@ -155,7 +155,10 @@ class InstarApp(App[None]):
         self._operations: Operations | None = None
         for own in theme.OWN:
             self.register_theme(own)
-        self.theme = self._wanted_theme()
+        # Set without its watcher, which would read all styles twice more before the first frame.
+        self.set_reactive(App.theme, self._wanted_theme())
+        self.set_class(self.current_theme.dark, "-dark-mode", update=False)
+        self.set_class(not self.current_theme.dark, "-light-mode", update=False)
 
     def _wanted_theme(self) -> str:
         if self._plain:
@@ -190,6 +193,7 @@ class InstarApp(App[None]):
         self.painted = True
         self._load_styles()
         await self.base_screen().fill()
+        gc.freeze()  # what is loaded now stays: the collector need not look at it again
         gc.enable()
         self._ticker = self.set_interval(TICK_S, self._tick)
         self.run_worker(self.mesh.run(), name="mesh", exit_on_error=True)
@@ -372,8 +376,6 @@ def run_tui(home: Home, config: Config, options: NodeOptions, *, read_only: bool
     Embeds the node, or attaches to the daemon that already runs on this home. SIGTERM and SIGHUP end it in
     order: first the terminal is restored, then the node is stopped.
     """
-
-    gc.disable()  # until the first frame: start-up makes no garbage worth looking for
 
     async def connect() -> Connection:
         from instar_tui.embedding import open_api

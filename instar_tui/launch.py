@@ -47,6 +47,7 @@ def show(home: Home, config: Config, options: NodeOptions, *, read_only: bool, m
         from instar_tui.plain import run_plain
 
         return run_plain(home, config, options)
+    gc.disable()  # until the first frame: start-up makes no garbage worth looking for
     from instar_tui.app import run_tui
 
     return run_tui(home, config, options, read_only=read_only, mouse=mouse)

@@ -78,9 +78,10 @@ class Header(Framed):
         if self.instar.read_only:
             where += ", read-only"
         right: Line = [("mesh ", "$muted"), (status.me.mesh_name or "–", ""), (f" · {where} ", "$muted")]
-        short: Line = [(status.me.mesh_name or "", ""), (f" · {where} ", "$muted")]
-        line = spread(left, right, width)
-        return [line if line is not left else spread(left, short, width)]
+        name = status.me.mesh_name or "–"
+        shorter: list[Line] = [[(name, ""), (f" · {where} ", "$muted")], [(f"{where} ", "$muted")]]
+        fitting = (line for part in (right, *shorter) if (line := spread(left, part, width)) is not left)
+        return [next(fitting, left)]
 
     def _lease(self) -> Line:
         mesh = self.mesh

@@ -42,7 +42,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """``desk``, awake, and ``mini``, both as daemons with a hub between them."""
     cluster = Cluster(tmp_path_factory.mktemp("mesh"))
     try:
-        cluster.pair_up("desk", "mini")
+        # nothing is to fail over here, however busy the computer is
+        cluster.pair_up("desk", "mini", configure=lambda machine: machine.configure(ttl_ms=9_000))
         yield cluster
     finally:
         cluster.close()
@@ -129,7 +130,7 @@ async def hand_off(real: Real) -> None:
     epoch = real.machine.api.lease().epoch
     await real.press("1", "h")
     await real.until(f"mini is awake, epoch {epoch + 1}")
-    assert "✔ committed" in real.text(), "the steps stay in sight"
+    await real.until("✔ committed")  # the steps stay in sight
     assert not real.machine.is_awake()
     await real.until("● standby")
 

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
 import re
-import select
 import signal
-import struct
 import subprocess
 import sys
-import termios
-import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.terminal import ROOT, Terminal
+
 PROGRAM = """
 import asyncio, sys
 from instar_node.config import UiSettings
@@ -39,49 +32,9 @@ sys.exit(asyncio.run(main()))
 """
 
 
-class Terminal:
-    """A program in a pseudo-terminal of 100x30, and all it wrote."""
-
-    def __init__(self, **environment: str) -> None:
-        self._main, side = pty.openpty()
-        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 100, 0, 0))
-        clean = {k: v for k, v in os.environ.items() if not k.startswith(("TEXTUAL", "NO_COLOR"))}
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            stdin=side,
-            stdout=side,
-            stderr=side,
-            cwd=ROOT,
-            env={**clean, "TERM": "xterm-256color", "COLORTERM": "truecolor", **environment},
-            start_new_session=True,
-        )
-        os.close(side)
-        self.written = b""
-
-    def read(self, until: bytes | None, seconds: float = 10.0) -> None:
-        """Collect what is written, until a text or the end."""
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if until is not None and until in self.written:
-                return
-            if select.select([self._main], [], [], 0.05)[0]:
-                try:
-                    self.written += os.read(self._main, 65_536)
-                except OSError:
-                    return
-        assert until is None, f"{until!r} was not written"
-
-    def close(self) -> None:
-        """End the program and let go of the terminal."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        os.close(self._main)
-
-
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_gives_the_terminal_back_and_exits_0(kind: signal.Signals) -> None:
-    terminal = Terminal()
+    terminal = Terminal("-c", PROGRAM)
     try:
         terminal.read(b"quiet-river")
         assert b"\x1b[?1049h" in terminal.written
@@ -96,7 +49,7 @@ def test_a_signal_gives_the_terminal_back_and_exits_0(kind: signal.Signals) -> N
 
 
 def test_no_color_sends_no_colour_at_all() -> None:
-    terminal = Terminal(NO_COLOR="1")
+    terminal = Terminal("-c", PROGRAM, NO_COLOR="1")
     try:
         terminal.read(b"quiet-river")
         terminal.read(None, 0.5)
