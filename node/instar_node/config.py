@@ -88,6 +88,12 @@ class ChannelSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     telegram: TelegramSettings = TelegramSettings()
 
 
+class LedgerSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """``[ledger]``: the record of all messages. Texts go after ``keep_text_days`` (0 = never); keys stay."""
+
+    keep_text_days: Annotated[int, Meta(ge=0, le=36_500)] = 365
+
+
 class PoolSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """``[pool]``: ``slots`` is how many agents can run here side by side; 0 = twice the processors."""
 
@@ -123,6 +129,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     lease: LeaseSettings = LeaseSettings()
     agent: AgentSettings = AgentSettings()
     channels: ChannelSettings = ChannelSettings()
+    ledger: LedgerSettings = LedgerSettings()
     pool: PoolSettings = PoolSettings()
     livetail: LiveTailSettings = LiveTailSettings()
     update: UpdateSettings = UpdateSettings()

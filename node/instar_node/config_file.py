@@ -54,6 +54,10 @@ DEFAULT_TEXT = """\
 # allow_chats = []             # ids of chats in which everybody may
 # undecided = "hold"           # a reply cut off in mid-sending: "hold" it until you decide, or "resend" it
 
+[ledger]
+# keep_text_days = 365         # how long the texts of settled messages are kept; 0: for ever. That a message
+                               # was answered is never forgotten (the live tail keeps what fits its size)
+
 [pool]
 # enabled = true               # let topics run on different machines
 # slots = 0                    # agents this machine can run side by side; 0: twice the number of processors

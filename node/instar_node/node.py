@@ -156,6 +156,8 @@ class Node:
         self._at_stop(_awaited(parts.delivery.replication.stop))
         parts.delivery.delivery.start()
         self._at_stop(parts.delivery.delivery.stop)
+        parts.delivery.compactor.start()
+        self._at_stop(parts.delivery.compactor.stop)
         await self._begin(parts.tail.transport.start(), parts.tail.transport.stop)
         mending = TailMending(
             base.lease,

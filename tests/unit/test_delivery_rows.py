@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from instar_node.contracts import Placement
 from instar_node.delivery.rows import (
@@ -20,6 +21,7 @@ from instar_node.delivery.rows import (
     newer_placement,
     public_key,
     reply_id,
+    without_text,
 )
 
 small = st.integers(0, 3)
@@ -58,6 +60,30 @@ rows = st.builds(
     st.none() | commits,
     st.sets(st.tuples(texts.map(digest_of), small)).map(lambda s: tuple(sorted(s))),
 )
+
+
+@st.composite
+def aged_rows(draw: st.DrawFn) -> MessageRow:
+    """Rows of which some were compacted. A line's number determines the line, as it does in one mesh."""
+    row = draw(rows)
+    epoch, seq = draw(small), draw(small)
+    origin = Origin(epoch, seq, "t", f"text {epoch}.{seq}", "Ada", "local", "", "", f"m{seq}")
+    unheard = tuple(sorted(draw(st.sets(st.sampled_from("abc")))))
+    row = replace(row, origin=draw(st.sampled_from([None, origin])), unheard=unheard)
+    return without_text(row) if draw(st.booleans()) else row
+
+
+@given(aged_rows(), aged_rows(), aged_rows())
+def test_compacted_rows_keep_the_laws_and_no_text_comes_back(
+    a: MessageRow, b: MessageRow, c: MessageRow
+) -> None:
+    assert join(a, b) == join(b, a)
+    assert join(join(a, b), c) == join(a, join(b, c))
+    assert join(a, a) == a
+    both = join(a, b)
+    if a.compacted or b.compacted:
+        assert both == without_text(both)
+        assert not both.open
 
 
 @given(rows, rows)

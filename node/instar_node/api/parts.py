@@ -11,6 +11,7 @@ from instar_node.clock import Clock
 from instar_node.config import Config
 from instar_node.coordination.lease_service import LeaseService
 from instar_node.delivery.agents.base import Agent
+from instar_node.delivery.compaction import Compactor
 from instar_node.delivery.conversation import Conversation
 from instar_node.delivery.dispatcher import Delivery
 from instar_node.delivery.ledger import MessageProcessingLedger
@@ -82,6 +83,7 @@ class DeliveryParts:
     replication: ReplyMarkerTransport
     outbox: FencedOutbox
     conversation: Conversation
+    compactor: Compactor
     agent: Agent
     delivery: Delivery
 

@@ -13,6 +13,10 @@ from instar_node.delivery.rows import MessageRow, public_key, reply_id
 _decode_row = msgspec.msgpack.Decoder(MessageRow).decode
 
 
+GONE = "(text no longer kept)"
+"""Stands for a text that compaction dropped; an agent is not given such lines."""
+
+
 class Line(msgspec.Struct, frozen=True):
     """One line of a topic. ``key`` of an agent line is its reply id; ``reply_to`` the answered message's
     public key; ``state`` the delivery state of a user's message."""
@@ -43,7 +47,7 @@ class Conversation:
         if limit <= 0:
             return ()
         lines = await self._database.read(lambda c: _page(c, topic, "<", before, "DESC", limit))
-        return tuple(HistoryItem(line.role, line.text, line.at) for line in lines)
+        return tuple(HistoryItem(line.role, line.text, line.at) for line in lines if line.text != GONE)
 
 
 def _page(
@@ -70,9 +74,8 @@ def user_line(row: MessageRow) -> Line | None:
     if origin is None:
         return None
     key = public_key(row.key)
-    return Line(
-        origin.seq, "user", origin.text, origin.at, key, None, origin.epoch, origin.machine, row.state
-    )
+    text = GONE if row.compacted else origin.text
+    return Line(origin.seq, "user", text, origin.at, key, None, origin.epoch, origin.machine, row.state)
 
 
 def agent_line(row: MessageRow, part: int) -> Line | None:
@@ -82,7 +85,7 @@ def agent_line(row: MessageRow, part: int) -> Line | None:
     return Line(
         row.commit.seq + part,
         "agent",
-        row.reservation.replies[part],
+        GONE if row.compacted else row.reservation.replies[part],
         row.commit.at,
         reply_id(row.key, part),
         public_key(row.key),

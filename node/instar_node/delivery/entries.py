@@ -8,7 +8,7 @@ import struct
 import msgspec
 
 from instar_node.contracts import LogPosition, Placement
-from instar_node.delivery.rows import MessageRow
+from instar_node.delivery.rows import MessageRow, without_text
 from instar_node.errors import InstarError
 
 OPEN = "open"
@@ -57,6 +57,8 @@ class LogEntry(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     body: bytes
     hash: bytes
+    digest: bytes | None = None
+    """SHA-256 of the body as it was written, once compaction has taken the text out of it."""
 
     @property
     def mark(self) -> Mark:
@@ -113,7 +115,13 @@ def make_entry(prev: Mark, epoch: int, kind: str, body: Body) -> LogEntry:
     """The entry that follows ``prev`` in ``epoch``."""
     seq = prev.seq + 1 if prev.epoch == epoch else 1
     encoded = _encode(body)
-    return LogEntry(epoch, seq, kind, encoded, _hash(prev, epoch, seq, kind, encoded))
+    return LogEntry(epoch, seq, kind, encoded, _hash(prev, epoch, seq, kind, _sha256(encoded)))
+
+
+def compacted(entry: LogEntry, body: MessageRow) -> LogEntry:
+    """The same entry with the texts of its body dropped; its place in the running hash stays proven."""
+    digest = entry.digest or _sha256(entry.body)
+    return LogEntry(entry.epoch, entry.seq, entry.kind, _encode(without_text(body)), entry.hash, digest)
 
 
 def decode_body(entry: LogEntry) -> Body:
@@ -145,14 +153,19 @@ def check_follows(prev: Mark, entry: LogEntry) -> None:
         raise InstarError(
             "log-gap", f"entry {entry.epoch}.{entry.seq} does not follow {prev.epoch}.{prev.seq}"
         )
-    if entry.hash != _hash(prev, entry.epoch, entry.seq, entry.kind, entry.body):
+    digest = entry.digest or _sha256(entry.body)
+    if entry.hash != _hash(prev, entry.epoch, entry.seq, entry.kind, digest):
         raise _damaged(entry, "its hash does not match the log before it")
 
 
-def _hash(prev: Mark, epoch: int, seq: int, kind: str, body: bytes) -> bytes:
+def _hash(prev: Mark, epoch: int, seq: int, kind: str, digest: bytes) -> bytes:
     # Every field has its length fixed or written, so that no two different logs hash the same bytes.
     head = prev.hash + struct.pack(">QQB", epoch, seq, len(kind)) + kind.encode()
-    return hashlib.sha256(head + body).digest()
+    return _sha256(head + digest)
+
+
+def _sha256(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
 
 
 def _damaged(entry: LogEntry, why: str) -> InstarError:

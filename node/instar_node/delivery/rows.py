@@ -107,6 +107,8 @@ class MessageRow(msgspec.Struct, frozen=True, array_like=True):
     unheard: tuple[str, ...] = ()
     """Machines that may have answered it, and had not reported when we took it up; sorted. While one of them
     is still missing, nobody can say whether an answer was sent before ours."""
+    compacted: bool = False
+    """Whether the texts were dropped for their age; key, end state, epochs and digests stay for ever."""
 
     @property
     def rank(self) -> Rank:
@@ -123,8 +125,9 @@ class MessageRow(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def open(self) -> bool:
-        """Whether something is still to be done; a marker without its message has nothing to do."""
-        return self.origin is not None and self.rank in OPEN
+        """Whether something is still to be done. A marker without its message has nothing to do; and only
+        what was settled is compacted: the entry that says so is on its way."""
+        return self.origin is not None and self.rank in OPEN and not self.compacted
 
     @property
     def live(self) -> tuple[Reservation, ...]:
@@ -156,7 +159,7 @@ class MessageRow(msgspec.Struct, frozen=True, array_like=True):
 
 def join(a: MessageRow, b: MessageRow) -> MessageRow:
     """What is known when both are known. Both rows must have the same key."""
-    return MessageRow(
+    joined = MessageRow(
         a.key,
         max(a.status, b.status),
         a.origin if b.origin is None else b.origin if a.origin is None else max(a.origin, b.origin),
@@ -166,6 +169,18 @@ def join(a: MessageRow, b: MessageRow) -> MessageRow:
         a.commit if b.commit is None else b.commit if a.commit is None else max(a.commit, b.commit),
         a.void if not b.void else tuple(sorted({*a.void, *b.void})),
         a.unheard if not b.unheard else tuple(sorted({*a.unheard, *b.unheard})),
+    )
+    return without_text(joined) if a.compacted or b.compacted else joined
+
+
+def without_text(row: MessageRow) -> MessageRow:
+    """The row as compaction leaves it: what was said is gone, that it was said and answered is not."""
+    replace = msgspec.structs.replace
+    return replace(
+        row,
+        origin=None if row.origin is None else replace(row.origin, text="", sender=""),
+        reservations=tuple(replace(r, replies=("",) * len(r.replies)) for r in row.reservations),
+        compacted=True,
     )
 
 

@@ -54,7 +54,7 @@ def record(tx: Transaction, epoch: int, new: Incoming) -> Recorded:
     """Record a message, or find it recorded. Raises ``key-reused`` when the key carried another text."""
     known = tx.row(new.key)
     if known is not None and known.origin is not None:
-        if known.origin.text != new.text:
+        if known.origin.text != new.text and not known.compacted:
             raise InstarError(
                 "key-reused",
                 f"key {new.key} was used before with another text",

@@ -17,8 +17,8 @@ _decode_row = msgspec.msgpack.Decoder(MessageRow).decode
 _decode_head = msgspec.msgpack.Decoder(TopicHead).decode
 _decode_placement = msgspec.msgpack.Decoder(Placement).decode
 
-LogRow = tuple[int, int, str, bytes, bytes, int, int]
-"""epoch, seq, kind, body, hash, and the running totals of this copy."""
+LogRow = tuple[int, int, str, bytes, bytes, int, int, bytes | None]
+"""epoch, seq, kind, body, hash, the running totals of this copy, and the digest of a compacted body."""
 
 
 def load_state(connection: sqlite3.Connection) -> LedgerState:
@@ -47,6 +47,12 @@ def load_row(connection: sqlite3.Connection, key: str) -> MessageRow | None:
     """One row from the database."""
     found = connection.execute("SELECT row FROM messages WHERE key = ?", (key,)).fetchone()
     return None if found is None else _decode_row(found[0])
+
+
+def load_topics(connection: sqlite3.Connection, topics: Iterable[str]) -> list[TopicHead]:
+    """The newest lines of these topics."""
+    found = (connection.execute("SELECT row FROM topics WHERE topic = ?", (t,)).fetchone() for t in topics)
+    return [_decode_head(row[0]) for row in found if row is not None]
 
 
 def load_opening(connection: sqlite3.Connection, epoch: int) -> tuple[str | None, frozenset[str]]:
@@ -79,7 +85,8 @@ def entries_after(
 ) -> list[LogEntry]:
     """The entries after a position, in order: all, or the first and as many more as fit ``max_bytes``."""
     cursor = connection.execute(
-        "SELECT epoch, seq, kind, body, hash FROM ledger_log WHERE (epoch, seq) > (?, ?) ORDER BY epoch, seq",
+        "SELECT epoch, seq, kind, body, hash, digest FROM ledger_log"
+        " WHERE (epoch, seq) > (?, ?) ORDER BY epoch, seq",
         (after.epoch, after.seq),
     )
     entries: list[LogEntry] = []
@@ -130,12 +137,30 @@ def totals_at(connection: sqlite3.Connection, position: LogPosition) -> Totals:
 
 def insert_log(connection: sqlite3.Connection, rows: Iterable[LogRow]) -> None:
     """Add entries at the end of the log."""
-    connection.executemany("INSERT INTO ledger_log VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+    connection.executemany("INSERT INTO ledger_log VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+
+def compacted_to(connection: sqlite3.Connection) -> LogPosition:
+    """How far compaction has come."""
+    return LogPosition(*connection.execute("SELECT epoch, seq FROM ledger_compaction").fetchone())
+
+
+def save_compacted(connection: sqlite3.Connection, entries: Iterable[LogEntry], end: LogPosition) -> None:
+    """Write entries without their texts, and how far compaction has come."""
+    connection.executemany(
+        "UPDATE ledger_log SET body = ?, digest = ? WHERE epoch = ? AND seq = ?",
+        [(entry.body, entry.digest, entry.epoch, entry.seq) for entry in entries],
+    )
+    connection.execute("UPDATE ledger_compaction SET epoch = ?, seq = ?", (end.epoch, end.seq))
 
 
 def delete_log_after(connection: sqlite3.Connection, position: LogPosition) -> None:
     """Cut the log off after a position."""
-    connection.execute("DELETE FROM ledger_log WHERE (epoch, seq) > (?, ?)", (position.epoch, position.seq))
+    place = (position.epoch, position.seq)
+    connection.execute("DELETE FROM ledger_log WHERE (epoch, seq) > (?, ?)", place)
+    connection.execute(
+        "UPDATE ledger_compaction SET epoch = ?, seq = ? WHERE (epoch, seq) > (?, ?)", place * 2
+    )
 
 
 def save_rows(connection: sqlite3.Connection, rows: Iterable[MessageRow]) -> None:

@@ -191,6 +191,7 @@ class Transaction:
                 entry.hash,
                 self.totals.entries,
                 self.totals.bytes,
+                entry.digest,
             )
         )
         self.head = entry.mark

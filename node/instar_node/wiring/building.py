@@ -17,6 +17,7 @@ from instar_node.delivery.agents.discreet import DiscreetAgent
 from instar_node.delivery.agents.factory import build_agent
 from instar_node.delivery.agents.reaper import RunRecords
 from instar_node.delivery.channels.factory import build_channels
+from instar_node.delivery.compaction import Compactor
 from instar_node.delivery.conversation import Conversation
 from instar_node.delivery.dispatcher import Delivery
 from instar_node.delivery.ledger import MessageProcessingLedger
@@ -232,6 +233,7 @@ def _delivery_and_pool(
     agent = DiscreetAgent(bare, base.known.blank)
     channels = build_channels(config.channels, base.vault.value, base.clock, publish)
     conversation = Conversation(database)
+    compactor = Compactor(database, base.clock, config.ledger.keep_text_days)
     outbox = FencedOutbox(ledger, replication, lease, channels, base.clock, publish, lease.read_now)
     pool: PoolParts | None = None
     runner: AgentRunner = agent
@@ -259,7 +261,7 @@ def _delivery_and_pool(
         config.agent.history,
         blank=base.known.blank,
     )
-    parts = DeliveryParts(ledger, replication, outbox, conversation, agent, delivery)
+    parts = DeliveryParts(ledger, replication, outbox, conversation, compactor, agent, delivery)
     updates = build_updates(home, base, restart, lambda: handoffs)
     checks = build_verification(home, base, tail, parts, pool, lambda: handoffs)
     handoffs = build_handoffs(base, tail, parts, pool, checks.verification)

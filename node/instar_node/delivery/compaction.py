@@ -1,0 +1,112 @@
+"""Drops the texts of what was settled long ago: never the key, the end state, the epochs or the hashes.
+
+Each machine compacts its own copy of the log, from its beginning, and stops before the oldest message that
+still waits for somebody: what is open keeps its text, and so does all that came after it. An entry without
+its text keeps its place in the running hash (``LogEntry.digest``), so copies compacted differently still
+compare. SQLite reuses the space; the file does not shrink.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from instar_node.clock import Clock, iso
+from instar_node.contracts import Database
+from instar_node.delivery import tables
+from instar_node.delivery.entries import MESSAGE_KINDS, LogEntry, compacted, decode_body
+from instar_node.delivery.rows import MessageRow, without_text
+from instar_node.errors import InstarError
+
+log = logging.getLogger("instar.delivery")
+
+SECONDS_PER_DAY = 86_400
+PAUSE_S = 3_600.0
+CHUNK_BYTES = 64 * 1024
+"""Entries looked at in one transaction, so that messages never wait long for it."""
+
+
+class Chunk(NamedTuple):
+    """What one transaction came to: entries without their texts now, and whether more may follow at once."""
+
+    dropped: int
+    more: bool
+
+
+class Compactor:
+    """Compacts in the background, an hour after the start and then every hour."""
+
+    def __init__(self, database: Database, clock: Clock, keep_days: int) -> None:
+        """``keep_days``: how long texts are kept after a message was settled; 0 = for ever."""
+        self._database = database
+        self._clock = clock
+        self._keep_days = keep_days
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin, if texts are ever to be dropped."""
+        if self._keep_days:
+            self._task = asyncio.create_task(self._run(), name="ledger-compaction")
+
+    async def stop(self) -> None:
+        """End; a chunk under way is finished or undone."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def compact(self) -> int:
+        """Drop all that is old enough now; returns how many entries lost their texts."""
+        before = iso(self._clock.wall() - self._keep_days * SECONDS_PER_DAY)
+        dropped, more = 0, True
+        while more:
+            chunk = await self._database.write(lambda c: compact_chunk(c, before))
+            dropped, more = dropped + chunk.dropped, chunk.more
+        return dropped
+
+    async def _run(self) -> None:
+        while True:
+            await self._clock.sleep(PAUSE_S)
+            try:
+                dropped = await self.compact()
+            except InstarError as error:
+                log.error("old texts could not be dropped: %s", error.message)
+            else:
+                if dropped:
+                    log.info("dropped the texts of %d entries older than %d days", dropped, self._keep_days)
+
+
+def compact_chunk(connection: sqlite3.Connection, before: str) -> Chunk:
+    """On the writer thread: drop the texts of the next entries whose messages were settled before a time."""
+    start = end = tables.compacted_to(connection)
+    entries: list[LogEntry] = []
+    rows: dict[str, MessageRow] = {}
+    more = False
+    for entry in tables.entries_after(connection, start, CHUNK_BYTES):
+        if entry.kind in MESSAGE_KINDS:
+            body = decode_body(entry)
+            assert isinstance(body, MessageRow)
+            row = rows.get(body.key) or tables.load_row(connection, body.key)
+            if row is None or row.open or _settled_at(row) >= before:
+                more = False
+                break
+            rows[row.key] = without_text(row)
+            entries.append(compacted(entry, body))
+        end, more = entry.position, True
+    if end != start:
+        tables.save_rows(connection, rows.values())
+        topics = {row.origin.topic for row in rows.values() if row.origin is not None}
+        heads = tables.load_topics(connection, topics)
+        tables.save_topics(connection, [replace(head, text="") for head in heads if head.at < before])
+        tables.save_compacted(connection, entries, end)
+    return Chunk(len(entries), more)
+
+
+def _settled_at(row: MessageRow) -> str:
+    """When the last was heard of it (ISO-8601, UTC, so texts compare as times do)."""
+    return max(
+        row.origin.at if row.origin is not None else "", row.commit.at if row.commit is not None else ""
+    )
