@@ -50,6 +50,7 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "update": Entry(_C + "updates", "update", "Bring all machines to the installed version"),
     },
     "Program": {
+        "sync": Entry(_C + "sync", "sync", "The shared state: what waits, and what was refused"),
         "secret": Entry(_C + "secrets", "secret", "Keep what agents need and nobody else should see"),
         "config": Entry(_C + "settings", "config", "Read and change settings"),
         "demo": Entry(_C + "demo", "demo", "A living mesh on this computer, to try it out"),

@@ -22,7 +22,7 @@ from instar_node.storage.home import Home
 from instar_node.sync.facts import SyncFacts
 from instar_node.sync.state_sync import StateSync
 from instar_node.wiring.lease_proof import prove
-from instar_node.wiring.state_hub import STATE_REF, state_hub
+from instar_node.wiring.state_hub import STATE_REF, StateHubs
 from tests.unit import sync_support as _fsync_off  # noqa: F401 - importing it switches syncing off
 from tests.unit.fakes_mesh import Net
 from tests.unit.identity_support import new_identity
@@ -103,14 +103,14 @@ class Machine:
     async def start(self) -> None:
         events = EventHub(SystemClock())
         events.listen(self.told.append)
-        hub = None if self._world.hub is None else Hub("path", str(self._world.hub))
+        hub = Hub("embedded", "") if self._world.hub is None else Hub("path", str(self._world.hub))
         self.sync = StateSync(
             home=self.home,
             identity=self.identity,
             registry=self.registry,
             mesh=self.mesh,
             lease=self.lease,
-            hub=state_hub(hub, self.home.state_repository) if hub is not None else None,
+            find_hub=StateHubs(lambda: hub, self.home.state_repository),
             prove=prove,
             events=events,
             clock=SystemClock(),

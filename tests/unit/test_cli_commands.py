@@ -58,6 +58,8 @@ def api(home: Home) -> Iterator[FakeNodeApi]:
         ),
         ("log work", t.Messages, ("messages", ("work", 0, 1000))),
         ("outbox", t.Outbox, ("outbox", ())),
+        ("sync", t.SyncView, ("sync", ())),
+        ("sync --seen", t.SyncView, ("sync_seen", ())),
         ("outbox resolve o1 drop", t.Ok, ("outbox_resolve", ("o1", t.OutboxAction("drop")))),
         ("placement work", t.PlacementView, ("placement", ("work",))),
         ("transfer work mini", t.TransferResult, ("transfer", (t.TransferRequest("work", "mini"),))),
@@ -109,6 +111,15 @@ def test_machines_are_an_aligned_table(cli: Cli, api: FakeNodeApi) -> None:
     assert desk.startswith("desk (this one) ")
     assert "12ms" in mini
     assert mini.index(MINI) == head.index("MACHINE")
+
+
+def test_sync_says_what_waits_and_what_was_kept_out(cli: Cli, api: FakeNodeApi) -> None:
+    out = cli("sync").out
+    assert "state      edits of this machine wait for the awake one" in out
+    assert "notes.md  changed" in out
+    assert "b2b2b2b2b2b2  the hub  commit b2 is not signed" in out
+    assert "plan.md                  plan.conflict-mini-3.md, of mini" in out
+    assert "video.mp4   it is larger than 16 MiB" in out
 
 
 def test_status_answers_the_one_question(cli: Cli, api: FakeNodeApi) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -57,7 +58,7 @@ class StateCore:
     mesh: Mesh
     lease: StateLease
     registry: MachineRegistry
-    hub: StateHub | None
+    find_hub: Callable[[], StateHub | None]
     prove: Prove
     events: EventHub
     clock: Clock
@@ -66,6 +67,11 @@ class StateCore:
     times: Times = field(default_factory=Times)
     hub_error: str | None = None
     _attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @property
+    def hub(self) -> StateHub | None:
+        """The git hub of this moment; a living mesh may move to another."""
+        return self.find_hub()
 
     # -- what is believed -------------------------------------------------------------------------------
 

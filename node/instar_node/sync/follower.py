@@ -93,8 +93,13 @@ class StateFollower:
         core.hub_error = None
         if tip is not None and not await core.worker.run(core.copy.contains, tip):
             await core.take_line(tip, HUB)
-        elif published is not None and tip != published and not await self._reaches(tip, published):
+        elif self._fence_seen() and published is not None and not await self._reaches(tip, published):
             await core.refuse(tip or published, HUB, rewound(tip, published))
+
+    def _fence_seen(self) -> bool:
+        """Whether the present epoch has begun on the hub: before, it may be a new one that is still empty."""
+        standing = self._core.copy.standing
+        return standing is not None and standing.epoch == self._core.lease.epoch
 
     async def _reaches(self, tip: str | None, published: str) -> bool:
         core = self._core

@@ -48,13 +48,14 @@ class StateSync:
         registry: MachineRegistry,
         mesh: Mesh,
         lease: StateLease,
-        hub: StateHub | None,
+        find_hub: Callable[[], StateHub | None],
         prove: Prove,
         events: EventHub,
         clock: Clock,
         own_files: Callable[[], Mapping[str, bytes]],
     ) -> None:
-        """``own_files`` gives the mesh's own files (below the reserved folders) as they should be now."""
+        """``find_hub`` gives the git hub of the moment, if any; ``own_files`` the mesh's own files (below the
+        reserved folders) as they should be now."""
         self.folder = home.state
         repository = StateRepository(home.state_repository, home.state)
         worker, copy = Worker("state"), StateCopy(repository)
@@ -68,7 +69,7 @@ class StateSync:
             mesh=mesh,
             lease=lease,
             registry=registry,
-            hub=hub,
+            find_hub=find_hub,
             prove=prove,
             events=events,
             clock=clock,

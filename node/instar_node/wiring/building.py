@@ -55,7 +55,7 @@ from instar_node.wiring.lease_proof import prove
 from instar_node.wiring.mesh_change import LEASE_FILE
 from instar_node.wiring.pins_copy import PinsCopy
 from instar_node.wiring.placement_log import LedgerPlacements, WorkInTopics
-from instar_node.wiring.state_hub import state_hub
+from instar_node.wiring.state_hub import StateHubs
 from instar_node.wiring.state_lease import LeaseOfState
 from instar_node.wiring.updates import build_updates
 
@@ -97,7 +97,7 @@ def _state(home: Home, base: Base, ledger: MessageProcessingLedger) -> StateSync
         registry=base.registry,
         mesh=base.mesh,
         lease=LeaseOfState(base.lease),
-        hub=state_hub(base.lease.hub, home.state_repository),
+        find_hub=StateHubs(lambda: base.lease.hub, home.state_repository),
         prove=prove,
         events=base.events,
         clock=base.clock,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,21 @@ def state_hub(hub: Hub, repository: Path) -> StateHub | None:
     if hub.kind == "remote":
         return RemoteStateHub(hub, repository)
     return None
+
+
+class StateHubs:
+    """The state's ref on the hub that the lease lies in now."""
+
+    def __init__(self, hub: Callable[[], Hub], repository: Path) -> None:
+        self._hub = hub
+        self._repository = repository
+        self._made: tuple[Hub, StateHub | None] | None = None
+
+    def __call__(self) -> StateHub | None:
+        hub = self._hub()
+        if self._made is None or self._made[0] != hub:
+            self._made = (hub, state_hub(hub, self._repository))
+        return self._made[1]
 
 
 class DiskStateHub:
