@@ -71,7 +71,7 @@ class Node:
         self._tail = TailPicture(parts.tail.source, base.mesh, base.lease, base.clock)
         self._views = Views(parts, self._tail)
         self._heartbeat = Heartbeat(parts, self._views, self._tail)
-        self._membership = Membership(base, parts.sync, self._unpin_all)
+        self._membership = Membership(base, parts.sync, parts.addresses, self._unpin_all)
         holder_api = HolderApi(parts, self._membership, self._views)
         self._pairing = PairingHost(
             PairingSessionStore(home.machine, base.clock),
@@ -148,6 +148,8 @@ class Node:
         await self._begin(base.mesh.start(), base.mesh.stop)
         parts.sync.start()
         self._at_stop(parts.sync.stop)
+        parts.addresses.start()
+        self._at_stop(parts.addresses.stop)
         parts.secrets.start()
         self._at_stop(parts.secrets.stop)
         await self._begin(self._start_lease(), base.lease.stop)
@@ -248,7 +250,7 @@ class Node:
         self._membership.start()
         self._at_stop(self._membership.stop)
         wanted = self._foundation.wanted_nickname
-        introduction = Introduction(parts.base, parts.sync, self._rename_here, wanted, self._note_nickname)
+        introduction = Introduction(parts.base, self._rename_here, wanted, self._note_nickname)
         introduction.start()
         self._at_stop(introduction.stop)
         self._heartbeat.start()

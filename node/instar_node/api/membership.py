@@ -11,6 +11,7 @@ import msgspec
 from instar_node.api.parts import Base
 from instar_node.build import Build, overlap
 from instar_node.errors import InstarError
+from instar_node.identity.address_book import AddressBook
 from instar_node.identity.registry_sync import RegistrySync
 from instar_node.pairing.wire import JoinerInfo, PairingGrant
 
@@ -26,10 +27,17 @@ class Membership:
     had not heard of the newest member.
     """
 
-    def __init__(self, base: Base, sync: RegistrySync, unpin_all: Callable[[str], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        base: Base,
+        sync: RegistrySync,
+        addresses: AddressBook,
+        unpin_all: Callable[[str], Awaitable[None]],
+    ) -> None:
         """``unpin_all(machine)`` frees the topics that are pinned to a machine."""
         self._base = base
         self._sync = sync
+        self._addresses = addresses
         self._unpin_all = unpin_all
         self._joining: set[str] = set()
         self._going: set[str] = set()
@@ -73,6 +81,7 @@ class Membership:
                 raise
         finally:
             self._joining.discard(machine)
+        self._addresses.record()  # the joiner may be on this host, and reach us where others do not
         return self._grant()
 
     def _grant(self) -> PairingGrant:

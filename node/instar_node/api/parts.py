@@ -23,6 +23,7 @@ from instar_node.handoff.receiver import HandoffReceiver
 from instar_node.handoff.sentinel import HandoffSentinel
 from instar_node.handoff.shutdown import ShutdownHandoff
 from instar_node.handoff.wakeup import Wakeup
+from instar_node.identity.address_book import AddressBook
 from instar_node.identity.keys import MachineIdentity
 from instar_node.identity.registry import MachineRegistry
 from instar_node.identity.registry_sync import RegistrySync
@@ -143,6 +144,7 @@ class NodeParts:
 
     base: Base
     sync: RegistrySync
+    addresses: AddressBook
     secrets: VaultSync
     state: StateSync
     tail: TailParts

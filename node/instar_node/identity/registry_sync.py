@@ -19,7 +19,7 @@ from instar_node.clock import Clock
 from instar_node.contracts import Authority, Mesh, PeerError
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
-from instar_node.identity.chain import MAX_RECORDS, MAX_URLS, RegistryRecord, Url
+from instar_node.identity.chain import MAX_RECORDS, RegistryRecord
 from instar_node.identity.registry import MachineRegistry
 
 log = logging.getLogger("instar.identity")
@@ -57,12 +57,6 @@ class RegistryRecords(msgspec.Struct, frozen=True, tag="registry.records"):
     records: Records
 
 
-class AskUrls(msgspec.Struct, frozen=True, tag="registry.ask-urls"):
-    """To the holder: I am reached at these addresses now."""
-
-    urls: Annotated[tuple[Url, ...], Meta(max_length=MAX_URLS)]
-
-
 class AskLeave(msgspec.Struct, frozen=True, tag="registry.ask-leave"):
     """To the holder: I leave the mesh, for good."""
 
@@ -86,7 +80,6 @@ class RegistrySync:
         """Begin to listen and to tell."""
         self._mesh.on_notice(RegistryNews, self._on_news)
         self._mesh.on_request(RegistryPull, self._on_pull)
-        self._mesh.on_request(AskUrls, self._on_ask_urls)
         self._mesh.on_request(AskLeave, self._on_ask_leave)
         self._mesh.on_peer(self._on_peer)
         self._registry.on_change(self._on_change)
@@ -101,20 +94,6 @@ class RegistrySync:
             self._registry.bury(self._leaving.popitem()[1])
 
     # -- a machine's own wishes -------------------------------------------------------------------------
-
-    async def announce_urls(self, urls: tuple[str, ...]) -> None:
-        """Have the registry name these addresses for this machine; does nothing when it already does.
-
-        Raises ``InstarError`` when the holder cannot be reached or refuses.
-        """
-        me = self._registry.get(self._mesh.me)
-        if me is None or me.urls == urls:
-            return
-        epoch = self._authority.acting_epoch()
-        if epoch is not None:
-            self._registry.set_urls(self._mesh.me, urls, epoch=epoch)
-        else:
-            await self._ask_holder(AskUrls(urls))
 
     async def leave(self) -> None:
         """Leave the mesh for good: the holder records it, and this machine knows that it is out.
@@ -140,7 +119,7 @@ class RegistrySync:
             await self._clock.sleep(FAREWELL_S)
         self._registry.bury(tombstone)
 
-    async def _ask_holder(self, wish: AskUrls | AskLeave) -> None:
+    async def _ask_holder(self, wish: AskLeave) -> None:
         holder = self._authority.holder
         if holder is None or holder == self._mesh.me:
             raise InstarError("no-holder", "no machine is awake to record this", "instar wakeup", status=502)
@@ -249,10 +228,6 @@ class RegistrySync:
     async def _on_pull(self, peer: str, question: RegistryPull) -> RegistryRecords:
         start = question.length if self._holds(question.length, question.head) else 0
         return RegistryRecords(start, self._registry.records[start:])
-
-    async def _on_ask_urls(self, peer: str, wish: AskUrls) -> RegistryRecords:
-        self._registry.set_urls(peer, wish.urls, epoch=self._must_act())
-        return RegistryRecords(0, self._registry.records)
 
     async def _on_ask_leave(self, peer: str, wish: AskLeave) -> RegistryRecords:
         tombstone = self._leaving.get(peer)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
 from urllib.parse import urlsplit
+
+from instar_node.identity.addresses import reachable
 
 MAX_OFFERED = 16
 """Own addresses told to a peer at most."""
@@ -20,16 +21,6 @@ def http_host(url: str) -> str | None:
     return parts.hostname if parts.scheme in ("http", "https") else None
 
 
-def is_loopback(host: str) -> bool:
-    """Whether ``host`` (name or address) is this very host."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
-    except ValueError:
-        return False
-
-
 def dial_urls(good: str | None, announced: Iterable[str], registered: Iterable[str]) -> list[str]:
     """Addresses to try, best first: what worked, what the machine says itself, what the registry says."""
     candidates = [*([good] if good else []), *announced, *registered]
@@ -38,8 +29,8 @@ def dial_urls(good: str | None, announced: Iterable[str], registered: Iterable[s
 
 def offered_urls(urls: Iterable[str], *, same_host: bool) -> tuple[str, ...]:
     """The own addresses to tell a peer: a loopback address means nothing on another host."""
-    hosts = ((url, http_host(url)) for url in urls)
-    return tuple(url for url, host in hosts if host and (same_host or not is_loopback(host)))[:MAX_OFFERED]
+    valid = (url for url in urls if http_host(url))
+    return reachable(valid, same_host=same_host)[:MAX_OFFERED]
 
 
 def tunnel_url(url: str) -> str:

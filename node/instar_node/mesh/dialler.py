@@ -12,7 +12,8 @@ import aiohttp
 
 from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.contracts import Member, Members
-from instar_node.mesh.addresses import dial_urls, http_host, is_loopback, offered_urls, tunnel_url
+from instar_node.identity.addresses import is_loopback
+from instar_node.mesh.addresses import dial_urls, offered_urls, tunnel_url
 from instar_node.mesh.channel import Channel, TunnelIdentity
 from instar_node.mesh.frames import MAX_MESSAGE, Hello
 from instar_node.mesh.opening import HandshakeError, Socket, answer, call, send_hello
@@ -121,7 +122,7 @@ class Dialler:
                     timeout=aiohttp.ClientWSTimeout(ws_close=CLOSE_WITHIN),
                     max_msg_size=MAX_MESSAGE,
                 )
-                hello = my.hello(same_host=is_loopback(http_host(url) or ""))
+                hello = my.hello(same_host=is_loopback(url))
                 channel, theirs = await call(
                     socket, my.identity, my.members.mesh_id, member, hello, my.clock, my.settings.rekey
                 )

@@ -14,7 +14,7 @@ from aiohttp import web
 from instar_node.clock import Clock
 from instar_node.contracts import Lane, Members, PeerError, PeerInfo, Rep, Req
 from instar_node.events import EventHub
-from instar_node.mesh.addresses import is_loopback
+from instar_node.identity.addresses import is_loopback_host
 from instar_node.mesh.channel import Channel, TunnelIdentity
 from instar_node.mesh.dialler import Dialler, Myself, client_session
 from instar_node.mesh.frames import MALFORMED, MAX_MESSAGE, Failure, Hello, Notice
@@ -199,7 +199,7 @@ class TunnelMesh:
         try:
             async with asyncio.timeout(self._settings.handshake_within):
                 await socket.prepare(request)
-                tunnel = await self._dialler.accept(socket, same_host=is_loopback(address))
+                tunnel = await self._dialler.accept(socket, same_host=is_loopback_host(address))
         except (HandshakeError, TimeoutError, ConnectionError) as error:
             self.counters["handshakes_failed"] += 1
             log.info("a caller at %s was refused: %s", address, str(error) or "too slow")

@@ -1,12 +1,12 @@
-"""Which of a machine's addresses mean anything to another machine."""
+"""Addresses as people type and read them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 from instar_node.errors import bad_input
+from instar_node.identity.addresses import is_loopback
 
 
 def normal_url(url: str) -> str:
@@ -24,22 +24,6 @@ def normal_url(url: str) -> str:
     if not valid or any(char.isspace() for char in full):
         raise bad_input("url", f"{url[:80]!r} is not an address", "such as http://192.168.1.20:7707")
     return f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}"
-
-
-def is_loopback(url: str) -> bool:
-    """Whether the address only works on the machine that it belongs to."""
-    host = urlsplit(url).hostname or ""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-    return address.is_loopback or address.is_unspecified
-
-
-def offered(urls: Iterable[str], to_url: str) -> tuple[str, ...]:
-    """Our addresses that may be told to the machine at ``to_url``: never a loopback one to another host."""
-    same_host = is_loopback(to_url)
-    return tuple(url for url in urls if same_host or not is_loopback(url))
 
 
 def best_url(urls: Iterable[str]) -> str | None:

@@ -10,10 +10,11 @@ import msgspec
 
 from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.errors import InstarError
+from instar_node.identity.addresses import is_loopback, reachable
 from instar_node.identity.chain import fold
 from instar_node.identity.keys import MachineIdentity
 from instar_node.identity.nicknames import check_nickname
-from instar_node.pairing.addresses import normal_url, offered
+from instar_node.pairing.addresses import normal_url
 from instar_node.pairing.exchange import JoinerExchange, Keys, WrongGuessError, check_confirmation
 from instar_node.pairing.sas import ShortString
 from instar_node.pairing.session import LIFETIME_US
@@ -92,7 +93,7 @@ async def join(
     info = JoinerInfo(
         identity=identity.public,
         nickname=check_nickname(nickname),
-        urls=offered(urls, address),
+        urls=reachable(urls, same_host=is_loopback(address)),
         witness=witness,
         version=version,
         protocol=protocol,

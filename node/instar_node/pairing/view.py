@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import msgspec
 
 from instar_node.clock import MICROS_PER_MS
-from instar_node.pairing.addresses import best_url, is_loopback
+from instar_node.identity.addresses import is_loopback
+from instar_node.pairing.addresses import best_url
 from instar_node.pairing.sas import ShortString
 from instar_node.pairing.session import LIFETIME_US, MAX_ATTEMPTS, SeenJoiner, Session, State
 

@@ -25,6 +25,7 @@ from instar_node.delivery.outbox import FencedOutbox
 from instar_node.delivery.replication import ReplyMarkerTransport
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
+from instar_node.identity.address_book import AddressBook
 from instar_node.identity.keys import verify
 from instar_node.identity.registry import MachineRegistry
 from instar_node.identity.registry_sync import RegistrySync
@@ -77,6 +78,7 @@ async def build(
     known.add(foundation.vault.values)
     base = _base(home, config, foundation, database, clock, events, known)
     sync = RegistrySync(base.mesh, base.registry, base.lease, events, clock)
+    addresses = AddressBook(base.mesh, base.registry, base.lease, clock, base.urls, base.mesh.announced_urls)
     secrets = VaultSync(base.mesh, base.vault, base.registry, base.lease, events, clock)
     tail = await _tail(base, database)
     ledger = MessageProcessingLedger(database, base.lease, clock, lambda: _incomplete(base.lease))

@@ -14,6 +14,7 @@ from instar_node.coordination.hub import Hub
 from instar_node.coordination.hubs import open_store
 from instar_node.coordination.lease_store import LeaseStore, StoreUnavailable
 from instar_node.errors import InstarError
+from instar_node.identity.addresses import reachable
 from instar_node.identity.keys import MachineIdentity
 from instar_node.identity.nicknames import nickname_from_host
 from instar_node.identity.registry import MachineRegistry
@@ -77,7 +78,8 @@ async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock
         recorded = MeshFile(hub.wire_url, nickname)
         write_mesh_file(home, recorded)
         name = nickname or nickname_from_host()
-        registry = MachineRegistry.found(home.machine, identity, clock, name, urls(), epoch=1)
+        told = reachable(urls(), same_host=False)
+        registry = MachineRegistry.found(home.machine, identity, clock, name, told, epoch=1)
     elif recorded is None:
         recorded = MeshFile(hub.wire_url, nickname)
         write_mesh_file(home, recorded)

@@ -1,4 +1,4 @@
-"""After the start: the mesh learns of this machine's new address, and of a new name it was given."""
+"""After the start: the mesh learns of a new name this machine was given."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 
 from instar_node.api.parts import Base
 from instar_node.errors import InstarError
-from instar_node.identity.registry_sync import RegistrySync
 
 log = logging.getLogger("instar.node")
 
@@ -18,12 +17,11 @@ FINAL = frozenset({"nickname-taken", "bad-input"})
 
 
 class Introduction:
-    """Tries until the awake machine has recorded both; then it is over."""
+    """Tries until the awake machine has recorded it; then it is over."""
 
     def __init__(
         self,
         base: Base,
-        sync: RegistrySync,
         rename: Callable[[str], Awaitable[object]],
         nickname: str | None,
         settled: Callable[[], None],
@@ -31,7 +29,6 @@ class Introduction:
         """``nickname`` is one newly asked for, if any, and ``rename`` asks the awake machine for it;
         ``settled`` is called when it was taken or refused."""
         self._base = base
-        self._sync = sync
         self._rename_to = rename
         self._nickname = nickname
         self._settled = settled
@@ -60,13 +57,12 @@ class Introduction:
     async def _introduce(self) -> bool:
         """``True`` when there is nothing left to tell."""
         try:
-            await self._sync.announce_urls(self._base.urls())
             await self._rename()
         except InstarError as error:
             own = self._base.registry.get(self._base.me)
             if own is not None and own.removed:
                 return True
-            log.info("the mesh does not know this machine's address or name yet: %s", error)
+            log.info("the mesh does not know this machine's new name yet: %s", error)
             return False
         return True
 
