@@ -69,10 +69,12 @@ async def join_home(
         complete_join(home, identity, clock)
         await _require_free(home, identity, clock)
         urls = OwnUrls(config.node.urls, config.node.listen)()
-        asked = nickname or config.node.nickname
+        standing = config.node.nickname
         witness = witness or config.node.witness
-        joining = Joining(home, identity, clock, this_build(), urls=urls, nickname=asked, witness=witness)
-        result = await joining.run(url, code, sas=sas, confirm=confirm)
+        joining = Joining(
+            home, identity, clock, this_build(), urls=urls, standing_name=standing, witness=witness
+        )
+        result = await joining.run(url, code, nickname, sas=sas, confirm=confirm)
         complete_join(home, identity, clock)
     return result
 
@@ -99,7 +101,7 @@ class Joining:
     Args:
         build: The program of this machine.
         urls: Where peers reach this machine.
-        nickname: The name that was asked for; empty for one made from the host's.
+        standing_name: The name that settings ask for at every start; it does not undo that of the join.
         witness: Whether this machine is to keep the register only.
     """
 
@@ -111,24 +113,26 @@ class Joining:
         build: Build,
         *,
         urls: tuple[str, ...],
-        nickname: str,
+        standing_name: str,
         witness: bool,
     ) -> None:
         self._home = home
         self._identity = identity
         self._clock = clock
         self._urls = urls
-        self._nickname = nickname
+        self._standing_name = standing_name
         self._witness = witness
         self._build = build
 
-    async def run(self, url: str, code: str, *, sas: bool, confirm: Confirm | None) -> t.JoinResult:
+    async def run(
+        self, url: str, code: str, nickname: str | None, *, sas: bool, confirm: Confirm | None
+    ) -> t.JoinResult:
         """Pair, check what was granted, and commit. Raises what ``join_home`` raises."""
         outcome = await join(
             url,
             code,
             self._identity,
-            self._nickname or nickname_from_host(),
+            nickname or self._standing_name or nickname_from_host(),
             self._urls,
             post=_post,
             clock=self._clock,
@@ -140,7 +144,7 @@ class Joining:
             check_hub=partial(_check_hub, self._home),
         )
         grant = outcome.grant
-        settings = MeshFile(grant.hub_url, self._nickname)
+        settings = MeshFile(grant.hub_url, self._standing_name)
         joined = JoinedMesh(grant.mesh_id, grant.records, _lease_of(grant), settings)
         commit_join(self._home, joined)
         return self._result(outcome)

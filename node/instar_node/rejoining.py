@@ -28,14 +28,14 @@ class Rejoining:
         parts: NodeParts,
         database: SqliteDatabase,
         pairing: PairingHost,
-        nickname: str,
+        standing_name: str,
     ) -> None:
-        """``nickname``: the name this machine was asked to have; empty for none."""
+        """``standing_name`` as in ``joining.Joining``."""
         self._home = home
         self._parts = parts
         self._database = database
         self._pairing = pairing
-        self._nickname = nickname
+        self._standing_name = standing_name
         self.comparison = Comparison(parts.base.clock, parts.base.events)
         self.under_way = False
         self.superseded = asyncio.Event()
@@ -71,14 +71,15 @@ class Rejoining:
 
     async def _join(self, body: t.JoinRequest) -> t.JoinResult:
         base = self._parts.base
-        asked = body.nickname or self._nickname
         joining = Joining(
             self._home,
             base.identity,
             base.clock,
             base.build,
             urls=base.urls(),
-            nickname=asked,
+            standing_name=self._standing_name,
             witness=base.witness,
         )
-        return await joining.run(body.url, body.code, sas=body.sas, confirm=self.comparison.ask)
+        return await joining.run(
+            body.url, body.code, body.nickname, sas=body.sas, confirm=self.comparison.ask
+        )

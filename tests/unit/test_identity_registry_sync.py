@@ -181,31 +181,12 @@ async def test_a_peer_whose_chain_lost_is_told_of_the_one_that_stands(
     assert b.nickname(ids[0]) == "new"
 
 
-async def test_new_addresses_are_recorded_by_the_holder_for_the_asker_only(
-    trio: tuple[Machine, Machine, Machine],
-) -> None:
-    a, b, c = trio
-    b.mesh.connect(a.id)
-    c.mesh.connect(a.id)
-    await settle()
-    await b.sync.announce_urls(("http://10.0.0.9:7707",))
-    await settle()
-    for side in (a, b, c):
-        member = side.registry.get(b.id)
-        assert member is not None
-        assert member.urls == ("http://10.0.0.9:7707",)
-    length = len(a.registry.records)
-    await b.sync.announce_urls(("http://10.0.0.9:7707",))
-    await a.sync.announce_urls(("http://10.0.0.1:7707",))
-    assert len(a.registry.records) == length + 1
-
-
 async def test_without_a_reachable_holder_a_wish_is_refused_naming_it(
     trio: tuple[Machine, Machine, Machine],
 ) -> None:
     _, b, _ = trio
     with pytest.raises(InstarError) as refusal:
-        await b.sync.announce_urls(("http://10.0.0.9:7707",))
+        await b.sync.leave()
     assert refusal.value.code == "holder-unreachable"
     assert refusal.value.message.startswith("a, the awake machine")
 

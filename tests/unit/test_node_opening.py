@@ -153,17 +153,26 @@ async def test_a_taken_default_port_moves_on_and_a_wanted_one_is_refused(
             assert me.urls != [f"http://{address}"]
 
 
-async def test_a_new_address_is_told_to_the_mesh(tmp_path: Path) -> None:
+async def test_a_machine_that_moved_is_followed_by_the_others(tmp_path: Path) -> None:
+    homes = [a_home(tmp_path, name) for name in ("desk", "mini")]
+    async with running(homes[0]) as desk:
+        await join(desk, homes[1])
+        async with running(homes[1], listen="127.0.0.1:0") as mini:
+            (url,) = (await mini.api.whoami()).urls
+
+            async def followed() -> bool:
+                known = desk._parts.base.registry.get(mini.machine_id)
+                return known is not None and known.urls == (url,)
+
+            await until(followed)
+
+
+async def test_an_address_of_this_host_alone_is_written_into_no_record(tmp_path: Path) -> None:
     home = a_home(tmp_path, "desk")
-    async with running(home, listen="127.0.0.1:0") as node:
-        url = (await node.api.whoami()).urls[0]
-        assert not url.endswith(":0")
-
-        async def told() -> bool:
-            own = node._parts.base.registry.get(node.machine_id)
-            return own is not None and own.urls == (url,)
-
-        await until(told)
+    async with running(home) as node:
+        assert (await node.api.whoami()).urls[0].startswith("http://127.0.0.1:")
+        assert (await node.api.pair(t.PairRequest())).warning, "and pair says what to do about it"
+        assert b"127.0.0.1" not in (home.machine / "registry.json").read_bytes()
 
 
 async def test_a_name_asked_for_again_leaves_a_rename_alone_and_a_new_one_counts(tmp_path: Path) -> None:

@@ -62,11 +62,13 @@ async def founded(home: Home) -> str:
 async def test_who_looked_around_first_may_still_join(tmp_path: Path) -> None:
     home = a_home(tmp_path, "mini")
     first = await founded(home)
+    (home.state / "note.md").write_text("mine")
     async with running(a_home(tmp_path, "desk"), hub=str(tmp_path / "hub.git")) as desk:
         joined = await join(desk, home)
         assert joined.mesh_id != first
         assert not home.hub.exists(), "nothing is left of the mesh that was given up"
         assert not home.database.exists()
+        assert (tmp_path / "mini" / "state.before-1" / "note.md").read_text() == "mine"
         async with running(home) as mini:
             await in_sync(desk, mini)
             assert (await mini.api.whoami()).mesh_id == joined.mesh_id

@@ -15,9 +15,10 @@ from identity_support import founded, new_identity
 from pairing_support import LAN, Host, SteppedClock, other_than, settle, started
 
 from instar_node.errors import InstarError
+from instar_node.identity.addresses import is_loopback, reachable
 from instar_node.identity.keys import MachineIdentity
 from instar_node.pairing import host as host_module
-from instar_node.pairing.addresses import best_url, is_loopback, normal_url, offered
+from instar_node.pairing.addresses import best_url, normal_url
 from instar_node.pairing.exchange import JoinerExchange
 from instar_node.pairing.joiner import POLL_S
 from instar_node.pairing.sas import ShortString
@@ -710,8 +711,8 @@ def test_loopback_addresses_are_told_apart() -> None:
     loopback = ["http://127.0.0.1:1", "http://localhost:1", "http://[::1]:1", "http://0.0.0.0:1"]
     assert all(is_loopback(url) for url in loopback)
     assert not is_loopback(LAN)
-    assert offered([*loopback, LAN], "http://10.0.0.1") == (LAN,)
-    assert offered(loopback, "http://127.0.0.1:2") == tuple(loopback)
+    assert reachable([*loopback, LAN], same_host=False) == (LAN,)
+    assert reachable(loopback, same_host=True) == tuple(loopback)
     assert best_url([loopback[0], LAN]) == LAN
     assert best_url(loopback) == loopback[0]
     assert best_url([]) is None

@@ -78,7 +78,6 @@ async def build(
     known.add(foundation.vault.values)
     base = _base(home, config, foundation, database, clock, events, known)
     sync = RegistrySync(base.mesh, base.registry, base.lease, events, clock)
-    addresses = AddressBook(base.mesh, base.registry, base.lease, clock, base.urls, base.mesh.announced_urls)
     secrets = VaultSync(base.mesh, base.vault, base.registry, base.lease, events, clock)
     tail = await _tail(base, database)
     ledger = MessageProcessingLedger(database, base.lease, clock, lambda: _incomplete(base.lease))
@@ -269,7 +268,8 @@ def _delivery_and_pool(
     handoffs = build_handoffs(base, tail, parts, pool, checks.verification)
     lease.caught_up = lambda machine: _may_succeed(base, replication, checks.verification, machine)
     _bench_the_unfit(base, checks.verification)
-    return NodeParts(base, sync, secrets, state, tail, parts, pool, handoffs, checks, updates)
+    addresses = AddressBook(base.mesh, base.registry, lease, base.clock, base.urls, base.mesh.announced_urls)
+    return NodeParts(base, sync, addresses, secrets, state, tail, parts, pool, handoffs, checks, updates)
 
 
 def _barred(base: Base, verification: Verification, machine: str) -> InstarError | None:

@@ -6,6 +6,7 @@ put in place yet is put in place at the next opening. Before it is written, noth
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sqlite3
 from pathlib import Path
@@ -24,8 +25,12 @@ from instar_node.identity.vault import FILE_NAME as VAULT_FILE
 from instar_node.identity.vault import Vault
 from instar_node.storage.atomic import read_json, write_atomic
 from instar_node.storage.home import Home
+from instar_node.sync.memory import FILE_NAME as SYNC_FILE
+from instar_node.sync.paths import RESERVED
 from instar_node.wiring.mesh_file import FILE_NAME as MESH_FILE
 from instar_node.wiring.mesh_file import MeshFile, write_mesh_file
+
+log = logging.getLogger("instar.node")
 
 FILE_NAME = "joined.json"
 LEASE_FILE = "lease-state.json"
@@ -90,9 +95,29 @@ def complete_join(home: Home, identity: MachineIdentity, clock: Clock) -> None:
 def _give_up(home: Home, settings: MeshFile) -> None:
     """Remove what belonged to the mesh of before: it was empty. The identity stays, and so does a hub that
     lies on another disk or server, with the last lease of that mesh in it."""
-    for name in (REGISTRY_FILE, LEASE_FILE, MESH_FILE, VAULT_FILE):
+    for name in (REGISTRY_FILE, LEASE_FILE, MESH_FILE, VAULT_FILE, SYNC_FILE):
         (home.machine / name).unlink(missing_ok=True)
     for suffix in ("", "-wal", "-shm"):
         Path(f"{home.database}{suffix}").unlink(missing_ok=True)
     if home.hub.exists() and settings.hub != str(home.hub):
         shutil.rmtree(home.hub)
+    if home.state_repository.exists():
+        shutil.rmtree(home.state_repository)
+    _put_aside(home.state)
+
+
+def _put_aside(folder: Path) -> None:
+    """Files of a person are not mixed into the state of another mesh, and not thrown away either."""
+    if not folder.exists():
+        return
+    for generated in (*RESERVED, ".git"):
+        path = folder / generated
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    if not any(path.is_file() for path in folder.rglob("*")):
+        shutil.rmtree(folder)
+        return
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.before-{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    log.warning("what was in %s is kept in %s", folder, aside)
