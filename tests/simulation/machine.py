@@ -106,7 +106,7 @@ class Machine:
         if self._writing is not None and self.world.random() < 0.5:
             self.register.swap(*self._writing)
         self._writing = None
-        self.up = False
+        self.up = self.asleep = False
         self.acting_until = 0
         self.backlog.clear()
         self._compared.clear()
