@@ -267,3 +267,6 @@ class Placement(msgspec.Struct, frozen=True):
     reason: str
     """``pinned``, ``placed`` or ``unowned``."""
     pinned_to: str | None = None
+    holder: str = ""
+    """Who wrote it: the holder of ``epoch``."""
+    signature: bytes = b""

@@ -6,11 +6,14 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from instar_node.api import types as t
+from instar_node.contracts import Placement
 from instar_node.errors import InstarError
 from instar_node.node import Node
+from instar_node.wiring.placement_log import PlacementSeal
 from tests.unit.node_world import a_home, lines, pair, running, until
 
 
@@ -86,6 +89,34 @@ async def test_a_removed_machine_is_no_target_and_frees_its_topics(tmp_path: Pat
         ):
             await until(lambda: mini._parts.base.registry.get(mini.machine_id).removed)
             assert (await refused(call)).status == 403
+
+
+async def test_what_is_handed_up_counts_only_if_a_holder_of_its_epoch_wrote_it(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        await desk.api.transfer(t.TransferRequest("42", "mini"))
+        ledger, base = desk._parts.delivery.ledger, desk._parts.base
+        written = ledger.placement("42")
+        assert written is not None
+        assert written.holder == desk.machine_id
+        await until(lambda: base.lease.holder_of(1) == desk.machine_id)
+        ours = PlacementSeal(base.identity, base.registry, base.lease.holder_of)
+        theirs = PlacementSeal(mini._parts.base.identity, base.registry, base.lease.holder_of)
+        assert ours.believes(written)
+        higher = Placement("42", desk.machine_id, 1, 99, "pinned", desk.machine_id)
+        forged = [
+            higher,  # nobody signed it
+            theirs.seal(higher),  # mini did not hold epoch 1
+            msgspec.structs.replace(written, n=99),  # the number was changed
+            msgspec.structs.replace(ours.seal(higher), owner=mini.machine_id),
+        ]
+        await ledger.adopt(mini.machine_id, [], forged)
+        assert ledger.placements_refused == len(forged)
+        assert ledger.placement("42") == written
+        older = ours.seal(Placement("42", None, 1, 0, "unowned"))
+        await ledger.adopt(mini.machine_id, [], [older])
+        assert ledger.placement("42") == written, "what is older never comes back"
+        await ledger.adopt(mini.machine_id, [], [ours.seal(higher)])
+        assert (await desk.api.placement("42")).owner == desk.machine_id
 
 
 async def test_without_the_pool_every_pool_route_says_so(tmp_path: Path) -> None:

@@ -92,6 +92,7 @@ class Views:
         for reason, count in parts.delivery.outbox.refusals.items():
             counted[f"outbox_refused_{reason}"] = count
         counted["replication_refused"] = parts.delivery.replication.refused
+        counted["placements_refused"] = parts.delivery.ledger.placements_refused
         counted["registry_refused"] = base.registry.refusals
         counted["secrets_refused"] = base.vault.refusals
         for name, count in parts.tail.transport.follower.counters.items():

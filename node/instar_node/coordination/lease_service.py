@@ -837,6 +837,10 @@ class LeaseService:
         """The epochs this machine knows of, newest first."""
         return list(self._history.rows)
 
+    def holder_of(self, epoch: int) -> str | None:
+        """Who held the lease in an epoch; ``None`` when this machine has not heard of it."""
+        return next((row.holder for row in self._history.rows if row.epoch == epoch), None)
+
     async def note_took(self, epoch: int, took_ms: int) -> None:
         """Record how long a change of holder took, for the history."""
         await self._history.note_took(epoch, took_ms)

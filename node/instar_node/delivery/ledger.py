@@ -39,9 +39,15 @@ class MessageProcessingLedger:
         authority: Authority,
         clock: Clock,
         incomplete: Callable[[], frozenset[str]],
+        believes: Callable[[Placement], bool] = lambda placement: True,
     ) -> None:
         """``incomplete`` names the machines whose older rows are missing, as the lease record says after a
-        takeover from the bench or by force; answers that only they know may have been sent."""
+        takeover from the bench or by force; answers that only they know may have been sent.
+
+        ``believes(placement)`` says whether one that another machine hands up was written by a holder."""
+        self.placements_refused = 0
+        """Placements handed up that no holder wrote."""
+        self._believes = believes
         self.log = ReplicatedLog(database)
         self._database = database
         self._authority = authority
@@ -189,7 +195,14 @@ class MessageProcessingLedger:
         self, machine: str, rows: Iterable[MessageRow], placements: Iterable[Placement]
     ) -> list[str]:
         """Join all that only ``machine`` knows into our log, at once; returns the keys that changed."""
-        return await self._step(lambda tx, epoch: steps.adopt(tx, epoch, machine, rows, placements))
+        offered = list(placements)
+        believed = [placement for placement in offered if self._believes(placement)]
+        if len(believed) < len(offered):
+            self.placements_refused += len(offered) - len(believed)
+            log.warning(
+                "%d placements of %s refused: no holder wrote them", len(offered) - len(believed), machine
+            )
+        return await self._step(lambda tx, epoch: steps.adopt(tx, epoch, machine, rows, believed))
 
     async def miss(self, machines: frozenset[str]) -> None:
         """Note machines whose older rows are missing here, besides those known when the epoch began."""

@@ -55,7 +55,7 @@ from instar_node.wiring.handoffs import build_handoffs
 from instar_node.wiring.lease_proof import prove
 from instar_node.wiring.mesh_change import LEASE_FILE
 from instar_node.wiring.pins_copy import PinsCopy
-from instar_node.wiring.placement_log import LedgerPlacements, WorkInTopics
+from instar_node.wiring.placement_log import LedgerPlacements, PlacementSeal, WorkInTopics
 from instar_node.wiring.state_hub import StateHubs
 from instar_node.wiring.state_lease import LeaseOfState
 from instar_node.wiring.updates import build_updates
@@ -80,7 +80,10 @@ async def build(
     sync = RegistrySync(base.mesh, base.registry, base.lease, events, clock)
     secrets = VaultSync(base.mesh, base.vault, base.registry, base.lease, events, clock)
     tail = await _tail(base, database)
-    ledger = MessageProcessingLedger(database, base.lease, clock, lambda: _incomplete(base.lease))
+    seal = PlacementSeal(base.identity, base.registry, base.lease.holder_of)
+    ledger = MessageProcessingLedger(
+        database, base.lease, clock, lambda: _incomplete(base.lease), seal.believes
+    )
     await ledger.load()
     replication = ReplyMarkerTransport(
         base.mesh, base.registry, base.lease, ledger, clock, events.publish, base.lease.on_slow
@@ -239,7 +242,9 @@ def _delivery_and_pool(
     pool: PoolParts | None = None
     runner: AgentRunner = agent
     if config.pool.enabled:
-        placements = LedgerPlacements(ledger, replication)
+        placements = LedgerPlacements(
+            ledger, replication, PlacementSeal(base.identity, base.registry, lease.holder_of)
+        )
         pool, runner = _pool(
             base,
             agent,
