@@ -243,7 +243,7 @@ class Node:
         if pool is not None:
             await self._begin(pool.host.start(), pool.host.stop)
             await self._begin(pool.machines.start(), pool.machines.stop)
-            await self._begin(pool.transfers.start(), pool.transfers.stop)
+            await self._begin(pool.queued.start(), pool.queued.stop)
 
     async def _start_people(self, api_port: int) -> None:
         parts = self._parts

@@ -12,8 +12,10 @@ from instar_node.events import Event, EventHub
 from instar_node.pool.machine_pool import MachinePoolRegistry
 from instar_node.pool.nicknames import RelocationNicknameSet
 from instar_node.pool.pins import TopicPlacementPinStore
+from instar_node.pool.queued_moves import QueuedMoves
 from instar_node.pool.run_host import RunHost
 from instar_node.pool.session_router import SessionRouter
+from instar_node.pool.tail_first import TailFirst
 from instar_node.pool.transfers import Transfers
 from tests.unit.fakes_mesh import FakeAuthority, FakeMembers, Net
 
@@ -133,27 +135,37 @@ class Machine:
             drift=0.01,
         )
         self.nicknames = RelocationNicknameSet(members, self.id)
+        first = TailFirst(self.tail, members, self.authority)
         self.transfers = Transfers(
             self.router,
             self.pins,
             self.pool,
             self.nicknames,
             members,
-            self.mesh,
             self.authority,
             self.work,
-            self.tail,
+            first,
             self.clock,
+            self.events,
+        )
+        self.queued = QueuedMoves(
+            self.router,
+            self.pins,
+            self.pool,
+            members,
+            self.mesh,
+            self.authority,
+            first,
             self.events,
         )
 
     async def start(self) -> None:
         await self.host.start()
         await self.pool.start()
-        await self.transfers.start()
+        await self.queued.start()
 
     async def stop(self) -> None:
-        await self.transfers.stop()
+        await self.queued.stop()
         await self.pool.stop()
         await self.host.stop()
 

@@ -49,7 +49,7 @@ async def test_a_topic_moves_step_by_step_and_its_next_message_runs_there(world:
     assert [step.at_ms for step in result.steps] == sorted(step.at_ms for step in result.steps)
     assert result.took_ms >= result.steps[-1].at_ms
     assert steps(world) == ["drained", "tail_synced", "moved"]
-    assert world.desk.tail.asked == [MINI]
+    assert world.desk.tail.asked == [MINI, MINI]  # before anything is stopped, and after
     assert world.log.rows["42"] == Placement("42", MINI, 1, 2, "pinned", MINI)
     assert await world.desk.router.run(request("k2")) == RunResult(
         "ok", ("mini says hello",), machine="m-mini"
@@ -63,6 +63,13 @@ async def test_a_machine_without_the_conversation_does_not_get_the_topic(world: 
     error = await refused(world, TransferRequest("42", "mini"))
     assert error.code == "tail-behind"
     assert world.log.rows["42"] == before
+    world.desk.runner.auto = False
+    running = asyncio.create_task(world.desk.router.run(request("k2")))
+    await eventually(lambda: bool(list(world.desk.router.running("42"))))
+    token = (await refused(world, TransferRequest("42", "mini"))).extra["confirm"]
+    assert (await refused(world, TransferRequest("42", "mini", token))).code == "tail-behind"
+    world.desk.runner.finish("k2", RunResult("ok", ("done",)))
+    assert (await running).outcome == "ok", "nothing was stopped for a move that could not be"
     world.desk.tail.complete = True
     assert (await world.desk.transfers.transfer(TransferRequest("42", "mini"))).outcome == "moved"
 

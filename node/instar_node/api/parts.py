@@ -37,6 +37,7 @@ from instar_node.mesh.mesh import TunnelMesh
 from instar_node.pool.agreement import PlacementAgreement
 from instar_node.pool.machine_pool import MachinePoolRegistry
 from instar_node.pool.pins import TopicPlacementPinStore
+from instar_node.pool.queued_moves import QueuedMoves
 from instar_node.pool.run_host import RunHost
 from instar_node.pool.session_router import SessionRouter
 from instar_node.pool.transfers import Transfers
@@ -107,6 +108,7 @@ class PoolParts:
     machines: MachinePoolRegistry
     router: SessionRouter
     transfers: Transfers
+    queued: QueuedMoves
     agreement: PlacementAgreement
 
 

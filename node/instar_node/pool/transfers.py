@@ -1,17 +1,17 @@
-"""Carrying transfers out: drain, bring the conversation along, pin, hand over."""
+"""Carrying transfers out: drain, bring the conversation along, pin, hand over.
+
+Moves to a machine that is away are only pinned here; ``queued_moves`` carries them out."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections import Counter
 from typing import Literal, Protocol
 
 import msgspec
 
-from instar_node.clock import MICROS_PER_MS, MICROS_PER_SECOND, Clock
-from instar_node.contracts import Authority, Members, Mesh, Placement
+from instar_node.clock import MICROS_PER_MS, Clock
+from instar_node.contracts import Authority, Members, Placement
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
 from instar_node.pool.description import TopicPlacementDescription, describe
@@ -20,6 +20,7 @@ from instar_node.pool.nicknames import RelocationNicknameSet
 from instar_node.pool.pins import TopicPlacementPinStore
 from instar_node.pool.placement import owner_now, ownership
 from instar_node.pool.session_router import SessionRouter
+from instar_node.pool.tail_first import TailFirst
 from instar_node.pool.transfer_plan import Go, TransferByNickname, TransferFacts
 
 log = logging.getLogger("instar.pool")
@@ -28,10 +29,7 @@ SETTLE_S = 0.2
 """A run that ends by itself within this time is not worth asking a person about."""
 DRAIN_S = 10.0
 """How long a cancelled run may take to be gone; a remote one may have to lapse."""
-TAIL_S = 5.0
-"""How long the target may take to catch up with the conversation; without it, it does not get the topic."""
 POLL_S = 0.005
-RETRY_S = 1.0
 
 
 class TopicWork(Protocol):
@@ -39,13 +37,6 @@ class TopicWork(Protocol):
 
     def mid_reply(self, topic: str) -> bool:
         """Whether an answer in this topic is reserved and not yet committed: it is being sent."""
-
-
-class TailProgress(Protocol):
-    """How far other machines' copies of the conversation are."""
-
-    async def caught_up(self, machine: str, within: float) -> bool:
-        """Wait until this machine has all that was said so far; ``False`` if that took too long."""
 
 
 class TransferRequest(msgspec.Struct, frozen=True):
@@ -118,10 +109,9 @@ class Transfers:
         pool: MachinePoolRegistry,
         nicknames: RelocationNicknameSet,
         members: Members,
-        mesh: Mesh,
         authority: Authority,
         work: TopicWork,
-        tail: TailProgress,
+        tail: TailFirst,
         clock: Clock,
         events: EventHub,
     ) -> None:
@@ -141,20 +131,6 @@ class Transfers:
         """Topics somebody is about to move: one wish at a time."""
         self._attempts: Counter[str] = Counter()
         self._last: dict[str, _Move] = {}
-        self._look = asyncio.Event()
-        self._worker: asyncio.Task[None] | None = None
-        mesh.on_peer(lambda peer, up: self._look.set())
-        authority.on_change(self._look.set)
-
-    async def start(self) -> None:
-        """Begin to carry out queued moves when their machine comes back."""
-        self._worker = asyncio.create_task(self._carry_out_returned(), name="pool-transfers")
-
-    async def stop(self) -> None:
-        """Carry out no more."""
-        if self._worker is not None:
-            self._worker.cancel()
-            await asyncio.gather(self._worker, return_exceptions=True)
 
     def moving_to(self, topic: str) -> str | None:
         """The machine a topic is just being moved to."""
@@ -223,61 +199,18 @@ class Transfers:
         self._router.reconsider()
         return self.describe(topic)
 
-    # -- moves that were queued ------------------------------------------------------------------------------
-
-    async def _carry_out_returned(self) -> None:
-        """Look at the queued moves whenever a machine or the lease has changed; runs until cancelled."""
-        while True:
-            await self._look.wait()
-            self._look.clear()
-            again = [await self._try_to_carry_out(waiting.topic) for waiting in self._pins.waiting()]
-            if pauses := [pause for pause in again if pause]:
-                await self._rest(min(pauses))
-
-    async def _rest(self, seconds: float) -> None:
-        """Until it is worth looking again, or something has changed."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._look.wait()
-        self._look.set()
-
-    async def _try_to_carry_out(self, topic: str) -> float:
-        """Carry a queued move out if that can be done now; seconds until it is worth another look, or 0."""
-        placement = self._pins.placement(topic)
-        machine = placement.pinned_to if placement is not None else None
-        if machine is None or not self._pool.online(machine) or self._authority.acting_epoch() is None:
-            return 0.0
-        if settles_in := self._pool.settles_in_us(machine):
-            return settles_in / MICROS_PER_SECOND
-        try:
-            await self._carry_out(topic, machine)
-        except InstarError as error:
-            log.warning("the queued move of %s could not be carried out yet: %s", topic, error)
-            return RETRY_S
-        return 0.0
-
-    async def _carry_out(self, topic: str, machine: str) -> None:
-        """Give a topic to the machine it is pinned to; raises ``InstarError``."""
-        await self._bring_tail(machine)
-        async with self._pins.changing(topic):
-            placement = self._pins.placement(topic)
-            if placement is None or placement.pinned_to != machine:
-                return
-            await self._pins.place(topic, machine)
-        text = f"topic {topic} → {self._members.nickname(machine)}: it is back"
-        self._events.publish("transfer", text, topic=topic, to=machine, step="moved")
-        self._router.reconsider()
-
     # -- the steps ---------------------------------------------------------------------------------------
 
     async def _move(
         self, facts: TransferFacts, plan: Go, undo_of: _Move | None, progress: _Progress
     ) -> Placement:
         topic = facts.topic
+        if not plan.queued:
+            await self._tail.bring(plan.target)  # before anything is stopped for a move that cannot be
         await self._drain(topic)
         progress.step("drained", "stopped the running work" if facts.running else "")
         if not plan.queued:
-            await self._bring_tail(plan.target)
+            await self._tail.bring(plan.target)
             progress.step("tail_synced")
         before = undo_of.before if undo_of is not None else None
         async with self._pins.changing(topic):
@@ -288,15 +221,6 @@ class Transfers:
                 placement = await self._pins.pin(topic, plan.target, online=not plan.queued)
         progress.step("queued" if plan.queued else "moved")
         return placement
-
-    async def _bring_tail(self, machine: str) -> None:
-        """See that a machine has the conversation before it gets a topic. Raises ``tail-behind``."""
-        if machine != self._authority.me and not await self._tail.caught_up(machine, TAIL_S):
-            raise InstarError(
-                "tail-behind",
-                f"{self._members.nickname(machine)} has not got the conversation yet",
-                "try again in a moment: `instar machines` shows how far behind it is",
-            )
 
     async def _settle(self, topic: str) -> None:
         """Give a short run the time to end by itself."""

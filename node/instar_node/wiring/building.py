@@ -41,8 +41,10 @@ from instar_node.pool.chat_commands import ChatCommands
 from instar_node.pool.machine_pool import Barred, MachinePoolRegistry
 from instar_node.pool.nicknames import NicknameCommand, RelocationNicknameSet
 from instar_node.pool.pins import TopicPlacementPinStore
+from instar_node.pool.queued_moves import QueuedMoves
 from instar_node.pool.run_host import RunHost
 from instar_node.pool.session_router import SessionRouter
+from instar_node.pool.tail_first import TailFirst
 from instar_node.pool.transfers import Transfers
 from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
@@ -333,9 +335,9 @@ def _pool(
         drift=settings.drift,
     )
     nicknames = RelocationNicknameSet(base.registry, base.me)
-    transfers = Transfers(
-        router, pins, machines, nicknames, base.registry, mesh, lease, work, tail.transport, clock, events
-    )
+    first = TailFirst(tail.transport, base.registry, lease)
+    transfers = Transfers(router, pins, machines, nicknames, base.registry, lease, work, first, clock, events)
+    queued = QueuedMoves(router, pins, machines, base.registry, mesh, lease, first, events)
     runner = ChatCommands(router, NicknameCommand(nicknames), transfers)
     agreement = PlacementAgreement(pins, mesh, lease, clock)
-    return PoolParts(pins, host, machines, router, transfers, agreement), runner
+    return PoolParts(pins, host, machines, router, transfers, queued, agreement), runner
