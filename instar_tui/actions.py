@@ -148,6 +148,17 @@ ACTIONS: tuple[Action, ...] = (
         mutates=True,
     ),
     Action(
+        "move-hub",
+        "m",
+        "move the hub",
+        "move the lease to another hub: a path, a git URL, witness:MACHINE, etcd://host:port or embedded",
+        "Roles",
+        "instar hub URL",
+        "lease",
+        mutates=True,
+        footer=True,
+    ),
+    Action(
         "rename",
         "r",
         "rename",

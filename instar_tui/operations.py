@@ -192,6 +192,26 @@ class Operations:
 
         self._start(run())
 
+    def move_hub(self) -> None:
+        """Ask for a hub and move the lease there."""
+
+        async def run() -> None:
+            from instar_node.api.types import HubRequest
+
+            status = self._mesh.status
+            here = status.lease.hub.url if status is not None else ""
+            url = await self._app.push_screen_wait(AskScreen("Move the lease to", here, max_length=2_048))
+            if not url or url == here:
+                return
+            moved = await self._mesh.api.move_hub(HubRequest(url=url))
+            self._app.notify(f"the lease lies in {shown(moved.url)} ({moved.kind}) now", markup=False)
+            for machine in moved.unreachable:
+                text = f"{shown(machine.nickname)} could not confirm that it can use it: {shown(machine.why)}"
+                self._app.notify(text, severity="warning", markup=False, timeout=8)
+            await self._mesh.refresh()
+
+        self._start(run())
+
     # -- machines -----------------------------------------------------------------------------------------
 
     def rename(self, machine: Machine) -> None:

@@ -157,6 +157,9 @@ class LeaseScreen(MeshScreen):
             yield LastHandoff(id="last-handoff")
             yield History(id="history")
 
+    def action_move_hub(self) -> None:
+        self.instar.operations.move_hub()
+
     def tick_body(self) -> None:
         self.query_one(Holding).sync()
         self.query_one(Promises).sync()

@@ -25,7 +25,8 @@ DEFAULT_TEXT = """\
 
 [hub]
 # url = ""                     # where the lease lies; empty: inside this home, without automatic failover.
-                               # a path to a bare repository, or any git URL, gives automatic failover
+                               # a path to a bare repository, any git URL, or etcd://host:port gives
+                               # automatic failover. `instar hub URL` moves a mesh that lives already
 
 [lease]
 # ttl_ms = 6000                # how long a lease lasts without renewal

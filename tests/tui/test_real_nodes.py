@@ -98,7 +98,7 @@ async def about(real: Real) -> None:
             await real.press("escape")
             await real.until(lambda: real.app.current_mode == "overview")
     await real.press("question_mark")
-    await real.until("instar transfer TOPIC MACHINE")
+    await real.until("instar log TOPIC --follow")
     await real.press("escape", "ctrl+p")
     await real.until(lambda: real.app.screen_stack[-1] is not real.app.base_screen())
     await real.press(*"hand off mini")
@@ -145,6 +145,16 @@ async def wakeup(real: Real) -> None:
     await real.until(f"desk is awake, epoch {epoch + 2}")
     assert real.machine.is_awake()
     await real.until("◆ AWAKE")
+
+
+@journey("move-hub")
+async def move_hub(real: Real) -> None:
+    hub = Path.cwd() / "other.git"
+    before = real.machine.api.lease().hub.url
+    for url in (str(hub), before):
+        await real.press("3", "m", "ctrl+u", *url, "enter")
+        await real.until(lambda url=url: real.machine.api.lease().hub.url == url)
+        await real.until(lambda: real.machine.is_awake())
 
 
 @journey("rename")

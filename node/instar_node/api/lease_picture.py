@@ -13,7 +13,7 @@ from instar_node.coordination.lease_view import LeaseSnapshot
 from instar_node.coordination.record import epoch_text
 
 HISTORY = 200
-NO_FAILOVER_HINT = "for automatic failover found the mesh with a hub: `--hub PATH-OR-GIT-URL`"
+NO_FAILOVER_HINT = "`instar hub URL` gives it: a path that all machines see, a git URL, or witness:MACHINE"
 
 
 async def lease_view(base: Base) -> t.LeaseView:

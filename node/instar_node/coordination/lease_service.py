@@ -736,8 +736,7 @@ class LeaseService:
             "needs-the-baton": (
                 f"the lease lies on {holder}'s own disk (embedded hub), so only {holder} can pass it on",
                 f"start {holder} again; if it is gone for good, `instar wakeup --force` starts a new "
-                "generation here, and `instar-tui --daemon --hub PATH-OR-GIT-URL` on a new mesh gives "
-                "automatic failover",
+                "generation here, and `instar hub URL` then gives automatic failover",
             ),
             "split-brain": (
                 f"everybody stopped: {self.lease.durable.evidence}",
