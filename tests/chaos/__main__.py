@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("--machines", type=int, default=3, choices=(2, 3, 4, 5))
     parser.add_argument("--round", type=float, default=ROUND_S, help="seconds of chaos a round (default 60)")
     parser.add_argument("--hands", type=int, default=2, help="faults at a time (default 2)")
+    parser.add_argument("--embedded", action="store_true", help="without a hub: the baton alone")
     parser.add_argument("--only", nargs="+", choices=FAULTS, default=(), help="only these faults")
     parser.add_argument("--keep", action="store_true", help="keep the folder of a failed round")
     given = parser.parse_args()
@@ -41,7 +42,7 @@ def main() -> int:
 def round_holds(seed: int, given: argparse.Namespace) -> bool:
     """One round; prints what it came to, and all there is to know when a promise was broken."""
     folder = Path(tempfile.mkdtemp(prefix=f"instar-chaos-{seed}-"))
-    world = World(folder, given.machines, seed)
+    world = World(folder, given.machines, seed, embedded=given.embedded)
     try:
         world.start()
         violations = world.run(given.round, given.hands, given.only)

@@ -22,7 +22,7 @@ from instar_node.delivery.rows import MessageRow
 from tests.chaos.checker import Violation, check
 from tests.chaos.client import Client
 from tests.chaos.history import Beat, Copy, History, Line
-from tests.chaos.nemesis import Nemesis
+from tests.chaos.nemesis import FAULTS, Nemesis
 from tests.chaos.network import Network
 from tests.chaos.outside import Outside
 from tests.chaos.sink import Sink
@@ -39,8 +39,12 @@ AGENT = Path(__file__).parent / "agent.py"
 class World:
     """A mesh with everything around it. ``close`` ends all of it."""
 
-    def __init__(self, folder: Path, machines: int, seed: int, topics: int = 5) -> None:
+    def __init__(
+        self, folder: Path, machines: int, seed: int, *, embedded: bool = False, topics: int = 5
+    ) -> None:
+        """``embedded``: without a hub that all can reach; the lease moves by the baton alone."""
         self.folder = folder
+        self._embedded = embedded
         self.history = History(seed)
         self.topics = [f"topic-{number}" for number in range(topics)]
         self.cluster = Cluster(folder)
@@ -50,7 +54,7 @@ class World:
         self._beats = folder / "beats.jsonl"
         sink_url = self.outside.do(self.sink.start())
         for nickname in NICKNAMES[:machines]:
-            self._configure(self.cluster.machine(nickname), sink_url)
+            self._configure(self.cluster.machine(nickname, hub=None if embedded else "path"), sink_url)
 
     def _configure(self, machine: Machine, sink_url: str) -> None:
         machine.urls = (self.outside.do(self.network.door(machine.nickname, machine.port)),)
@@ -73,9 +77,10 @@ class World:
 
     def run(self, seconds: float, hands: int = 2, only: Collection[str] = ()) -> list[Violation]:
         """Talk and break things for so long, heal, and judge; ``only`` as in ``Nemesis``."""
+        faults = [fault for fault in only or FAULTS if not (self._embedded and fault.startswith("hub"))]
         client = Client(self.cluster.machines, self.topics, self.history, self.sink.answered)
         nemesis = Nemesis(
-            self.cluster, self.outside, self.network, self.sink, self.topics, self.history, only
+            self.cluster, self.outside, self.network, self.sink, self.topics, self.history, faults
         )
         client.start()
         nemesis.start(hands)
@@ -168,14 +173,14 @@ class World:
         return lines
 
     def _register(self) -> dict[int, list[str]]:
-        """Who held each epoch, as the commits of the hub's ref tell."""
-        command = ["git", "-C", self.cluster.hub, "log", "--format=%H", "refs/instar/lease"]
+        """Who held each epoch, as the commits of the register's ref tell, in the hub or in each home."""
+        homes = [str(machine.home.hub) for machine in self.cluster.machines if machine.home.hub.exists()]
         holders: dict[int, list[str]] = {}
-        for commit in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split():
-            show = ["git", "-C", self.cluster.hub, "show", f"{commit}:lease.json"]
-            record = json.loads(subprocess.run(show, capture_output=True, text=True, check=True).stdout)
-            if record["holder"] not in holders.setdefault(record["epoch"], []):
-                holders[record["epoch"]].append(record["holder"])
+        for hub in homes if self._embedded else [self.cluster.hub]:
+            for commit in _git(hub, "log", "--format=%H", "refs/instar/lease").split():
+                record = json.loads(_git(hub, "show", f"{commit}:lease.json"))
+                if record["holder"] not in holders.setdefault(record["epoch"], []):
+                    holders[record["epoch"]].append(record["holder"])
         return holders
 
     def _pids(self) -> dict[str, int]:
@@ -203,6 +208,11 @@ class World:
         for machine in self.cluster.machines:
             said += [f"{machine.nickname}: {line}" for line in machine.log() if exact.search(str(line))][-30:]
         return said
+
+
+def _git(repository: str, *command: str) -> str:
+    ran = subprocess.run(["git", "-C", repository, *command], capture_output=True, text=True, check=True)
+    return ran.stdout
 
 
 def ledger_entries(machine: Machine) -> list[tuple[int, int, str, str]]:
