@@ -6,10 +6,12 @@ Records are written by a thread of their own: a slow disk must not delay a lease
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedWriter, FileIO, TextIOWrapper
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 
 import msgspec
@@ -19,6 +21,7 @@ from instar_node.config import Config
 from instar_node.known_secrets import MARK, KnownSecrets
 from instar_node.livetail.redaction import Redactor
 from instar_node.storage.home import Home
+from instar_node.storage.private import private_opener
 
 MAX_BYTES = 5_000_000
 KEPT_FILES = 4
@@ -33,7 +36,7 @@ def node_log(home: Home, config: Config) -> Iterator[KnownSecrets]:
     """
     known = KnownSecrets(lambda: (config.channels.webhook.secret,))
     home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = RotatingFileHandler(
+    file = _PrivateFile(
         home.logs / "node.jsonl", maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
     )
     file.setFormatter(JsonLines(known))
@@ -52,6 +55,14 @@ def node_log(home: Home, config: Config) -> Iterator[KnownSecrets]:
         logger.level, logger.propagate = before
         listener.stop()
         file.close()
+
+
+class _PrivateFile(RotatingFileHandler):
+    """A log that only its owner may read, also after it was rotated."""
+
+    def _open(self) -> TextIOWrapper:
+        descriptor = private_opener(self.baseFilename, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        return TextIOWrapper(BufferedWriter(FileIO(descriptor, "a")), encoding=self.encoding)
 
 
 class _Handler(QueueHandler):

@@ -79,6 +79,25 @@ async def test_a_connection_that_says_nothing_is_closed(monkeypatch: pytest.Monk
         await listener.stop()
 
 
+async def test_a_head_that_comes_byte_by_byte_is_given_up_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listener_module, "SPEAK_WITHIN", 0.2)
+    listener = PeerListener("127.0.0.1", 0, ROUTES)
+    port = await listener.start()
+    try:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        closed = asyncio.create_task(reader.read())
+        writer.write(b"GET /health HTTP/1.1\r\nX: ")
+        async with asyncio.timeout(10):
+            while not closed.done():  # every byte is progress, and none of them buys more time
+                writer.write(b"x")
+                await asyncio.sleep(0.02)
+        writer.close()
+    finally:
+        await listener.stop()
+
+
 async def test_a_body_that_never_comes_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener_module, "SPEAK_WITHIN", 0.2)
     listener = PeerListener("127.0.0.1", 0, ROUTES)

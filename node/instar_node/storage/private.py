@@ -29,6 +29,11 @@ def refuse_if_exposed(path: Path) -> None:
         )
 
 
+def private_opener(path: str, flags: int) -> int:
+    """For ``open(..., opener=private_opener)``: a file that is made is 0600 whatever the umask."""
+    return os.open(path, flags, 0o600)
+
+
 def private_dir(path: Path) -> None:
     """Create a folder (and its parents) with mode 0700; one that exists keeps its mode.
 

@@ -122,6 +122,8 @@ async def _prepare_hub(hub: Hub, home: Home, witness: bool) -> None:
     store = open_store(hub, home)
     try:
         await _look_at_hub(hub, store)
+        if hub.kind == "embedded":
+            home.hub.chmod(0o700)  # git follows the umask; nobody else has any business in it
     finally:
         await store.close()
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from instar_node.delivery.agents.process_identity import group_of_run, identity
+from instar_node.storage.private import private_opener
 
 log = logging.getLogger("instar.agents")
 
@@ -73,7 +74,8 @@ class RunRecords:
     def _save(self) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         draft = self._path.with_suffix(".json.new")
-        draft.write_bytes(msgspec.json.encode(list(self._records.values())))
+        with open(draft, "wb", opener=private_opener) as file:
+            file.write(msgspec.json.encode(list(self._records.values())))
         draft.replace(self._path)
 
 
