@@ -89,7 +89,13 @@ PLACES = (
     Place("topics", "5", "Topics", "where each topic runs, and why", "instar status"),
     Place("conversation", "6", "Talk", "the conversation of one topic", "instar log TOPIC --follow"),
     Place("events", "7", "Events", "everything that happened", "instar status --watch"),
-    Place("health", "8", "Health", "alerts, counters, undecided replies", "instar doctor"),
+    Place(
+        "health",
+        "8",
+        "Health",
+        "what is wrong, tried out, shared and installed",
+        "instar doctor",
+    ),
     Place("pair", "p", "Pair", "let another machine join with a code", "instar pair", tab=False),
     Place("join", "j", "Join", "join the mesh of another machine", "instar join URL --code CODE", tab=False),
 )
@@ -353,6 +359,28 @@ ACTIONS: tuple[Action, ...] = (
         "",
         "pair",
         mutates=True,
+    ),
+    Action(
+        "verify",
+        "v",
+        "drill",
+        "try every component with every machine; the awake role goes there and back",
+        "Health",
+        "instar verify",
+        "health",
+        mutates=True,
+        footer=True,
+    ),
+    Action(
+        "set-gate",
+        "o",
+        "gates",
+        "open or shut a gate by hand, or leave it to the drills",
+        "Health",
+        "instar flags GATE open|shut|auto",
+        "health",
+        mutates=True,
+        footer=True,
     ),
     Action(
         "filter", "slash", "filter", "show only rows with these words; ! inverts", "View", key_display="/"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from instar_node.errors import InstarError
 from instar_tui.screens.modals import AskScreen, Choice, ChoiceScreen, PickScreen
@@ -20,6 +20,7 @@ log = logging.getLogger("instar.tui")
 
 POLL_S = 0.1
 """How often the steps of a running handoff are asked for."""
+GATE_WISHES: tuple[Literal["open", "shut", "auto"], ...] = ("open", "shut", "auto")
 YES_NO = (Choice("y", "yes", "yes"), Choice("n", "no", ""))
 
 
@@ -264,6 +265,51 @@ class Operations:
 
         self._start(run())
 
+    # -- trying out ---------------------------------------------------------------------------------------
+
+    def verify(self, machine: str = "", *, rehearse: bool = False) -> None:
+        """Run the live drill with a machine, or with all."""
+        self._start(self._verify(machine, rehearse))
+
+    async def _verify(self, machine: str, rehearse: bool) -> None:
+        from instar_node.api.types import VerifyRequest
+
+        operation = self._begin("drill", f"drill with {machine or 'every machine'}")
+        try:
+            result = await self._mesh.api.verify(VerifyRequest(machine, rehearse))
+        except Exception as error:
+            self._end(operation, "failed", str(error))
+            raise
+        operation.took_ms = sum(drill.took_ms for drill in result.drills)
+        operation.steps = []
+        failed = next((drill for drill in result.drills if not drill.passed), None)
+        names = ", ".join(drill.peer_nickname for drill in result.drills)
+        if failed is not None:
+            what = f"{failed.failed}: " if failed.failed else ""
+            self._end(operation, "failed", f"{failed.peer_nickname}: {what}{failed.finding}")
+        else:
+            self._end(operation, "done", f"everything works with {names}")
+        await self._mesh.refresh()
+
+    def set_gate(self, gates: list[str]) -> None:
+        """Open or shut a gate by hand, or leave it to the drills again."""
+        self._start(self._set_gate(gates))
+
+    async def _set_gate(self, gates: list[str]) -> None:
+        from instar_node.api.types import FlagChange
+
+        which = await self._app.push_screen_wait(PickScreen("gate", gates))
+        if which is None:
+            return
+        how = await self._app.push_screen_wait(
+            PickScreen(f"{gates[which]}:", ["open by hand", "shut by hand", "leave it to the drills"])
+        )
+        if how is not None:
+            state = GATE_WISHES[how]
+            await self._mesh.api.set_flag(FlagChange(gates[which], state))
+            self._app.notify(f"gate {gates[which]}: {state}", markup=False)
+            self._app.publish("drill")
+
     # -- leaving ------------------------------------------------------------------------------------------
 
     def quit(self, *, ask: bool) -> None:
@@ -336,7 +382,8 @@ class Operations:
         return bool(answer)
 
     def _begin(self, kind: str, title: str, *, topic: str = "", target: str = "") -> Operation:
-        operation = Operation(kind, title, self._mesh.now_ms(), topic=topic, target=target)
+        newest = self._mesh.events[-1].n if self._mesh.events else 0
+        operation = Operation(kind, title, self._mesh.now_ms(), topic=topic, target=target, since=newest)
         self._mesh.operation = operation
         self._app.publish("operation")
         return operation

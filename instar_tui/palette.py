@@ -58,6 +58,12 @@ class MeshCommands(Provider):
             if machine.role == "standby":
                 run = partial(app.operations.hand_off, machine)
                 yield Command(f"hand off to {name}", f"instar handoff {name}", run)
+            if not machine.is_self:
+                drill = partial(app.operations.verify, machine.nickname)
+                yield Command(f"drill with {name}", f"instar verify {name}", drill)
+                rehearse = partial(app.operations.verify, machine.nickname, rehearse=True)
+                words = f"drill with {name}, handoff rehearsed only"
+                yield Command(words, f"instar verify {name} --rehearse", rehearse)
 
     def _topics(self, query: str) -> Iterator[Command]:
         app = self.instar

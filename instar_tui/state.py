@@ -39,7 +39,9 @@ ANSWER_WITHIN_S = 10.0
 RETRY_S = (0.2, 0.5, 1.0, 2.0)
 SAMPLES_MS = 10 * 60_000
 """How much lag history the charts keep."""
-URGENT_KINDS = frozenset({"lease", "handoff", "wakeup", "transfer", "pair", "alert", "split-brain"})
+URGENT_KINDS = frozenset(
+    {"lease", "handoff", "wakeup", "transfer", "pair", "alert", "split-brain", "drill", "update"}
+)
 EVENTS_KEPT = 2_000
 
 Link = Literal["connecting", "live", "waiting", "lost"]
@@ -60,6 +62,8 @@ class Operation:
     result: str = ""
     took_ms: float = 0.0
     own: bool = True
+    since: int = 0
+    """Number of the newest event before it began."""
 
 
 @dataclass(frozen=True)
@@ -266,7 +270,7 @@ class MeshState:
         return event.kind in URGENT_KINDS or (self.watched_topic is not None and self.watched_topic in topics)
 
     def _note_step(self, event: Event) -> None:
-        operation, step = self.operation, event.data.get("step")
+        operation, step = self.operation, event.data.get("step", event.data.get("component"))
         if operation is None or operation.outcome != "running" or not isinstance(step, str):
             return
         if event.kind == operation.kind or {event.kind, operation.kind} == {"handoff", "wakeup"}:

@@ -1,16 +1,18 @@
-"""``8``: what is wrong and how to mend it, replies nobody is sure of, gates, sync, counters."""
+"""``8``: what is wrong and how to mend it, undecided replies, gates and drills, shared state, versions."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import BindingType
-from textual.containers import VerticalScroll
+from textual.containers import Container, Vertical, VerticalScroll
 from textual.widget import Widget
 
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
+from instar_tui.widgets.checks import Checks, Drill, Gates, Panel, Sync, Versions
 from instar_tui.widgets.chrome import Framed
 from instar_tui.widgets.grid import Column, Grid
 from instar_tui.widgets.live import Line, heading
@@ -19,6 +21,8 @@ from instar_tui.widgets.text import fit, shown, span
 if TYPE_CHECKING:
     from instar_node.api.types import OutboxItem
 
+CHECKED_ON = frozenset({"all", "drill", "sync", "update", "machines", "lease"})
+"""Kinds of events after which the checks may be different."""
 STATUS = {
     "ok": ("✔", "all is well", "$awake"),
     "degraded": ("⚠", "works, with a flaw", "$needs-you"),
@@ -57,55 +61,34 @@ class Verdict(Framed):
         yield []
 
 
-class Tables(Framed):
-    """Gates, sync and counters, in columns when there is room."""
+class Counters(Framed):
+    """What was counted since the node's start, in columns when there is room."""
 
     def build(self, width: int) -> Iterable[Line]:
         status = self.mesh.status
         if status is None:
             return
-        health = status.health
-        yield from self._section("gates", health.gates, width)
-        yield from self._section("state sync", health.sync, width)
-        counters: dict[str, Any] = {
-            **health.counters,
-            **{f"lease {k}": v for k, v in status.lease.counters.items()},
+        counters = {
+            **status.health.counters,
+            **{f"lease {name}": value for name, value in status.lease.counters.items()},
         }
-        yield from self._section("counters", counters, width)
-
-    @staticmethod
-    def _section(title: str, values: dict[str, Any], width: int) -> Iterable[Line]:
-        if not values:
-            return
-        yield heading(title, width)
-        columns = max(1, width // 40)
+        yield heading("counters", width)
+        columns = max(1, width // 44)
         cells = (width - 2) // columns
-        entries = sorted(values.items())
+        entries = [_entry(name, value) for name, value in sorted(counters.items())]
         for start in range(0, len(entries), columns):
             line: Line = [(" ", "")]
-            for name, value in entries[start : start + columns]:
-                label, words = _entry(name, value)
-                line.append((fit(f"  {shown(label)}", 24), "$muted"))
-                line.append((fit(shown(words), cells - 24), ""))
+            for label, words in entries[start : start + columns]:
+                line += [(fit(f"  {shown(label)}", cells - 12), "$muted"), (fit(words, 12), "")]
             yield line
-        yield []
 
 
-def _entry(name: str, value: Any) -> tuple[str, str]:
-    """Label and value of a counter or fact; ``_ms`` are durations."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+def _entry(name: str, value: int) -> tuple[str, str]:
+    """Label and value of a counter; ``_ms`` are durations."""
     for ending, word in (("_ms_ago", " ago"), ("_ms", "")):
-        if number and name.endswith(ending):
+        if name.endswith(ending):
             return name.removesuffix(ending).replace("_", " "), f"{span(value)}{word}"
-    return name.replace("_", " "), f"{value:,}" if isinstance(value, int) and number else _plain(value)
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {_plain(inner)}" for key, inner in value.items())
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "–" if value is None else str(value)
+    return name.replace("_", " "), f"{value:,}"
 
 
 class HealthScreen(MeshScreen):
@@ -120,7 +103,18 @@ class HealthScreen(MeshScreen):
         yield Verdict(id="verdict")
         yield Grid(OUTBOX, lambda i: i.id, empty="no reply is undecided", id="grid")
         with VerticalScroll(id="scroll"):
-            yield Tables(id="tables")
+            with Container(id="columns"):
+                with Vertical(id="left"):
+                    yield Gates(id="gates")
+                    yield Drill(id="drill")
+                with Vertical(id="right"):
+                    yield Sync(id="sync")
+                    yield Versions(id="versions")
+            yield Counters(id="counters")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checks = Checks()
 
     def grid(self) -> Grid[OutboxItem]:
         """Undecided replies."""
@@ -131,10 +125,31 @@ class HealthScreen(MeshScreen):
         undecided = self.mesh.status.outbox if self.mesh.status else 0
         self.grid().styles.height = min(8, undecided + 1) if undecided else 2
         if undecided or self.grid().rows:
-            self.read("outbox", self._fetch)
+            self.read("undecided replies", self._fetch)
+        if self.mesh.link == "live" and kinds & CHECKED_ON:
+            self.read("checks", self._check)
+
+    def tick_body(self) -> None:
+        self.query_one(Drill).sync()
 
     async def _fetch(self) -> None:
         self.grid().set_rows((await self.mesh.api.outbox()).items)
+
+    async def _check(self) -> None:
+        api = self.mesh.api
+        flags, results, sync, updates = await asyncio.gather(
+            api.flags(), api.e2e_results(), api.sync(), api.updates()
+        )
+        self.checks = Checks(flags, results.results, sync, updates)
+        for panel in self.query(Panel):
+            panel.sync()
+
+    def action_verify(self) -> None:
+        self.instar.operations.verify()
+
+    def action_set_gate(self) -> None:
+        if self.checks.flags is not None:
+            self.instar.operations.set_gate([gate.gate for gate in self.checks.flags.gates])
 
     def action_send_undecided(self) -> None:
         self._resolve("send")

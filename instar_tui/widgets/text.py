@@ -86,6 +86,14 @@ def ago(ms: float | None) -> str:
     return "now" if ms < 1_000 else f"{age(ms)} ago"
 
 
+def ago_of(iso: str | None, now: datetime | None = None) -> str:
+    """How long ago an API time was, by this machine's wall clock."""
+    moment = _local(iso)
+    if moment is None:
+        return "never"
+    return ago(max(0.0, ((now or datetime.now().astimezone()) - moment).total_seconds() * 1_000))
+
+
 def age(ms: float | None) -> str:
     """An age in one unit, for columns: ``0s``, ``2s``, ``4m``, ``2h``, ``3d``."""
     if ms is None:

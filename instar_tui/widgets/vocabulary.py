@@ -55,6 +55,21 @@ DELIVERY = {
     "undecided": Mark("?", "undecided", "bold $needs-you"),
 }
 
+GATES = {
+    "open": Mark("✔", "open", "$awake"),
+    "unverified": Mark("◌", "not tried yet", "$muted"),
+    "overridden": Mark("◑", "by hand", "$needs-you"),
+    "shut": Mark("✕", "shut", "bold $danger"),
+}
+
+SYNC = {
+    "empty": Mark("○", "nothing shared yet", "$muted"),
+    "in-sync": Mark("✔", "in step", "$awake"),
+    "queued": Mark("◐", "changes wait here", "bold $needs-you"),
+    "unpushed": Mark("◐", "not pushed yet", "bold $needs-you"),
+    "behind": Mark("◑", "behind", "bold $needs-you"),
+}
+
 KINDS = {
     "lease": "$awake",
     "handoff": "$awake",
@@ -62,6 +77,9 @@ KINDS = {
     "transfer": "$standby",
     "pair": "$needs-you",
     "alert": "$danger",
+    "drill": "$standby",
+    "update": "$standby",
+    "sync": "$standby",
     "gap": "$danger",
 }
 

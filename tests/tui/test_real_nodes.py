@@ -222,6 +222,29 @@ async def follow(real: Real) -> None:
     await real.until("news: answered")
 
 
+# -- health ---------------------------------------------------------------------------------------------
+
+
+@journey("verify", "set-gate")
+async def drill(real: Real) -> None:
+    epoch = real.machine.api.lease().epoch
+    await real.press("8", "v")
+    await real.until("drill with every machine")
+    await real.until("everything works with mini")
+    assert real.machine.api.lease().epoch == epoch + 2, "the awake role went there and back"
+    await real.until("the awake role went there and back")
+    await real.until("✔ handoff")
+    await real.press("o")
+    await real.until("gate")
+    gates = [gate.gate for gate in real.machine.api.flags().gates]
+    number = gates.index("transfer")
+    await real.press(str(number + 1), "2")
+    await real.until("✕ transfer")
+    assert real.machine.api.flags().gates[number].state == "shut"
+    await real.press("o", str(number + 1), "3")
+    await real.until("✔ transfer")
+
+
 # -- pairing ------------------------------------------------------------------------------------------
 
 
