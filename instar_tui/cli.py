@@ -53,6 +53,8 @@ COMMANDS: dict[str, dict[str, Entry]] = {
         "sync": Entry(_C + "sync", "sync", "The shared state: what waits, and what was refused"),
         "secret": Entry(_C + "secrets", "secret", "Keep what agents need and nobody else should see"),
         "config": Entry(_C + "settings", "config", "Read and change settings"),
+        "log-level": Entry(_C + "settings", "log_level", "How much the node writes into its log"),
+        "service": Entry(_C + "service", "service", "Let the node start with this computer"),
         "demo": Entry(_C + "demo", "demo", "A living mesh on this computer, to try it out"),
     },
 }

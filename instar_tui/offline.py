@@ -9,17 +9,17 @@ from instar_node import __version__
 from instar_node.api import types as t
 from instar_node.config import load_config
 from instar_node.identity.keys import fingerprint, mesh_name, read_public
+from instar_node.identity.stored import stored_registry
 from instar_node.storage.home import Home
 
 if TYPE_CHECKING:
     from instar_node.contracts import Member
-    from instar_node.identity.chain import Folded
 
 
 def stored_whoami(home: Home) -> t.WhoAmI:
     """This machine's identity; the role is not known without a node. Raises ``no-identity``."""
     public = read_public(home.machine)
-    registry = stored_registry(home)
+    registry = stored_registry(home.machine)
     me = registry.members.get(public.machine_id) if registry else None
     config = load_config(home.config)
     return t.WhoAmI(
@@ -40,22 +40,9 @@ def stored_whoami(home: Home) -> t.WhoAmI:
 def stored_machines(home: Home) -> t.Machines:
     """The machines as this home's registry has them, all offline. Raises ``no-identity``."""
     public = read_public(home.machine)
-    registry = stored_registry(home)
+    registry = stored_registry(home.machine)
     members = registry.members.values() if registry else ()
     return t.Machines([_machine(member, member.machine_id == public.machine_id) for member in members])
-
-
-def stored_registry(home: Home) -> Folded | None:
-    """The verified registry of this home; ``None`` before it belongs to a mesh.
-
-    Raises ``file-damaged`` or ``registry-refused``.
-    """
-    from instar_node.identity.chain import RegistryRecord, fold
-    from instar_node.storage.atomic import read_json
-
-    # the file as identity.registry writes it; that module itself would load asyncio, which takes too long
-    path = home.machine / "registry.json"
-    return fold(read_json(path, dict[str, list[RegistryRecord]])["records"]) if path.exists() else None
 
 
 def _machine(member: Member, is_self: bool) -> t.Machine:

@@ -7,8 +7,11 @@ from typing import Any
 import click
 import msgspec
 
+from instar_node.api import types as t
+from instar_node.api.settings_view import change_config
 from instar_node.config import known_keys, load_config
-from instar_tui.commands.base import Invocation, group, pass_invocation
+from instar_node.errors import InstarError
+from instar_tui.commands.base import Invocation, command, group, pass_invocation
 
 
 @group("config", "instar config get", "instar config set lease.ttl_ms 9000", "instar config path")
@@ -65,6 +68,27 @@ def path(invocation: Invocation) -> None:
         invocation.out.json({"path": place})
     else:
         invocation.out.line(place)
+
+
+@command("log-level", "instar log-level", "instar log-level debug")
+@click.argument("level", required=False, type=click.Choice(["debug", "info", "warning", "error"]))
+@pass_invocation
+def log_level(invocation: Invocation, level: str | None) -> None:
+    """Show how much goes to logs/node.jsonl, or change it: at once if a node runs, and for later starts."""
+    if level is not None:
+        change = t.ConfigChange("node.log_level", level)
+        try:
+            invocation.api.set_config(change)
+        except InstarError as error:
+            if error.code != "node-not-running":
+                raise
+            invocation.home.prepare()
+            change_config(invocation.home, change)
+    level = load_config(invocation.home.config).node.log_level
+    if invocation.json:
+        invocation.out.json({"log_level": level})
+    else:
+        invocation.out.line(level)
 
 
 def _text(value: Any) -> str:

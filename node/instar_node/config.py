@@ -31,6 +31,7 @@ class NodeSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     urls: tuple[str, ...] = ()
     witness: bool = False
     keep_baton: bool = False
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class HubSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):

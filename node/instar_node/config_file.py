@@ -22,6 +22,7 @@ DEFAULT_TEXT = """\
 # witness = false              # keep the lease register for others, never run the agent
 # keep_baton = false           # embedded hub: stay the awake machine when this program ends or restarts,
                                # instead of handing over to a standby that is in sync
+# log_level = "info"           # what goes to logs/node.jsonl: "debug", "info", "warning" or "error"
 
 [hub]
 # url = ""                     # where the lease lies; empty: inside this home, without automatic failover.

@@ -92,6 +92,7 @@ class Node:
             self._membership,
             self._pairing,
             self._rejoining,
+            home,
         )
         self.api_url = ""
 

@@ -46,7 +46,7 @@ def node_log(home: Home, config: Config) -> Iterator[KnownSecrets]:
     logger = logging.getLogger("instar")
     logger.addHandler(handler)
     before, logger.propagate = (logger.level, logger.propagate), False
-    logger.setLevel(logging.INFO)
+    logger.setLevel(config.node.log_level.upper())
     listener.start()
     try:
         yield known

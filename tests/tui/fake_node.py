@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from instar_node.api import types as t
+from instar_node.api.doctor import diagnosis, mesh_findings
 from instar_node.clock import SystemClock
 from instar_node.errors import InstarError
 from instar_node.events import Event, EventHub
@@ -460,6 +461,17 @@ class FakeNode(FakeChecks):
     async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         self._enter("wakeup", body)
         return await self._pass_to(self._find(DESK))
+
+    async def doctor(self) -> t.Doctor:
+        self._enter("doctor")
+        return diagnosis(mesh_findings(await self.status()))
+
+    async def config(self) -> t.ConfigView:
+        return t.ConfigView("/home/config.toml", {})
+
+    async def set_config(self, body: t.ConfigChange) -> t.ConfigChanged:
+        self._enter("set_config", body)
+        return t.ConfigChanged(body.key, body.value, False)
 
     async def lease_heal(self, body: t.HealRequest) -> t.HandoffResult:
         self._enter("lease_heal", body)

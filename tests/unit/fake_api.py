@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from typing import Any, Literal
 
 from instar_node.api import types as t
+from instar_node.api.doctor import diagnosis, mesh_findings
 from instar_node.clock import SystemClock
 from instar_node.errors import InstarError
 from instar_node.events import Event, EventHub
@@ -230,6 +231,18 @@ class FakeNodeApi:
                 extra={"prompt": "Is mini off?", "vouch": [MINI]},
             )
         return self.handoff_outcome
+
+    async def doctor(self) -> t.Doctor:
+        self._called("doctor")
+        return diagnosis(mesh_findings(await self.status()))
+
+    async def config(self) -> t.ConfigView:
+        self._called("config")
+        return t.ConfigView("/home/config.toml", {"lease": {"ttl_ms": 6000}})
+
+    async def set_config(self, body: t.ConfigChange) -> t.ConfigChanged:
+        self._called("set_config", body)
+        return t.ConfigChanged(body.key, body.value, True)
 
     async def lease_heal(self, body: t.HealRequest) -> t.HandoffResult:
         self._called("lease_heal", body)

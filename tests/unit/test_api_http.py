@@ -28,6 +28,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "pair_confirm": {"body": t.PairConfirm(accept=True)},
     "join": {"body": t.JoinRequest("http://a", "A-B-1")},
     "wakeup": {"body": t.WakeupRequest()},
+    "set_config": {"body": t.ConfigChange("lease.ttl_ms", 9_000)},
     "lease_heal": {"body": t.HealRequest(confirm=True)},
     "handoff": {"body": t.HandoffRequest("mini")},
     "move_hub": {"body": t.HubRequest("/mnt/hub.git")},

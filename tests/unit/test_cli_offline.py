@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from instar_node.api import types as t
 from instar_node.clock import SystemClock
 from instar_node.identity.keys import MachineIdentity
 from instar_node.identity.registry import MachineRegistry
@@ -85,6 +86,20 @@ def test_a_bad_setting_is_refused_with_its_place(cli: Cli) -> None:
     assert "did you mean lease.ttl_ms?" in cli("config", "set", "lease.ttl", "1").err
 
 
+def test_the_log_level_is_a_setting_of_its_own(cli: Cli) -> None:
+    assert cli("log-level").out == "info\n"
+    assert cli("log-level", "debug").out == "debug\n"
+    assert cli("config", "get", "node.log_level").out == "debug\n"
+    assert cli("log-level", "loud").code == 2
+
+
+def test_a_running_node_is_told_the_log_level(cli: Cli) -> None:
+    api = FakeNodeApi()
+    with serving(api, cli.home):
+        assert cli("log-level", "debug").code == 0
+    assert api.calls[-1] == ("set_config", (t.ConfigChange("node.log_level", "debug"),))
+
+
 # -- doctor -----------------------------------------------------------------------------------------------
 
 
@@ -136,8 +151,6 @@ def test_what_the_running_node_knows_is_looked_at(cli: Cli, founded: MachineIden
         assert states(cli)["hub"] == "ok"
 
         async def machines() -> object:
-            from instar_node.api import types as t
-
             gone = a_machine("m_3", "attic", online=False, status="offline", status_text="offline for 2h")
             return t.Machines([a_machine(), gone])
 

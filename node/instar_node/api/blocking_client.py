@@ -80,6 +80,15 @@ class BlockingNodeApi:
     def join(self, body: t.JoinRequest) -> t.JoinResult:
         return self._call(routes.JOIN, body)
 
+    def doctor(self) -> t.Doctor:
+        return self._call(routes.DOCTOR)
+
+    def config(self) -> t.ConfigView:
+        return self._call(routes.CONFIG)
+
+    def set_config(self, body: t.ConfigChange) -> t.ConfigChanged:
+        return self._call(routes.SET_CONFIG, body)
+
     def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         return self._call(routes.WAKEUP, body)
 

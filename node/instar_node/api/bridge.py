@@ -65,6 +65,15 @@ class BridgedNodeApi:
     async def join(self, body: t.JoinRequest) -> t.JoinResult:
         return await self._run(self._api.join(body))
 
+    async def doctor(self) -> t.Doctor:
+        return await self._run(self._api.doctor())
+
+    async def config(self) -> t.ConfigView:
+        return await self._run(self._api.config())
+
+    async def set_config(self, body: t.ConfigChange) -> t.ConfigChanged:
+        return await self._run(self._api.set_config(body))
+
     async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         return await self._run(self._api.wakeup(body))
 

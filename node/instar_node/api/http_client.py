@@ -90,6 +90,15 @@ class HttpNodeApi:
     async def join(self, body: t.JoinRequest) -> t.JoinResult:
         return await self._call(routes.JOIN, body)
 
+    async def doctor(self) -> t.Doctor:
+        return await self._call(routes.DOCTOR)
+
+    async def config(self) -> t.ConfigView:
+        return await self._call(routes.CONFIG)
+
+    async def set_config(self, body: t.ConfigChange) -> t.ConfigChanged:
+        return await self._call(routes.SET_CONFIG, body)
+
     async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         return await self._call(routes.WAKEUP, body)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator
 from typing import Protocol
 
@@ -9,10 +11,12 @@ import msgspec
 
 from instar_node.api import routes
 from instar_node.api import types as t
+from instar_node.api.doctor import diagnosis, home_findings, mesh_findings
 from instar_node.api.forwarding import Forwarding
 from instar_node.api.holder_api import farewell, handoff_result, placement_view, pool_disabled
 from instar_node.api.membership import Membership
 from instar_node.api.parts import NodeParts
+from instar_node.api.settings_view import change_config, config_view
 from instar_node.api.sync_view import sync_view
 from instar_node.api.topic_view import describe
 from instar_node.api.update_view import updates_view
@@ -25,6 +29,9 @@ from instar_node.pairing.comparison import Comparison
 from instar_node.pairing.host import PairingHost
 from instar_node.pairing.refusals import joining_already
 from instar_node.pairing.view import PairState
+from instar_node.storage.home import Home
+
+log = logging.getLogger("instar.api")
 
 
 class Joiner(Protocol):
@@ -52,8 +59,10 @@ class LocalNodeApi:
         membership: Membership,
         pairing: PairingHost,
         joiner: Joiner,
+        home: Home,
     ) -> None:
         self._parts = parts
+        self._home = home
         self._base = parts.base
         self._views = views
         self._forwarding = forwarding
@@ -118,6 +127,18 @@ class LocalNodeApi:
     async def remove_machine(self, machine: str) -> t.Ok:
         self._require_member()
         return await self._forwarding.perform(routes.REMOVE_MACHINE, machine=machine)
+
+    async def doctor(self) -> t.Doctor:
+        files = await asyncio.to_thread(lambda: list(home_findings(self._home)))
+        return diagnosis([*files, *mesh_findings(await self.status())])
+
+    async def config(self) -> t.ConfigView:
+        return config_view(self._home)
+
+    async def set_config(self, body: t.ConfigChange) -> t.ConfigChanged:
+        changed = change_config(self._home, body)
+        log.info("setting changed: %s", body.key)
+        return changed
 
     # -- roles -------------------------------------------------------------------------------------------
 

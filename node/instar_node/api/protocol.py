@@ -36,6 +36,15 @@ class NodeApi(Protocol):
 
     async def join(self, body: t.JoinRequest) -> t.JoinResult: ...
 
+    async def doctor(self) -> t.Doctor:
+        """What is wrong on this machine and in its mesh, and how to mend it."""
+
+    async def config(self) -> t.ConfigView:
+        """The settings of this home."""
+
+    async def set_config(self, body: t.ConfigChange) -> t.ConfigChanged:
+        """Change one setting."""
+
     async def wakeup(self, body: t.WakeupRequest) -> t.HandoffResult:
         """Make this machine the awake one."""
 

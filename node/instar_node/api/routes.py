@@ -98,6 +98,9 @@ LEASE_HEAL = Route(
     refused=_UNDONE,
     patience_s=60,
 )
+DOCTOR = Route("GET", "/doctor", "doctor", t.Doctor, "What is wrong, and how to mend it")
+CONFIG = Route("GET", "/config", "config", t.ConfigView, "The settings of this home")
+SET_CONFIG = Route("PATCH", "/config", "set_config", t.ConfigChanged, "Change one setting", t.ConfigChange)
 PAIR = Route("POST", "/pair", "pair", t.PairView, "Mint a pairing code", t.PairRequest)
 PAIR_VIEW = Route("GET", "/pair", "pair_view", t.PairView, "The open pairing, if any")
 PAIR_CANCEL = Route("DELETE", "/pair", "pair_cancel", t.PairView, "Void the open pairing code")
@@ -240,4 +243,5 @@ ROUTES: tuple[Route[Any], ...] = (
     POOL, POOL_MACHINE, RENAME, PLACEMENT, TRANSFER, UNPIN,
     SYNC, SYNC_SEEN, SECRETS, SECRET, SET_SECRET, REMOVE_SECRET,
     VERIFY, E2E_RESULTS, FLAGS, SET_FLAG, UPDATES, UPDATE,
+    DOCTOR, CONFIG, SET_CONFIG,
 )  # fmt: skip

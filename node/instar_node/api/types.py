@@ -749,6 +749,42 @@ class Status(Model):
     """Number of the newest event contained in this picture."""
 
 
+class Finding(Model):
+    """One thing looked at; ``hint`` says how to mend it."""
+
+    check: str
+    state: Literal["ok", "warning", "problem"]
+    message: str
+    hint: str = ""
+
+
+class Doctor(Model):
+    """``healthy`` while no finding is a problem; a warning is none."""
+
+    healthy: bool
+    findings: list[Finding]
+
+
+class ConfigView(Model):
+    """Every setting, defaults included; secrets in it are hidden."""
+
+    path: str
+    settings: dict[str, Any]
+
+
+class ConfigChange(Body):
+    key: Annotated[str, Meta(min_length=1, max_length=120)]
+    """Such as ``lease.ttl_ms``."""
+    value: Any
+
+
+class ConfigChanged(Model):
+    key: str
+    value: Any
+    at_once: bool
+    """Whether it counts already; otherwise from the node's next start."""
+
+
 class ErrorBody(Model):
     error: dict[str, Any]
 
