@@ -7,7 +7,7 @@ Parts (coordination, delivery, handoff, pool, …) never import one another; the
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import IntEnum
 from typing import Any, Protocol, TypeVar
 
@@ -172,6 +172,17 @@ class StateVoucher(Protocol):
     @property
     def head(self) -> str | None:
         """The newest verified commit here."""
+
+
+class Checkpoints(Protocol):
+    """What was answered, without any text, for machines that get no rows (the bench)."""
+
+    async def blocks(self) -> dict[str, bytes]:
+        """The newest markers, by block name."""
+
+    async def take_in(self, machine: str, blocks: Mapping[str, bytes]) -> int:
+        """Join the markers that ``machine`` left when it was awake; how many told something new. Raises
+        ``InstarError``."""
 
 
 class Database(Protocol):

@@ -4,7 +4,7 @@ the test hands about, and a path hub that a test may garble."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class Lease:
         self.holder: str | None = None
         self.state_head = ""
         self.raw = b""
+        self.benched = self.incomplete = False
 
 
 class LeaseView:
@@ -68,6 +69,18 @@ class LeaseView:
     def state_head(self) -> str:
         return self._heard[2]
 
+    @property
+    def benched(self) -> bool:
+        return self._lease.benched
+
+    @property
+    def bench_ttl_us(self) -> int:
+        return 60_000
+
+    @property
+    def incomplete(self) -> bool:
+        return self._lease.incomplete
+
     def proof(self) -> bytes:
         return self._heard[3]
 
@@ -79,6 +92,22 @@ class LeaseView:
 
     def on_change(self, callback: Callable[[], None]) -> None:
         self._callbacks.append(callback)
+
+
+class Markers:
+    """Implements ``Checkpoints`` over a dictionary."""
+
+    def __init__(self) -> None:
+        self.left: dict[str, bytes] = {}
+        self.taken: dict[str, bytes] = {}
+        self.by: str | None = None
+
+    async def blocks(self) -> dict[str, bytes]:
+        return dict(self.left)
+
+    async def take_in(self, machine: str, blocks: Mapping[str, bytes]) -> int:
+        self.by, self.taken = machine, dict(blocks)
+        return len(blocks)
 
 
 class Machine:
@@ -94,6 +123,7 @@ class Machine:
         self.lease = LeaseView(identity.machine_id, world.lease, world.ids)
         self.mesh = world.net.node(identity.machine_id)
         self.told: list[Event] = []
+        self.markers = Markers()
         self.sync: StateSync
 
     @property
@@ -115,6 +145,7 @@ class Machine:
             events=events,
             clock=SystemClock(),
             own_files=dict,
+            checkpoints=self.markers,
         )
         await self.sync.start()
 

@@ -194,3 +194,20 @@ async def test_what_a_person_does_with_git_or_rm_in_the_folder_does_no_harm(tmp_
         await until(lambda: any("belongs to the mesh itself" in event.text for event in mini.told))
         assert "forged" not in (mini.state / "machines" / f"{desk.id}.json").read_text()
         assert desk.files() == mini.files()
+
+
+async def test_a_successor_from_the_bench_gets_the_last_checkpoint(tmp_path: Path) -> None:
+    async with a_world(tmp_path, "desk", "mini", hub=True) as (world, desk, mini):
+        desk.markers.left = {"1-0": b'[["k1",8,1,3]]\n'}
+        world.lease.benched = True
+        desk.sync._wake.set()
+        await until(lambda: (mini.state / ".instar/markers/1-0.json").is_file())
+        desk.markers.left = {"1-0": b'[["k1",8,1,3],["k2",8,1,9]]\n'}
+        await until(lambda: b"k2" in (mini.state / ".instar/markers/1-0.json").read_bytes())
+        assert desk.sync.vouched == desk.facts.head
+        world.lease.benched, world.lease.incomplete = False, True
+        world.elect(mini)
+        await until(lambda: mini.markers.by == desk.id)
+        assert mini.markers.taken == {".instar/markers/1-0.json": desk.markers.left["1-0"]}
+        await until(lambda: not (mini.state / ".instar/markers").exists())
+        await world.in_step()

@@ -100,6 +100,15 @@ def entries_after(
     return entries
 
 
+def newest_entries(connection: sqlite3.Connection, limit: int) -> list[LogEntry]:
+    """The newest entries of the log, newest first."""
+    cursor = connection.execute(
+        "SELECT epoch, seq, kind, body, hash, digest FROM ledger_log ORDER BY epoch DESC, seq DESC LIMIT ?",
+        (limit,),
+    )
+    return [LogEntry(*row) for row in cursor]
+
+
 def last_marks(connection: sqlite3.Connection, limit: int) -> list[Mark]:
     """The last mark of each epoch, newest epoch first."""
     marks: list[Mark] = []

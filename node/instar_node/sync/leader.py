@@ -7,7 +7,9 @@ import logging
 from collections.abc import Callable, Mapping
 
 from instar_node.clock import MICROS_PER_SECOND
+from instar_node.contracts import Checkpoints
 from instar_node.errors import InstarError
+from instar_node.sync.bench import BenchCheckpoints
 from instar_node.sync.changes import ChangeSet
 from instar_node.sync.core import HUB, StateCore
 from instar_node.sync.follower import rewound
@@ -27,11 +29,18 @@ PUSH_TRIES = 3
 class StateLeader:
     """The holder's part of a step."""
 
-    def __init__(self, core: StateCore, writer: StateWriter, own_files: Callable[[], Mapping[str, bytes]]):
+    def __init__(
+        self,
+        core: StateCore,
+        writer: StateWriter,
+        own_files: Callable[[], Mapping[str, bytes]],
+        checkpoints: Checkpoints,
+    ) -> None:
         """``own_files`` gives the mesh's own files as they should be now."""
         self._core = core
         self._writer = writer
         self._own_files = own_files
+        self._bench = BenchCheckpoints(core, checkpoints)
         self.fenced: int | None = None
         """The epoch in which the fence stands: only then is anything else written."""
         self.behind: str | None = None
@@ -47,10 +56,13 @@ class StateLeader:
         core = self._core
         if self.fenced != epoch and not await self._take_up(epoch):
             return self._backed_off()
+        await self._bench.take_in(epoch)
         await self._take_in_own(epoch)
-        await core.worker.run(self._writer.publish, self._own_files(), epoch, core.known())
+        files = {**self._own_files(), **await self._bench.files()}
+        await core.worker.run(self._writer.publish, files, epoch, core.known())
         await core.settle()
-        return await self._push_if_due(epoch)
+        pause, checkpoint = await self._push_if_due(epoch), self._bench.pause_us()
+        return pause if checkpoint is None else min(pause, checkpoint / MICROS_PER_SECOND)
 
     # -- beginning an epoch -----------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ RESERVED = frozenset({MACHINES, PINS, SECRETS, OWN})
 
 LEASE_FILE = f"{OWN}/lease.json"
 """The signed lease record of the epoch a commit belongs to."""
+MARKERS = f"{OWN}/markers/"
+"""Checkpoints for machines on the bench: what was answered, without any text."""
 APPLIED_FILE = f"{OWN}/applied.json"
 """For each machine the number of its newest change that was taken in."""
 

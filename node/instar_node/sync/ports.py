@@ -14,6 +14,18 @@ class StateLease(Authority, Protocol):
     def state_head(self) -> str:
         """The state commit that the newest lease record vouches for; empty when it names none."""
 
+    @property
+    def benched(self) -> bool:
+        """Whether the newest record has machines on the bench."""
+
+    @property
+    def bench_ttl_us(self) -> int:
+        """How long a machine on the bench waits before it may take over."""
+
+    @property
+    def incomplete(self) -> bool:
+        """Whether the newest record's holder came from the bench or by force, and may miss older rows."""
+
     def proof(self) -> bytes:
         """The newest lease record with its holder's signature; empty when none is known."""
 

@@ -35,6 +35,14 @@ class StateCopy:
         """Whether a commit is part of the verified line."""
         return self.head is not None and self.repository.has_line(commit, self.head)
 
+    def writer_before(self, epoch: int) -> str | None:
+        """Who wrote the state last before an epoch; ``None`` when nobody did."""
+        standing = self.standing
+        while standing is not None and standing.epoch >= epoch:
+            parents = self.repository.commit(standing.commit).parents
+            standing = self._standing_at(parents[0]) if parents else None
+        return standing.signer if standing is not None else None
+
     def accept(self, tip: str, known: Known, vouched: str) -> bool:
         """Take in the line of a commit that is here with all it names, if it breaks no rule.
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Mapping
 
 from instar_node.clock import MICROS_PER_SECOND, Clock
-from instar_node.contracts import Mesh
+from instar_node.contracts import Checkpoints, Mesh
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
 from instar_node.identity.keys import MachineIdentity
@@ -53,6 +53,7 @@ class StateSync:
         events: EventHub,
         clock: Clock,
         own_files: Callable[[], Mapping[str, bytes]],
+        checkpoints: Checkpoints,
     ) -> None:
         """``find_hub`` gives the git hub of the moment, if any; ``own_files`` the mesh's own files (below the
         reserved folders) as they should be now."""
@@ -74,7 +75,8 @@ class StateSync:
             events=events,
             clock=clock,
         )
-        self._leader = StateLeader(core, StateWriter(copy, identity, registry, clock), own_files)
+        writer = StateWriter(copy, identity, registry, clock)
+        self._leader = StateLeader(core, writer, own_files, checkpoints)
         self._follower = StateFollower(core)
         self._watch = FolderWatch(home.state, self._on_folder)
         self._wake = asyncio.Event()

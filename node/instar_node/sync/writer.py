@@ -14,7 +14,7 @@ from instar_node.identity.registry import MachineRegistry
 from instar_node.sync.applied import Newest, applied_number, encode_applied, read_applied
 from instar_node.sync.changes import ChangeSet, Conflict, apply
 from instar_node.sync.commit import Commit, Draft, Person
-from instar_node.sync.paths import APPLIED_FILE, LEASE_FILE, OWN, is_reserved
+from instar_node.sync.paths import APPLIED_FILE, LEASE_FILE, MARKERS, OWN, PINS, is_reserved
 from instar_node.sync.repository import registry_files
 from instar_node.sync.rules import Known, Standing
 from instar_node.sync.state_copy import StateCopy
@@ -22,6 +22,9 @@ from instar_node.sync.tree import File
 
 SIGNERS_FILE = f"{OWN}/allowed_signers"
 """For auditors: ``git -c gpg.ssh.allowedSignersFile=… log --show-signature``."""
+
+PUBLISHED = (f"{PINS}/", MARKERS)
+"""Folders whose whole content other parts give."""
 
 
 class StateWriter:
@@ -48,11 +51,17 @@ class StateWriter:
         return self._copy.judge_own(self._build(updates, me, "a new epoch begins", epoch), known)
 
     def publish(self, files: Mapping[str, bytes], epoch: int, known: Known) -> bool:
-        """Bring the mesh's own files up to date, the registry among them; ``False`` if all were."""
+        """Bring the mesh's own files up to date, the registry among them; ``False`` if all were.
+
+        Below ``PUBLISHED`` nothing else stays.
+        """
         key = (epoch, self._registry.head, tuple(sorted(files.items())))
         if key == self._published:
             return False
-        updates: dict[str, File | None] = {path: self._stored(data) for path, data in files.items()}
+        updates: dict[str, File | None] = {
+            path: None for path in self._copy.files if path.startswith(PUBLISHED)
+        }
+        updates |= {path: self._stored(data) for path, data in files.items()}
         updates |= self._registry_updates()
         changed = {path: file for path, file in updates.items() if self._copy.files.get(path) != file}
         if changed:

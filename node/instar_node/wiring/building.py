@@ -17,6 +17,7 @@ from instar_node.delivery.agents.discreet import DiscreetAgent
 from instar_node.delivery.agents.factory import build_agent
 from instar_node.delivery.agents.reaper import RunRecords
 from instar_node.delivery.channels.factory import build_channels
+from instar_node.delivery.checkpoint import LedgerCheckpoints
 from instar_node.delivery.compaction import Compactor
 from instar_node.delivery.conversation import Conversation
 from instar_node.delivery.dispatcher import Delivery
@@ -92,11 +93,11 @@ async def build(
     )
     base.registry.on_change(base.mesh.refresh)
     base.registry.on_change(replication.refresh)
-    state = _state(home, base, ledger)
+    state = _state(home, base, ledger, database)
     return _delivery_and_pool(home, base, sync, secrets, state, tail, ledger, replication, database, restart)
 
 
-def _state(home: Home, base: Base, ledger: MessageProcessingLedger) -> StateSync:
+def _state(home: Home, base: Base, ledger: MessageProcessingLedger, database: SqliteDatabase) -> StateSync:
     state = StateSync(
         home=home,
         identity=base.identity,
@@ -108,6 +109,7 @@ def _state(home: Home, base: Base, ledger: MessageProcessingLedger) -> StateSync
         events=base.events,
         clock=base.clock,
         own_files=PinsCopy(ledger.placements, base.events).files,
+        checkpoints=LedgerCheckpoints(ledger, database),
     )
     base.lease.vouch_for(state)
     return state

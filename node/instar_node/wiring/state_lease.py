@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from instar_node.clock import MICROS_PER_MS
 from instar_node.coordination.lease_service import LeaseService
 
 
@@ -28,6 +29,18 @@ class LeaseOfState:
     @property
     def state_head(self) -> str:
         return self._lease.known.record.state_head if self._lease.known is not None else ""
+
+    @property
+    def benched(self) -> bool:
+        return self._lease.known is not None and bool(self._lease.known.record.benched)
+
+    @property
+    def bench_ttl_us(self) -> int:
+        return 0 if self._lease.known is None else self._lease.known.record.bench_ttl_ms * MICROS_PER_MS
+
+    @property
+    def incomplete(self) -> bool:
+        return self._lease.known is not None and bool(self._lease.known.record.incomplete)
 
     def proof(self) -> bytes:
         return self._lease.known.record.encode() if self._lease.known is not None else b""
