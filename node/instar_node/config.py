@@ -53,6 +53,9 @@ class AgentSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """``[agent]``: who answers messages."""
 
     kind: Literal["manual", "command", "echo"] = "manual"
+    preset: Literal["", "claude", "codex", "gemini"] = ""
+    """A common agent CLI, for kind ``command``; ``command`` then only names the program, if it is elsewhere
+    or takes further arguments."""
     command: tuple[str, ...] = ()
     timeout_s: Annotated[float, Meta(gt=0, le=86_400)] = 300.0
     history: Annotated[int, Meta(ge=0, le=10_000)] = 50
@@ -309,7 +312,9 @@ def _other_conflicts(config: Config) -> list[tuple[KeyPath, str, str]]:
     for url in config.node.urls:
         if not url.startswith(("http://", "https://")):
             found.append((("node", "urls"), f"{url!r} is not an http:// or https:// URL", ""))
-    if config.agent.kind == "command" and not config.agent.command:
+    if config.agent.preset and config.agent.kind != "command":
+        found.append((("agent", "preset"), 'a preset needs kind = "command"', 'set agent.kind to "command"'))
+    if config.agent.kind == "command" and not config.agent.command and not config.agent.preset:
         found.append(
             (
                 ("agent", "command"),

@@ -37,6 +37,7 @@ DEFAULT_TEXT = """\
 
 [agent]
 # kind = "manual"              # "manual": a person answers; "command": a program does; "echo": for trying out
+# preset = ""                  # with "command": "claude", "codex" or "gemini" knows how to ask that program
 # command = []                 # the program and its arguments, such as ["claude", "-p"]
 # timeout_s = 300.0            # a run that takes longer is stopped and tried again
 # history = 50                 # earlier lines of the conversation given to the program

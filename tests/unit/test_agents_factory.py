@@ -19,7 +19,7 @@ REQUEST = RunRequest("k", "42", "hello", "ada", "", 1, 1, (), Provenance("m1", 1
 
 def build(tmp_path: Path, settings: AgentSettings) -> Agent:
     records = RunRecords(tmp_path / "runs.json")
-    return build_agent(settings, records, lambda name: None, lambda key: 0, SystemClock())
+    return build_agent(settings, records, lambda name: None, lambda key: 0, SystemClock(), Path("/nowhere"))
 
 
 async def test_echo_answers_with_the_text(tmp_path: Path) -> None:

@@ -237,7 +237,9 @@ def _delivery_and_pool(
         granted = pool.host.deadline(key) if pool is not None else None
         return lease.acting_until() if granted is None else granted
 
-    bare = build_agent(config.agent, records, base.vault.value, until, base.clock)
+    bare = build_agent(
+        config.agent, records, base.vault.value, until, base.clock, home.machine / "agent-sessions"
+    )
     agent = DiscreetAgent(bare, base.known.blank)
     channels = build_channels(config.channels, base.vault.value, base.clock, publish)
     conversation = Conversation(database)

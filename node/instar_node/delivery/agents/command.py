@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
-import msgspec
-
 from instar_node.clock import Clock
 from instar_node.config import AgentSettings
-from instar_node.contracts import HistoryItem, Provenance, RunRequest, RunResult
+from instar_node.contracts import RunRequest, RunResult
+from instar_node.delivery.agents.agent_input import encode_input
 from instar_node.delivery.agents.environment import SecretLookup, agent_environment
 from instar_node.delivery.agents.leash import Leash, Until
 from instar_node.delivery.agents.reaper import RunRecords, kill_group
@@ -29,33 +28,6 @@ TERM_GRACE = 0.5
 STDERR_TAIL = 4_096
 """Bytes of stderr kept for the error text."""
 CHUNK = 65_536
-
-
-class _Question(msgspec.Struct, frozen=True):
-    """``message`` of the object on stdin."""
-
-    key: str
-    text: str
-    sender: str
-    at: str
-
-
-class AgentInput(msgspec.Struct, frozen=True):
-    """The JSON object on the agent's stdin; the field names are a contract with agent programs."""
-
-    topic: str
-    message: _Question
-    history: tuple[HistoryItem, ...]
-    provenance: Provenance
-
-
-def encode_input(request: RunRequest) -> bytes:
-    """What the agent reads on stdin for this request."""
-    question = _Question(request.key, request.text, request.sender, request.at)
-    provenance = request.provenance
-    if provenance.previous_machine == provenance.machine:
-        provenance = msgspec.structs.replace(provenance, previous_machine=None)
-    return msgspec.json.encode(AgentInput(request.topic, question, request.history, provenance))
 
 
 class _Run:
