@@ -29,7 +29,7 @@ class Misbehaving:
         """Lets go what is stalled or late."""
 
     async def play(self, request: web.Request, take: Callable[[], Any]) -> bool:
-        """Do what the next mischief says; whether the request was dealt with (the answer is then lost)."""
+        """Do what the next mischief says; whether the request was dealt with."""
         match self.mischief.pop(0) if self.mischief else None:
             case "lose-answer":
                 take()
@@ -40,7 +40,9 @@ class Misbehaving:
                 await self.gate.wait()
                 return True
             case "late":
+                take()
                 await self.gate.wait()
+                return True
         return False
 
     def fault(self) -> Mischief | None:
@@ -55,6 +57,7 @@ class WebhookSink(Misbehaving):
         super().__init__()
         self.epoch = 0
         self.keys: list[str] = []
+        self.attempts: list[str] = []
         self.url = ""
 
     async def hook(self, request: web.Request) -> web.Response:
@@ -63,6 +66,7 @@ class WebhookSink(Misbehaving):
             request.headers["Idempotency-Key"],
             int(request.headers["Instar-Epoch"]),
         )
+        self.attempts.append(body["text"])
         if (fault := self.fault()) is not None:
             status = {"fail": 500, "busy": 429, "refuse": 422}[fault]
             return web.Response(status=status, headers={"Retry-After": "3"}, text=fault)
