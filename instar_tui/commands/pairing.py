@@ -145,7 +145,8 @@ class _Wait:
 @pass_invocation
 def join(invocation: Invocation, url: str, code: str, nickname: str | None, sas: bool, witness: bool) -> None:
     """Join the mesh of the machine at URL. Needs no running node."""
-    result = _join(invocation, t.JoinRequest(url=url, code=code, nickname=nickname, sas=sas), witness)
+    body = t.JoinRequest(url=url, code=code, nickname=nickname, sas=sas, witness=witness)
+    result = _join(invocation, body)
     if invocation.json:
         return invocation.out.json(result)
     return invocation.out.fields(
@@ -160,7 +161,7 @@ def join(invocation: Invocation, url: str, code: str, nickname: str | None, sas:
     )
 
 
-def _join(invocation: Invocation, body: t.JoinRequest, witness: bool) -> t.JoinResult:
+def _join(invocation: Invocation, body: t.JoinRequest) -> t.JoinResult:
     """Through the node that runs here, if one does; else directly on the files of the home."""
     try:
         return _join_through_node(invocation.api, body)
@@ -177,7 +178,7 @@ def _join(invocation: Invocation, body: t.JoinRequest, witness: bool) -> t.JoinR
         body.code,
         body.nickname,
         sas=body.sas,
-        witness=witness,
+        witness=body.witness,
         confirm=_same_on_both,
     )
     return asyncio.run(joining)

@@ -78,7 +78,7 @@ class Rejoining:
             base.build,
             urls=base.urls(),
             standing_name=self._standing_name,
-            witness=base.witness,
+            witness=body.witness or base.witness,
         )
         return await joining.run(
             body.url, body.code, body.nickname, sas=body.sas, confirm=self.comparison.ask

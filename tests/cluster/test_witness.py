@@ -61,3 +61,15 @@ def test_without_its_witness_nobody_takes_over_until_it_is_back(cluster: Cluster
     wait_for(lambda: "hub-unreachable" in {alert.code for alert in mini.api.health().alerts})
     nas.start("--witness")
     wait_for(mini.is_awake, 40)
+
+
+def test_a_machine_with_a_mesh_of_its_own_becomes_a_witness_while_its_node_runs(cluster: Cluster) -> None:
+    desk, nas = cluster.machine("desk", hub=None).start(), cluster.machine("nas", hub=None).start()
+    wait_for(desk.is_awake)
+    wait_for(nas.is_awake)
+    view = json.loads(desk.cli("pair", "--no-wait", "--json").stdout)
+    joined = nas.cli("join", view["url"], "--code", view["code"], "--witness")
+    assert joined.returncode == 0, joined.stderr
+    wait_for(lambda: nas.api.health().role == "witness")
+    assert desk.cli("hub", "witness:nas").returncode == 0
+    assert desk.is_awake()

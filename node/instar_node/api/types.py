@@ -216,6 +216,8 @@ class JoinRequest(Body):
     code: Annotated[str, Meta(min_length=1, max_length=64)]
     nickname: Annotated[str, Meta(max_length=40)] | None = None
     sas: bool = False
+    witness: bool = False
+    """Only keep the lease register for the others."""
 
 
 class JoinResult(Model):
