@@ -7,7 +7,6 @@ process alone writes the folder, so a swap is atomic and outlives ``kill -9``.
 from __future__ import annotations
 
 import asyncio
-import re
 from pathlib import Path
 from typing import Annotated
 
@@ -19,14 +18,14 @@ from instar_node.coordination.cell_lease_store import CellLeaseStore
 from instar_node.coordination.cells import LEASE_CELL, MAX_CELL_BYTES, version_of
 from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
 from instar_node.coordination.record import Verifier, decode_record, is_authentic
-from instar_node.errors import InstarError, bad_input
+from instar_node.errors import InstarError
 from instar_node.storage.atomic import write_atomic
 
 CALL_S = 3.0
 """How long a member waits for the witness: less than a ttl, so that one lost answer costs no lease."""
 
-_NAME = re.compile(r"[a-z][a-z0-9-]{0,63}\Z")
-Name = Annotated[str, Meta(max_length=64)]
+Name = Annotated[str, Meta(pattern=r"^[a-z][a-z0-9-]{0,63}\Z")]
+"""Of a cell; it becomes the name of a file."""
 Value = Annotated[bytes, Meta(max_length=MAX_CELL_BYTES)]
 
 
@@ -93,25 +92,20 @@ class WitnessRegister:
             self._check_lease(present, value)
         try:
             if value is None:
-                self._file(name).unlink()
+                (self._folder / name).unlink()
             else:
                 self._folder.mkdir(mode=0o700, exist_ok=True)
-                write_atomic(self._file(name), value)
+                write_atomic((self._folder / name), value)
         except (InstarError, OSError) as error:
             raise StoreUnavailable(f"the witness cannot write its register: {error}") from error
 
     def _load(self, name: str) -> bytes | None:
         try:
-            return self._file(name).read_bytes()
+            return (self._folder / name).read_bytes()
         except FileNotFoundError:
             return None
         except OSError as error:
             raise StoreUnavailable(f"the witness cannot read its register: {error}") from error
-
-    def _file(self, name: str) -> Path:
-        if _NAME.match(name) is None:
-            raise RefusedSwap(f"{name!r} is no name of a cell")
-        return self._folder / name
 
     def _check_lease(self, present: bytes | None, value: bytes | None) -> None:
         """A register of ours is never emptied, never rewound, and holds nothing that no member signed."""
@@ -127,8 +121,6 @@ class WitnessRegister:
     async def _on_read(self, peer: str, question: ReadCell) -> CellState:
         try:
             return CellState(await self.read(question.name))
-        except RefusedSwap as refusal:
-            raise bad_input("name", str(refusal)) from refusal
         except StoreUnavailable as error:
             raise InstarError(error.code, error.message, status=503) from error
 
