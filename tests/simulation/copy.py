@@ -45,6 +45,7 @@ class Copy:
         self.epoch: int | None = None
         self.opened: int = 0
         self.streams: dict[str, Stream] = {}
+        self.reported: set[str] = set()
         self.watermark = 0
         self.waits: list[tuple[int, int]] = []
         self._following: tuple[str, int, int] | None = None
@@ -68,6 +69,7 @@ class Copy:
         if acting != self.epoch:
             self.epoch = acting
             self.streams.clear()
+            self.reported.clear()
             self.waits.clear()
             self.watermark = 0
             if acting is not None and acting != self.opened:
@@ -120,6 +122,13 @@ class Copy:
         stream = self.streams.get(name)
         return stream is not None and stream.joined and stream.acked >= self.watermark
 
+    def missing(self) -> frozenset[str]:
+        """Machines that have not handed up what only they have, of those that the record names."""
+        known = self._machine.lease.known
+        named = known.record.incomplete if known is not None else ()
+        begun = self.epoch is not None and known is not None and known.record.epoch == self.epoch
+        return frozenset(named) - self.reported if begun else frozenset(named)
+
     def _meet(self, name: str) -> None:
         assert self.epoch is not None
         self._sessions += 1
@@ -143,6 +152,7 @@ class Copy:
             if row not in self.known:
                 self._append(row)
         stream.joined = True
+        self.reported.add(source)
         self.watermark = max(self.watermark, len(self.log))
         self._feed(source)
 

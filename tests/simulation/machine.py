@@ -151,6 +151,9 @@ class Machine:
     def caught_up(self, machine: str) -> bool:
         return self.copy.caught_up(machine)
 
+    def missing(self) -> frozenset[str]:
+        return self.copy.missing()
+
     def compared(self, machine: str) -> bool:
         return machine in self._compared
 

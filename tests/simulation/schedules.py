@@ -596,6 +596,9 @@ class NoPeers:
     def caught_up(self, machine: str) -> bool:
         return False
 
+    def missing(self) -> frozenset[str]:
+        return frozenset()
+
     def compared(self, machine: str) -> bool:
         return False
 

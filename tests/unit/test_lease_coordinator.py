@@ -23,8 +23,12 @@ TIMING = LeaseTiming(ttl=6 * SECOND, round=2 * SECOND, bench_ttl=120 * SECOND, d
 class Peers:
     """All others, connected and level; ``known`` have shown their newest record."""
 
-    def __init__(self, *known: str) -> None:
+    def __init__(self, *known: str, missing: frozenset[str] = frozenset()) -> None:
         self.known = set(known)
+        self._missing = missing
+
+    def missing(self) -> frozenset[str]:
+        return self._missing
 
     def connected(self, machine: str) -> bool:
         return True
@@ -131,6 +135,16 @@ def test_a_closer_that_restarted_asks_everybody_before_it_sends_its_closing_agai
     assert SendClosing in kinds(made.tick(1, Peers("b")))
     awake = coordinator(closing, "a1", baton=True)
     assert SendClosing in kinds(awake.tick(0, Peers()))
+
+
+def test_the_record_names_a_machine_incomplete_until_its_rows_are_here() -> None:
+    made = coordinator(KnownRecord(record(epoch=2, serial=4, nonce="n4").record, "v4"), "a1")
+    taken = record(incomplete=("b", "c"))
+    made.lease.begin_swap(taken.record, "contend", 0, "v4")
+    made.on_won(taken, 0)
+    assert SendSwap not in kinds(made.tick(0, Peers(missing=frozenset("bc"))))
+    (swap,) = (e.swap for e in made.tick(1, Peers(missing=frozenset("c"))) if isinstance(e, SendSwap))
+    assert (swap.record.incomplete, swap.record.reason) == (("c",), "has the rows of b")
 
 
 def test_an_embedded_holder_whose_closing_never_left_comes_back_by_a_swap() -> None:

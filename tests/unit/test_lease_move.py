@@ -48,6 +48,9 @@ class NoPeers:
     def caught_up(self, machine: str) -> bool:
         return False
 
+    def missing(self) -> frozenset[str]:
+        return frozenset()
+
     def compared(self, machine: str) -> bool:
         return False
 

@@ -182,7 +182,7 @@ class LeaseCoordinator:
         record = own.record
         change = self.membership.change(record, peers)
         if change is None and now >= self._checkpoint_at():
-            change = Change(record.electorate, record.benched, "checkpoint")
+            change = Change(record.electorate, record.benched, record.incomplete, "checkpoint")
         if change is None:
             return None
         changed = self.lease.next_record(
@@ -191,6 +191,7 @@ class LeaseCoordinator:
             nonce=self.nonce(),
             electorate=change.electorate,
             benched=change.benched,
+            incomplete=change.incomplete,
         )
         return self._begin(changed, "renew", now)
 

@@ -127,6 +127,8 @@ class LeaseService:
         """What is wrong with the register though the hub answers; nobody can take over meanwhile."""
         self.move = HubMove(self, mesh, members, events)
         self._place = self.lease.hub
+        self.missing: Callable[[], frozenset[str]] = self.named_incomplete
+        """Set by the composition root: machines whose older rows are not in the ledger yet."""
         self.caught_up: Callable[[str], bool] = lambda machine: True
         """Set by the composition root: replication says this peer holds every row, both ways."""
         self._state: StateVoucher | None = None
@@ -209,6 +211,10 @@ class LeaseService:
 
     def compared(self, machine: str) -> bool:
         return machine in self._compared
+
+    def named_incomplete(self) -> frozenset[str]:
+        """Machines whose older rows the newest record calls missing."""
+        return frozenset(self.known.record.incomplete) if self.known is not None else frozenset()
 
     # -- life --------------------------------------------------------------------------------------
 

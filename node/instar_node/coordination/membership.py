@@ -20,6 +20,10 @@ class Peers(Protocol):
     def caught_up(self, machine: str) -> bool:
         """It holds every row this machine holds, and this one every row of it; its version is compatible."""
 
+    def missing(self) -> frozenset[str]:
+        """Machines whose older rows are not here yet; at least those the lease record names, until this
+        machine's epoch has begun in the ledger."""
+
     def compared(self, machine: str) -> bool:
         """It and this machine have exchanged their newest records since this machine's start."""
 
@@ -40,6 +44,7 @@ class Change:
 
     electorate: tuple[str, ...]
     benched: tuple[str, ...]
+    incomplete: tuple[str, ...]
     reason: str
 
 
@@ -92,15 +97,24 @@ class Membership:
                 benched.discard(machine)
                 electorate.add(machine)
                 reasons.append(f"in sync {machine}")
+        incomplete = {*record.incomplete}
+        if incomplete:
+            incomplete &= peers.missing()
+            reasons += [f"has the rows of {name}" for name in record.incomplete if name not in incomplete]
         if not reasons:
             return None
         self.wishes.bench.clear()
-        return Change(tuple(sorted(electorate)), tuple(sorted(benched)), "; ".join(reasons))
+        return Change(
+            electorate=tuple(sorted(electorate)),
+            benched=tuple(sorted(benched)),
+            incomplete=tuple(sorted(incomplete)),
+            reason="; ".join(reasons),
+        )
 
     def _may_differ(self, record: LeaseRecord) -> bool:
         """Cheap: in steady state nobody missed a round, nobody is benched and nobody wishes for anything."""
         wishes = self.wishes
-        if record.benched or wishes.admit or wishes.expel or wishes.bench:
+        if record.benched or record.incomplete or wishes.admit or wishes.expel or wishes.bench:
             return True
         return any(self.misses.values())
 

@@ -92,6 +92,13 @@ class MessageProcessingLedger:
         """Machines whose rows of older epochs may still be missing here."""
         return self.log.state.incomplete
 
+    def missing(self) -> frozenset[str]:
+        """``incomplete`` as it is in the epoch in which this machine acts; before that has begun in the log,
+        also whom the lease record names."""
+        epoch = self._authority.acting_epoch()
+        begun = epoch is not None and self._is_open(epoch)
+        return self.incomplete if begun else self.incomplete | self._incomplete()
+
     # -- steps of a message -----------------------------------------------------------------------------
 
     async def record(self, new: Incoming) -> Recorded:

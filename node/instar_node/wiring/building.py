@@ -84,9 +84,7 @@ async def build(
     secrets = VaultSync(base.mesh, base.vault, base.registry, base.lease, events, clock)
     tail = await _tail(base, database)
     seal = PlacementSeal(base.identity, base.registry, base.lease.holder_of)
-    ledger = MessageProcessingLedger(
-        database, base.lease, clock, lambda: _incomplete(base.lease), seal.believes
-    )
+    ledger = MessageProcessingLedger(database, base.lease, clock, base.lease.named_incomplete, seal.believes)
     await ledger.load()
     replication = ReplyMarkerTransport(
         base.mesh, base.registry, base.lease, ledger, clock, events.publish, base.lease.on_slow
@@ -195,10 +193,6 @@ def signed_by_member(registry: MachineRegistry, machine: str, data: bytes, signa
     return verify(member.signing_public, PURPOSE, registry.mesh_id, data, signature)
 
 
-def _incomplete(lease: LeaseService) -> frozenset[str]:
-    return frozenset(lease.known.record.incomplete) if lease.known is not None else frozenset()
-
-
 def _may_succeed(
     base: Base, replication: ReplyMarkerTransport, verification: Verification, machine: str
 ) -> bool:
@@ -278,6 +272,7 @@ def _delivery_and_pool(
     checks = build_verification(home, base, tail, parts, pool, lambda: handoffs)
     handoffs = build_handoffs(base, tail, parts, pool, checks.verification)
     lease.caught_up = lambda machine: _may_succeed(base, replication, checks.verification, machine)
+    lease.missing = ledger.missing
     _bench_the_unfit(base, checks.verification)
     addresses = AddressBook(base.mesh, base.registry, lease, base.clock, base.urls, base.mesh.announced_urls)
     return NodeParts(base, sync, addresses, secrets, state, tail, parts, pool, handoffs, checks, updates)
