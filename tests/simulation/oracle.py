@@ -27,6 +27,8 @@ class Oracle:
         self._world = world
         self.lied = False
         self.highest_acted = 0
+        self.line = ""
+        """Origin of the first line of the highest generation."""
         self.acknowledged: set[int] = set()
         self._from_bench: set[int] = set()
         """Epochs that began with a takeover from the bench."""
@@ -55,7 +57,9 @@ class Oracle:
                 self.fail(
                     f"{machine.name} acts in epoch {epoch} while {other.name} acts in {other.acting_epoch}"
                 )
-        if epoch < self.highest_acted and not (self._excused(epoch) or line):
+        if generation(epoch) > generation(self.highest_acted):
+            self.line = line
+        if epoch < self.highest_acted and not self._excused(epoch, line):
             self.fail(f"{machine.name} acts in epoch {epoch} after epoch {self.highest_acted}")
         if epoch != machine.acting_epoch:
             self.changes += 1
@@ -67,8 +71,9 @@ class Oracle:
     def _may_both(self, other: Machine, epoch: int, line: str) -> bool:
         return self.lied or generation(other.acting_epoch) != generation(epoch) or other.line != line
 
-    def _excused(self, epoch: int) -> bool:
-        return self.lied or generation(epoch) != generation(self.highest_acted)
+    def _excused(self, epoch: int, line: str) -> bool:
+        """Whether this line was outranked, or split from another, by the hub or by a person."""
+        return self.lied or generation(epoch) != generation(self.highest_acted) or line != self.line
 
     # -- rows ----------------------------------------------------------------------------------------
 
@@ -77,7 +82,7 @@ class Oracle:
         world = self._world
         own = machine.lease.own
         assert own is not None
-        if self._excused(own.record.epoch):
+        if self._excused(own.record.epoch, own.record.origin):
             return  # a person vouched that this machine does not run: its rows come when it is met
         current = world.register_of(machine, own.record.hub).value
         if current is not None and generation(current.record.epoch) == generation(own.record.epoch):
@@ -90,7 +95,7 @@ class Oracle:
         missing = self.acknowledged - machine.copy.known
         if not missing:
             return
-        if epoch in self._from_bench or epoch % GENERATION == 0 or self._excused(epoch):
+        if epoch in self._from_bench or epoch % GENERATION == 0 or self._excused(epoch, machine.line):
             # From the bench or by force it says itself whose rows may be missing; what it lacks may be lost.
             self.acknowledged -= missing
             return

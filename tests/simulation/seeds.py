@@ -12,6 +12,9 @@ from tests.simulation.settings import Settings, settings_of
 from tests.simulation.world import SECOND, World
 
 STEPS = 3_000
+REST_TTLS, REST_SECONDS = 8, 30
+"""One machine acts at the latest so many ttls and seconds after everything works again: a standby looks at
+the register every five ttls, then waits for one; the seconds are for swaps whose answers are awaited."""
 
 
 @dataclass
@@ -120,15 +123,13 @@ def heal(world: World) -> None:
 
 
 def _check_rest(world: World) -> None:
-    ttl, bench = world.settings.ttl, world.settings.bench_ttl
-
     def settled() -> bool:
         acting = [m for m in world.machines if m.acting_until > world.t]
         return len(acting) == 1 and len({m.lease.epoch for m in world.machines}) == 1
 
     if any(machine.lease.durable.evidence for machine in world.machines):
         _check_stopped(world)
-    elif not world.run_until(settled, int(6 * ttl + 1.3 * bench + 60 * SECOND)):
+    elif not world.run_until(settled, REST_TTLS * world.settings.ttl + REST_SECONDS * SECOND):
         if any(machine.lease.durable.evidence for machine in world.machines):
             _check_stopped(world)
         else:
