@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal
 
 from instar_node.errors import InstarError
-from instar_tui.screens.modals import AskScreen, Choice, ChoiceScreen, PickScreen
+from instar_tui.screens.modals import YES_NO, AskScreen, Choice, ChoiceScreen, PickScreen
 from instar_tui.state import Operation
 from instar_tui.widgets.text import shown, span
 
@@ -21,7 +21,6 @@ log = logging.getLogger("instar.tui")
 POLL_S = 0.1
 """How often the steps of a running handoff are asked for."""
 GATE_WISHES: tuple[Literal["open", "shut", "auto"], ...] = ("open", "shut", "auto")
-YES_NO = (Choice("y", "yes", "yes"), Choice("n", "no", ""))
 
 
 class Operations:

@@ -14,7 +14,7 @@ from textual.widgets import Input
 from instar_node.errors import InstarError
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
-from instar_tui.screens.modals import Words
+from instar_tui.screens.modals import YES_NO, ChoiceScreen, Words
 from instar_tui.widgets.chrome import Framed
 from instar_tui.widgets.feed import event_line
 from instar_tui.widgets.live import Line
@@ -141,6 +141,10 @@ class JoinScreen(MeshScreen):
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("join")]
     AUTO_FOCUS = "#url"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._comparing = False
+
     def body(self) -> Iterable[Widget]:
         off = self.instar.read_only
         yield Situation(id="situation")
@@ -163,8 +167,32 @@ class JoinScreen(MeshScreen):
     def tick_body(self) -> None:
         self.query_one(Outcome).sync()
 
+    def refresh_body(self, kinds: frozenset[str]) -> None:
+        super().refresh_body(kinds)
+        if self.ticking and not self._comparing and "pair" in kinds:
+            self._comparing = True
+            self.instar.operations.start(self._compare)
+
+    async def _compare(self) -> None:
+        """Where the other machine wants it, ask whether both show the same symbols."""
+        from instar_node.api.types import PairConfirm
+
+        try:
+            view = await self.mesh.api.pair_view()
+            if view.state != "confirming" or view.sas is None:
+                return
+            digits = f"{view.sas.digits[:3]} {view.sas.digits[3:]}"
+            symbols = "   ".join(f"{e} {n}" for e, n in zip(view.sas.emoji, view.sas.names, strict=False))
+            question = ChoiceScreen("Does the other machine show the same?", (digits, symbols), YES_NO)
+            answer = await self.app.push_screen_wait(question)
+            await self.mesh.api.pair_confirm(PairConfirm(accept=bool(answer)))
+        finally:
+            self._comparing = False
+
     def on_input_submitted(self, event: Input.Submitted) -> None:
         event.stop()
+        if self.ticking:  # it is under way
+            return
         fields = [self.query_one(f"#{name}", Input) for name in ("url", "code")]
         empty = next((field for field in fields if not field.value.strip()), None)
         if empty is not None:

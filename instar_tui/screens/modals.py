@@ -24,6 +24,9 @@ class Choice(NamedTuple):
     value: str
 
 
+YES_NO = (Choice("y", "yes", "yes"), Choice("n", "no", ""))
+
+
 class Words(Live):
     """Fixed lines; long ones wrap."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from instar_tui.widgets.chrome import Framed
 from instar_tui.widgets.live import Line, heading
-from instar_tui.widgets.text import bar, day, fit, fit_right, shown, span
+from instar_tui.widgets.text import day, fit, fit_right, shown, span
 from instar_tui.widgets.vocabulary import step_words
 
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 OLD_MS = 100
 """Ages of promises are told in tenths of a second: finer digits only flicker."""
+COVER = 20
+"""Cells of the line that drains as a promise grows old."""
 TAPE = 30
 """Cells of the bar on which the steps of a handoff are drawn."""
 
@@ -107,9 +109,10 @@ def _covering(row: Evidence, moved: int, lease: LeaseView) -> Line:
     if row.promised_ms_ago is None:
         return [("–", "$muted")]
     left = max(0, lease.ttl_ms - row.promised_ms_ago - moved)
-    filled, empty = bar(left / max(1, lease.ttl_ms), 16)
+    filled = min(COVER, round(left / max(1, lease.ttl_ms) * COVER))
     style = "$awake" if left > lease.ttl_ms / 4 else "$needs-you"
-    return [("▕", "$muted"), (filled, style), (empty, "on $faint"), ("▏", "$muted")]
+    words = f"  {left / 1000:.1f}s"
+    return [("━" * filled, style), ("─" * (COVER - filled), "$faint"), (words, "$muted")]
 
 
 class LastHandoff(Framed):

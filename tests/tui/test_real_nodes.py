@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 
+from instar_node.api import types as t
 from instar_node.errors import InstarError
 from instar_node.joining import join_home
 from instar_node.storage.home import Home
@@ -373,6 +374,36 @@ async def test_a_machine_is_admitted_when_both_persons_see_the_same(
         await real.until("mini has joined" if left == 2 else "The code is cancelled")
         assert ran.returncode == (0 if left == 2 else 1), ran.stderr
         assert len(desk.api.machines().machines) == left
+
+
+async def test_a_lonely_machine_joins_from_its_own_screen_when_the_symbols_are_the_same(
+    tmp_path: Path,
+) -> None:
+    cluster = Cluster(tmp_path)
+    try:
+        desk, mini = cluster.machine("desk"), cluster.machine("mini", hub=None)
+        await asyncio.to_thread(desk.start)
+        wait_for(desk.is_awake)
+        view = desk.api.pair(t.PairRequest(sas=True))
+        assert view.url is not None
+        assert view.code is not None
+        async with watching(mini) as real:
+            await real.until("embedded")
+            await real.press("J")
+            await real.until("joining gives it up")
+            for field, value in (("url", view.url), ("code", view.code), ("nickname", "mini")):
+                real.app.base_screen().query_one(f"#{field}").value = value
+            await real.press("enter", "enter", "enter")
+            await real.until("Does the other machine show the same?")
+            shown = desk.api.pair_view().sas
+            assert shown is not None
+            assert f"{shown.digits[:3]} {shown.digits[3:]}" in real.text()
+            desk.api.pair_confirm(t.PairConfirm(True))
+            await real.press("y")
+            await real.until("● standby", 30.0)
+            assert [m.nickname for m in desk.api.machines().machines] == ["desk", "mini"]
+    finally:
+        cluster.close()
 
 
 # -- what ends a mesh as it was -------------------------------------------------------------------------
