@@ -144,7 +144,7 @@ def test_the_record_names_a_machine_incomplete_until_its_rows_are_here() -> None
     made.on_won(taken, 0)
     assert SendSwap not in kinds(made.tick(0, Peers(missing=frozenset("bc"))))
     (swap,) = (e.swap for e in made.tick(1, Peers(missing=frozenset("c"))) if isinstance(e, SendSwap))
-    assert (swap.record.incomplete, swap.record.reason) == (("c",), "has the rows of b")
+    assert (swap.record.incomplete, swap.record.reason) == (("c",), "has more rows")
 
 
 def test_an_embedded_holder_whose_closing_never_left_comes_back_by_a_swap() -> None:

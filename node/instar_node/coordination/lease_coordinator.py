@@ -15,7 +15,7 @@ import msgspec
 
 from instar_node.coordination.fenced_lease import FencedLease
 from instar_node.coordination.lease_state import FOREVER, OpenSwap, SwapKind, Tenure
-from instar_node.coordination.membership import Change, Membership, Peers
+from instar_node.coordination.membership import Membership, Peers
 from instar_node.coordination.record import HubPlace, KnownRecord, LeaseRecord
 
 OPENING_ROUND = 300_000
@@ -179,10 +179,7 @@ class LeaseCoordinator:
         return [AskPromises(tuple(sorted(members)), KnownRecord(own.record, own.version), now, within)]
 
     def _membership_swap(self, now: int, peers: Peers, own: Tenure) -> OpenSwap | None:
-        record = own.record
-        change = self.membership.change(record, peers)
-        if change is None and now >= self._checkpoint_at():
-            change = Change(record.electorate, record.benched, record.incomplete, "checkpoint")
+        change = self.membership.change(own.record, peers, checkpoint=now >= self._checkpoint_at())
         if change is None:
             return None
         changed = self.lease.next_record(

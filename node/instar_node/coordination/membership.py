@@ -78,10 +78,12 @@ class Membership:
         """A person hands over to it: it need not show its stability again, only that it is caught up."""
         self.answers[machine] = max(self.answers.get(machine, 0), MAX_STABLE_ROUNDS)
 
-    def change(self, record: LeaseRecord, peers: Peers) -> Change | None:
-        """What the next record should say; ``None`` while the present one is right. Begin its swap in the
-        same instant: ``peers.caught_up`` holds only until the next row is acknowledged."""
-        if not self._may_differ(record):
+    def change(self, record: LeaseRecord, peers: Peers, *, checkpoint: bool) -> Change | None:
+        """What the next record should say; ``None`` while the present one is right and no checkpoint is due.
+
+        Begin its swap in the same instant: ``peers.caught_up`` holds only until the next row is acknowledged.
+        """
+        if not checkpoint and not self._may_differ(record):
             return None
         electorate, benched = {*record.electorate}, {*record.benched}
         reasons = self._grant(electorate, benched)
@@ -97,10 +99,12 @@ class Membership:
                 benched.discard(machine)
                 electorate.add(machine)
                 reasons.append(f"in sync {machine}")
-        incomplete = {*record.incomplete}
-        if incomplete:
-            incomplete &= peers.missing()
-            reasons += [f"has the rows of {name}" for name in record.incomplete if name not in incomplete]
+        incomplete = {*record.incomplete} & peers.missing() if record.incomplete else set()
+        if not reasons and checkpoint:
+            reasons.append("checkpoint")
+        if not reasons and not benched and len(incomplete) < len(record.incomplete):
+            # With somebody benched a checkpoint will soon say so, or the swap that takes the machine back.
+            reasons.append("has all rows" if not incomplete else "has more rows")
         if not reasons:
             return None
         self.wishes.bench.clear()
