@@ -109,6 +109,18 @@ def another_history(world: World, desk: Machine, mini: Machine) -> str:
     return str(hub.create_commit(None, person, person, "x", hub.TreeBuilder().write(), []))
 
 
+def no_commit_at_all(world: World, desk: Machine, mini: Machine) -> str:
+    return str(pygit2.Repository(str(world.hub)).create_blob(b"garbage"))
+
+
+def on_nothing(world: World, desk: Machine, mini: Machine) -> str:
+    """Its parent exists nowhere, and its tree neither."""
+    person = Person("x", desk.id, 1_700_000_000)
+    draft = Draft("f0" * 20, "f1" * 20, person, person, "x", desk.registry.mesh_id, 1)
+    payload = draft.payload()
+    return world.plant(signed_commit(payload, desk.identity.sign_commit(payload)))
+
+
 def rewound(world: World, desk: Machine, mini: Machine) -> str:
     return str(pygit2.Repository(str(world.hub))[world.hub_tip() or ""].parent_ids[0])
 
@@ -129,6 +141,8 @@ def removed(world: World, desk: Machine, mini: Machine) -> None:
         (with_a_forged_registry, {"forged-registry"}),
         (with_a_link_out, {"bad-tree"}),
         (another_history, {"foreign-history", "foreign-commit"}),
+        (no_commit_at_all, {"foreign-commit", "object-missing"}),
+        (on_nothing, {"object-missing", "foreign-commit"}),
         (rewound, {"rewound"}),
         (removed, {"rewound"}),
     ],

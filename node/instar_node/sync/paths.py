@@ -21,6 +21,8 @@ LEASE_FILE = f"{OWN}/lease.json"
 """The signed lease record of the epoch a commit belongs to."""
 MARKERS = f"{OWN}/markers/"
 """Checkpoints for machines on the bench: what was answered, without any text."""
+SIGNERS_FILE = f"{OWN}/allowed_signers"
+"""Whose signatures git is to take for good: ``git log --show-signature`` in the folder uses it."""
 APPLIED_FILE = f"{OWN}/applied.json"
 """For each machine the number of its newest change that was taken in."""
 

@@ -21,7 +21,8 @@ from instar_node.identity.chain import RegistryRecord
 from instar_node.storage.atomic import write_atomic
 from instar_node.storage.private import private_dir
 from instar_node.sync.commit import Commit, Draft, parse_commit, signed_commit
-from instar_node.sync.paths import IGNORED, LEASE_FILE, MACHINES, MAX_DEPTH, MAX_FILE_BYTES
+from instar_node.sync.packing import needs_packing, pack_all
+from instar_node.sync.paths import IGNORED, LEASE_FILE, MACHINES, MAX_DEPTH, MAX_FILE_BYTES, SIGNERS_FILE
 from instar_node.sync.rules import Content
 from instar_node.sync.tree import FOLDER, File, Files, bad_tree, build_tree, check_tree, flatten, parse_tree
 
@@ -63,6 +64,8 @@ class StateRepository:
             config["gc.pruneExpire"] = "never"  # queued edits are objects that no ref holds
             config["transfer.fsckObjects"] = True
         self.path.chmod(0o700)
+        settings = pygit2.Config(str(self.path / "config"))
+        settings["gpg.ssh.allowedSignersFile"] = str((self.worktree / SIGNERS_FILE).absolute())
         write_atomic(self.path / "info" / "exclude", "\n".join(IGNORED).encode() + b"\n")
         self.tie()
         self._repository = pygit2.Repository(str(self.path))
@@ -84,6 +87,14 @@ class StateRepository:
         """The open repository."""
         assert self._repository is not None, "open() comes first"
         return self._repository
+
+    def tidy(self) -> bool:
+        """Pack what has become many small files; ``True`` if there was need."""
+        if not needs_packing(self.path):
+            return False
+        pack_all(self.path)
+        self._repository = pygit2.Repository(str(self.path))
+        return True
 
     # -- objects ----------------------------------------------------------------------------------------
 
@@ -161,7 +172,12 @@ class StateRepository:
         """Whether ``commit`` is ``tip`` or comes before it."""
         if commit == tip:
             return True
-        return self.has(commit) and self.has(tip) and self.git.descendant_of(tip, commit)
+        if not (self.has(commit) and self.has(tip)):
+            return False
+        try:
+            return self.git.descendant_of(tip, commit)
+        except (pygit2.GitError, ValueError):  # what is between them is missing, or no commit
+            return False
 
     def shared(self, tip: str) -> str | None:
         """The newest commit that the line of ``tip`` has in common with the verified one."""

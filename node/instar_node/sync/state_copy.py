@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pygit2
+
 from instar_node.errors import InstarError
 from instar_node.identity.chain import fold
 from instar_node.sync.commit import Commit
@@ -51,7 +53,11 @@ class StateCopy:
         """
         if self.contains(tip):
             return False
-        base = self._base(tip)
+        try:
+            base = self._base(tip)
+        except (pygit2.GitError, KeyError, ValueError) as error:  # its ancestors are missing or no commits
+            message = f"the line of {tip[:12]} is not whole: {error}"
+            raise InstarError("object-missing", message, status=422, extra={"commit": tip}) from error
         commits = self.repository.line(tip, None if base is None else base.commit)
         steps = [(commit, self.repository.content(commit)) for commit in commits]
         self._check_trees(commits, base)

@@ -80,6 +80,7 @@ class StateSync:
         self._follower = StateFollower(core)
         self._watch = FolderWatch(home.state, self._on_folder)
         self._wake = asyncio.Event()
+        self._opened = False
         self._dirty = True
         self._look_at = 0
         self._failure: str | None = None
@@ -88,8 +89,8 @@ class StateSync:
     # -- life -------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Open the repository and begin. Raises ``InstarError`` when the disk refuses."""
-        await self._core.worker.run(self._open)
+        """Begin. The repository is opened by the first step: a node does not wait for it to be ready, and one
+        that cannot open it still runs, and says so."""
         self._core.transfer.serve()
         mesh = self._core.mesh
         mesh.on_request(AskTip, self._on_ask_tip)
@@ -102,7 +103,6 @@ class StateSync:
             if mesh.connected(member.machine_id):
                 self._on_peer(member.machine_id, True)
         self._on_lease()
-        self._watch.start()
         self._task = asyncio.create_task(self._run(), name="state-sync")
 
     async def stop(self) -> None:
@@ -162,6 +162,10 @@ class StateSync:
 
     async def _do_step(self) -> float:
         core = self._core
+        if not self._opened:
+            await core.worker.run(self._open)
+            self._opened = True
+            self._watch.start()
         own = core.registry.get(core.mesh.me)
         if own is None or own.removed:  # locked out: neither writes nor reads any more
             return RESCAN_S
@@ -175,6 +179,8 @@ class StateSync:
             return
         self._dirty = False
         self._look_at = core.clock.now() + round(RESCAN_S * MICROS_PER_SECOND)
+        if await core.worker.run(core.copy.repository.tidy):
+            log.info("the state repository was packed")
         tied = core.copy.repository.tied
         if await core.worker.run(core.folder.look):
             core.events.publish("sync", "", queued=len(core.memory.now.queue))
