@@ -133,7 +133,7 @@ class Machine:
     async def start(self) -> None:
         events = EventHub(SystemClock())
         events.listen(self.told.append)
-        hub = Hub("embedded", "") if self._world.hub is None else Hub("path", str(self._world.hub))
+        hub = self._world.hub_of_mesh
         self.sync = StateSync(
             home=self.home,
             identity=self.identity,
@@ -188,6 +188,8 @@ class World:
         if hub:
             self.hub = folder / "hub.git"
             LeaseRepository(self.hub).create()
+        self.hub_of_mesh = Hub("embedded", "") if self.hub is None else Hub("path", str(self.hub))
+        """What every machine takes for the mesh's hub; ``hub`` is where its ref can be seen."""
 
     def ids(self) -> frozenset[str]:
         return frozenset(machine.id for machine in self.machines)
@@ -265,9 +267,14 @@ class World:
 
 
 @asynccontextmanager
-async def a_world(folder: Path, *names: str, hub: bool = False) -> AsyncIterator[Any]:
-    """The world and its machines, the first of them awake in epoch 1 and all of them in step."""
-    world = World(folder, hub)
+async def a_world(folder: Path, *names: str, hub: bool = False, over_ssh: bool = False) -> AsyncIterator[Any]:
+    """The world and its machines, the first of them awake in epoch 1 and all of them in step.
+
+    ``over_ssh``: the hub is a remote one, whose ssh server the caller's environment provides.
+    """
+    world = World(folder, hub or over_ssh)
+    if over_ssh:
+        world.hub_of_mesh = Hub("remote", f"ssh://nas{world.hub}")
     try:
         machines = [await world.add(name) for name in names]
         world.elect(machines[0])

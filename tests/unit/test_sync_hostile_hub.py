@@ -16,6 +16,7 @@ from instar_node.sync.commit import Draft, Person, signed_commit
 from instar_node.sync.repository import registry_files
 from instar_node.sync.tree import PLAIN, Entry, encode_tree, parse_tree
 from tests.unit.identity_support import new_identity
+from tests.unit.lease_store_support import fake_ssh
 from tests.unit.sync_world import Machine, World, a_world, until
 
 Forge = Callable[[World, Machine, Machine], str | None]
@@ -224,3 +225,31 @@ async def test_a_joiner_refuses_a_history_without_what_the_lease_vouches_for(tmp
         world.net.cut(desk.id, mini.id)
         await until(lambda: "withheld" in mini.refused() or mini.facts.head is not None)
         assert mini.facts.head != earlier
+
+
+async def test_a_remote_hub_is_pushed_to_by_git_and_a_lost_answer_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instar_node.wiring.state_hub.RemoteStateHub.push_pause_s", 0.0)
+    monkeypatch.setattr("instar_node.wiring.state_hub.RemoteStateHub.audit_s", 0.2)
+    fake_ssh(tmp_path, 'eval "$command"')
+    monkeypatch.setenv("GIT_SSH_COMMAND", str(tmp_path / "ssh"))
+    async with a_world(tmp_path, "desk", "mini", over_ssh=True) as (world, desk, mini):
+        desk.write("a.md", "over ssh\n")
+        await until(lambda: mini.read("a.md") == "over ssh\n")
+        assert world.hub_tip() == desk.facts.head
+        hook = world.hub / "hooks" / "reference-transaction"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text('#!/bin/sh\n[ "$1" = committed ] && kill -9 $PPID; exit 0\n')
+        hook.chmod(0o755)
+        desk.write("b.md", "its answer is lost\n")
+        await until(lambda: desk.facts.hub_error is not None)
+        hook.unlink()
+        await until(lambda: mini.read("b.md") == "its answer is lost\n")
+        await world.in_step()
+        desk.lease.valid = False
+        world.net.cut(desk.id, mini.id)
+        world.elect(mini)
+        await until(lambda: mini.facts.writes)
+        assert world.hub_tip() == mini.facts.head
+        assert not mini.facts.refused
