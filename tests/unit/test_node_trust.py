@@ -8,6 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
+import msgspec
 import pytest
 from node_world import a_home, in_sync, join, lines, pair, running, until
 
@@ -16,8 +18,11 @@ from instar_node.config import load_config
 from instar_node.contracts import PeerError
 from instar_node.errors import InstarError
 from instar_node.identity.registry_sync import AskLeave, RegistryRecords
+from instar_node.mesh.frames import TUNNEL_VERSION, Opening
+from instar_node.mesh.noise import Handshake
 from instar_node.node import Node
 from instar_node.node_log import node_log
+from instar_node.pairing.exchange import HostExchange
 
 
 @pytest.fixture
@@ -149,39 +154,62 @@ async def test_a_machine_on_its_way_out_is_not_taken_into_the_lease_again(tmp_pa
         assert True not in seen[seen.index(False) :]
 
 
-async def test_flooding_the_doors_costs_the_lease_no_round_and_the_node_no_memory(tmp_path: Path) -> None:
-    """Counted, not timed: what is refused is refused before any key exchange, and nothing of it stays."""
-    import aiohttp
+SLOW_LEASE = "[lease]\nttl_ms = 20000\nround_ms = 300\nbench_ttl_ms = 200000\n"
 
+
+async def test_flooding_the_doors_costs_no_key_exchange_no_memory_and_no_lease(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted, not timed: beyond the limits, what a stranger sends is refused before anything is computed."""
+    exchanges, handshakes = _counting(monkeypatch, HostExchange), _counting(monkeypatch, Handshake)
+    monkeypatch.setattr("node_world.LEASE", SLOW_LEASE)  # attackers and attacked share this one process
     async with pair(tmp_path) as (desk, mini):
-        view = await desk.api.pair(t.PairRequest())
-        url, counters = view.url, desk._parts.base.mesh.counters
-        epoch = (await desk.api.lease()).epoch
-        start = b'{"step":"start","version":1,"machine_id":"m_%032x","commitment":"%s="}'
-
-        async def knock(session: aiohttp.ClientSession, n: int) -> int:
-            async with session.post(f"{url}/api/pair", data=start % (n, b"A" * 43)) as answer:
-                return answer.status
-
-        async def call(session: aiohttp.ClientSession) -> None:
-            try:
-                async with session.ws_connect(f"{url}/mesh/tunnel") as socket:
-                    await socket.send_bytes(b"\x94\x01\xa1x\xa1y\xc4\x30" + bytes(48))
-                    await socket.receive()
-            except aiohttp.WSServerHandshakeError as refused:
-                assert refused.status == 429  # noqa: PT017 - the other way is the normal one
-
-        async with aiohttp.ClientSession() as session:
-            statuses = await asyncio.gather(*(knock(session, n) for n in range(200)))
-            await asyncio.gather(*(call(session) for _ in range(200)))
+        url, mesh = (await desk.api.pair(t.PairRequest())).url, desk._parts.base.mesh
+        exchanges.clear()
+        handshakes.clear()
+        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=20)) as session:
+            statuses = await asyncio.gather(*(_knock(session, f"{url}/api/pair", n) for n in range(200)))
+            refused = await asyncio.gather(*(_call(session, f"{url}/mesh/tunnel") for _ in range(200)))
         begun = statuses.count(200)
         assert 19 <= begun <= 20, "the one that mini joined with may count"
         assert statuses.count(429) == 200 - begun
-        assert len(desk._pairing._runs) == begun
-        assert counters["handshakes_limited"] >= 100
-        assert counters["handshakes_failed"] + counters["handshakes_limited"] == 200
-        await until(lambda: not desk._parts.base.mesh._limits._pending)
+        assert len(exchanges) == len(desk._pairing._runs) == begun
+        assert sum(refused) == mesh.counters["handshakes_limited"] >= 100
+        assert len(handshakes) == 200 - sum(refused)
+        await until(lambda: not mesh._limits._pending)
         lease = await desk.api.lease()
-        assert (lease.epoch, lease.is_self) == (epoch, True), "it kept its lease throughout"
-        assert mini.machine_id in lease.electorate, "and its standby was not benched"
+        assert (lease.epoch, lease.is_self) == (1, True)
+        assert mini.machine_id in lease.electorate
         assert (await desk.api.pair_view()).attempts_left == 3
+
+
+def _counting(monkeypatch: pytest.MonkeyPatch, kind: type) -> list[None]:
+    """One item for each object of this class that is made from now on."""
+    made: list[None] = []
+    make = kind.__init__
+
+    def counted(self: object, *arguments: object, **named: object) -> None:
+        made.append(None)
+        make(self, *arguments, **named)
+
+    monkeypatch.setattr(kind, "__init__", counted)
+    return made
+
+
+async def _knock(session: aiohttp.ClientSession, url: str, n: int) -> int:
+    start = b'{"step":"start","version":1,"machine_id":"m_%032x","commitment":"%s="}' % (n, b"A" * 43)
+    async with session.post(url, data=start) as answer:
+        return answer.status
+
+
+async def _call(session: aiohttp.ClientSession, url: str) -> bool:
+    """Begin a tunnel as a stranger; whether it was refused before the handshake."""
+    try:
+        socket = await session.ws_connect(url)
+    except aiohttp.WSServerHandshakeError as refused:
+        return refused.status == 429
+    opening = Opening(TUNNEL_VERSION, "m_stranger", "m_whoever", bytes(48))
+    await socket.send_bytes(msgspec.msgpack.encode(opening))
+    answer = await socket.receive()
+    await socket.close()
+    return answer.type is aiohttp.WSMsgType.BINARY  # never: a stranger is not answered
