@@ -68,13 +68,18 @@ class Dialler:
         self._session, self._counters = session, counters
 
     async def accept(self, socket: Socket, *, same_host: bool) -> Tunnel:
-        """Answer a caller on a fresh WebSocket. Raises ``HandshakeError``."""
+        """Answer a caller on a fresh WebSocket. Raises ``HandshakeError``.
+
+        ``same_host``: it comes from a loopback address. That may be a reverse proxy, so it counts as one of
+        this host only if it also told us a loopback address of its own.
+        """
         my = self._myself
         caller, channel, hello = await answer(socket, my.identity, my.members, my.clock, my.settings.rekey)
         tunnel = self._make_tunnel(socket, channel, caller, caller, hello)
         if not self._board.wants(tunnel):  # before our hello: nothing can be under way on it yet
             raise HandshakeError("not a peer any more, or there is a better tunnel")
-        await send_hello(socket, channel, my.hello(same_host=same_host), my.clock)
+        here = same_host and any(is_loopback(url) for url in hello.urls)
+        await send_hello(socket, channel, my.hello(same_host=here), my.clock)
         return tunnel
 
     async def keep_dialling(self, peer: Peer) -> None:
