@@ -21,7 +21,7 @@ import msgspec
 from instar_node.delivery.rows import MessageRow
 from tests.chaos.checker import Violation, check
 from tests.chaos.client import Client
-from tests.chaos.history import Beat, Copy, History, Line
+from tests.chaos.history import Beat, Copy, History, Line, Sent
 from tests.chaos.nemesis import FAULTS, Nemesis
 from tests.chaos.network import Network
 from tests.chaos.outside import Outside
@@ -40,10 +40,18 @@ class World:
     """A mesh with everything around it. ``close`` ends all of it."""
 
     def __init__(
-        self, folder: Path, machines: int, seed: int, *, embedded: bool = False, topics: int = 5
+        self,
+        folder: Path,
+        machines: int,
+        seed: int,
+        *,
+        embedded: bool = False,
+        topics: int = 5,
+        bench_ttl_ms: int = BENCH_TTL_MS,
     ) -> None:
         """``embedded``: without a hub that all can reach; the lease moves by the baton alone."""
         self.folder = folder
+        self._bench_ttl_ms = bench_ttl_ms
         self._embedded = embedded
         self.history = History(seed)
         self.topics = [f"topic-{number}" for number in range(topics)]
@@ -60,7 +68,7 @@ class World:
         machine.urls = (self.outside.do(self.network.door(machine.nickname, machine.port)),)
         command = [sys.executable, "-I", "-S", str(AGENT), str(self._beats)]
         machine.configure(
-            bench_ttl_ms=BENCH_TTL_MS,
+            bench_ttl_ms=self._bench_ttl_ms,
             agent=f'[agent]\nkind = "command"\ncommand = {json.dumps(command)}\n',
             more=f'[channels.webhook]\nurl = "{sink_url}"\n',
         )
@@ -89,6 +97,13 @@ class World:
         client.finish(HEALING_S)
         trouble = [Violation("nemesis", repr(failure)) for failure in nemesis.failures]
         return trouble or self.judge()
+
+    def send(self, machine: Machine, key: str, number: int, topic: str = "topic-0") -> None:
+        """One message through one machine, repeated until it is acknowledged."""
+        taken = wait_for(lambda: machine.say(topic, f"this is {key}", key), 30)
+        self.history.sent.append(
+            Sent(time.monotonic(), key, topic, number, machine.nickname, taken.duplicate)
+        )
 
     def judge(self) -> list[Violation]:
         """Wait until all machines agree that all is done, gather everything, and check it."""
