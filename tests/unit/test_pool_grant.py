@@ -11,7 +11,7 @@ BOUND = 1_020_203 + KILL_GRACE_US  # ttl · 1.01 / 0.99, and the time to kill
 def accepted_at(now: int) -> RemoteGrant:
     grant = RemoteGrant(TTL, 0.01)
     grant.extending(now)
-    grant.accepted(now)
+    grant.accepted(now, 0)
     return grant
 
 
@@ -20,7 +20,7 @@ def test_first_the_order_then_keep_alives() -> None:
     assert grant.step(0, connected=True) is Step.ORDER
     grant.extending(0)
     assert grant.step(1, connected=True) is Step.ORDER, "it was not accepted"
-    grant.accepted(1)
+    grant.accepted(1, 0)
     assert grant.step(2, connected=True) is Step.KEEP
     assert grant.wait_us(2) == TTL // 3
 
@@ -47,7 +47,7 @@ def test_a_machine_that_stopped_answering_gets_no_more_keep_alives() -> None:
 
 def test_an_answer_keeps_it_going() -> None:
     grant = accepted_at(0)
-    grant.alive(TTL)
+    grant.alive(TTL, 0)
     grant.extending(TTL)
     assert grant.step(2 * TTL, connected=True) is Step.KEEP
 

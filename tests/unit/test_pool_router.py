@@ -10,7 +10,7 @@ import pytest
 from instar_node.contracts import Lane, PeerError, Placement, RunResult
 from instar_node.errors import InstarError
 from instar_node.pool import remote_grant
-from instar_node.pool.messages import RunAccepted, RunDone, RunDoneTaken, RunOrder
+from instar_node.pool.messages import RunAccepted, RunDone, RunDoneTaken, RunKeep, RunOrder
 from tests.unit.fakes_mesh import eventually
 from tests.unit.pool_support import DESK, LAPTOP, MINI, Machine, World, request
 
@@ -72,7 +72,7 @@ async def test_a_failed_run_elsewhere_fails_here_and_the_next_attempt_runs_anew(
 async def test_a_repeated_order_is_answered_with_the_run_under_way(world: World) -> None:
     world.pin("42", MINI)
     world.mini.runner.auto = False
-    order = RunOrder(request(), (1, 1), 10_000_000)
+    order = RunOrder(request(), (1, 1), 10_000_000, world.mini.clock.now())
     first = await world.desk.mesh.request(MINI, order, RunAccepted, within=1)
     again = await world.desk.mesh.request(MINI, order, RunAccepted, within=1)
     assert (first.state, again.state) == ("started", "running")
@@ -177,7 +177,8 @@ async def test_a_result_that_was_refused_for_good_is_not_brought_again(world: Wo
     world.laptop.runner.auto = False
     task = asyncio.create_task(world.desk.router.run(request()))
     await begun(world.laptop)
-    await world.desk.mesh.request(MINI, RunOrder(request(), (1, 0), 5_000_000), RunAccepted, within=1)
+    order = RunOrder(request(), (1, 0), 5_000_000, world.mini.clock.now())
+    await world.desk.mesh.request(MINI, order, RunAccepted, within=1)
     await asyncio.sleep(0.6)
     assert world.net.log.count((MINI, DESK, "pool.done")) == 1
     world.laptop.runner.finish("k1", RunResult("ok", ("right",)))
@@ -257,10 +258,9 @@ async def test_an_owner_that_becomes_the_holder_takes_over_its_own_run(world: Wo
 async def test_an_order_of_a_machine_that_is_not_the_holder_is_refused(world: World) -> None:
     world.lease(MINI, 2)
     for epoch in (1, 2, 3):
+        order = RunOrder(request(epoch=epoch), (1, 1), 1_000_000, world.laptop.clock.now())
         with pytest.raises(PeerError) as caught:
-            await world.desk.mesh.request(
-                LAPTOP, RunOrder(request(epoch=epoch), (1, 1), 1_000_000), RunAccepted, within=1
-            )
+            await world.desk.mesh.request(LAPTOP, order, RunAccepted, within=1)
         assert caught.value.code == "not-holder"
     assert keys(world.laptop) == []
 
@@ -377,3 +377,29 @@ async def test_what_the_last_holder_ran_itself_ended_with_its_lease_and_is_not_w
         async with asyncio.timeout(20):  # a grant, which would have to be waited for, lasts a minute
             result = await world.mini.router.run(request(epoch=2, begun_before=True))
         assert result.machine == "m-mini"
+
+
+async def test_an_order_that_arrives_after_its_grant_has_ended_starts_nothing(world: World) -> None:
+    """As when the owner was suspended: meanwhile the holder had the message run elsewhere."""
+    read = world.mini.clock.now()
+    while world.mini.clock.now() < read + 1_000:
+        await asyncio.sleep(0)
+    for since in (read, world.mini.clock.now() + 60_000_000):  # too old, or of another boot of the machine
+        with pytest.raises(PeerError) as caught:
+            await world.desk.mesh.request(
+                MINI, RunOrder(request(), (1, 1), 1_000, since), RunAccepted, within=1
+            )
+        assert caught.value.code == "late-order"
+    assert keys(world.mini) == []
+
+
+async def test_a_late_keep_alive_extends_a_grant_only_to_where_the_holder_counts_it(world: World) -> None:
+    world.mini.runner.auto = False
+    since = world.mini.clock.now()
+    order = RunOrder(request(), (1, 1), 500_000, since)
+    await world.desk.mesh.request(MINI, order, RunAccepted, within=1)
+    await begun(world.mini)
+    while list(world.mini.runner.running()):
+        world.desk.mesh.send(MINI, RunKeep(1, "k1", since))
+        await asyncio.sleep(0.01)
+    assert any("grant was not renewed" in event.text for event in world.mini.told)

@@ -70,7 +70,7 @@ class PlacementAgreement:
             key, "drill", "", "", "", epoch, 1, (), Provenance(self._mesh.me, epoch, None, False)
         )
         try:
-            order = RunOrder(run, (epoch, 1), STALE_TTL_US)
+            order = RunOrder(run, (epoch, 1), STALE_TTL_US, since=0)
             await self._mesh.request(machine, order, RunAccepted, within=ASK_S)
         except PeerError as error:
             if error.reason != "refused":

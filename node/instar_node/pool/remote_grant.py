@@ -24,9 +24,9 @@ class Step(Enum):
 class RemoteGrant:
     """One grant given to another machine.
 
-    The owner kills the run when ``ttl`` has passed on its clock since the last order or keep-alive it got; so
-    the holder may let another machine start once ``ttl`` and the drift between both clocks have passed since
-    the last one it sent, and the owner has had time to kill.
+    The owner kills the run when ``ttl`` has passed on its clock since the instant named in the last order or
+    keep-alive, which was before that was sent; so the holder may let another machine start once ``ttl`` and
+    the drift between both clocks have passed since the last one it sent, and the owner has had time to kill.
 
     Args:
         ttl_us: Length of the grant.
@@ -41,6 +41,8 @@ class RemoteGrant:
         self._last_extended = inherited
         self._last_heard = inherited
         self._ordered = False
+        self.since = 0
+        """The newest reading of the owner's clock: from when on the next keep-alive extends the grant."""
 
     def step(self, now: int, connected: bool) -> Step:
         """What to do now. ``LOST``: the run has surely ended (or never began); run it anew elsewhere."""
@@ -56,13 +58,13 @@ class RemoteGrant:
         if self._last_heard is None:
             self._last_heard = now
 
-    def accepted(self, now: int) -> None:
-        """The owner has the order."""
-        self._ordered, self._last_heard = True, now
+    def accepted(self, now: int, owners_now: int) -> None:
+        """The owner has the order; its clock says ``owners_now``."""
+        self._ordered, self._last_heard, self.since = True, now, owners_now
 
-    def alive(self, now: int) -> None:
-        """The owner still has the run."""
-        self._last_heard = now
+    def alive(self, now: int, owners_now: int) -> None:
+        """The owner still has the run; its clock says ``owners_now``."""
+        self._last_heard, self.since = now, owners_now
 
     def forgotten(self) -> None:
         """The owner does not have the run (it restarted), or its tunnel broke: order again when possible."""

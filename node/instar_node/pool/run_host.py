@@ -18,6 +18,8 @@ from instar_node.pool.messages import (
     RunDoneTaken,
     RunKeep,
     RunOrder,
+    RunTime,
+    RunTimeIs,
 )
 
 log = logging.getLogger("instar.pool")
@@ -48,10 +50,14 @@ class _Hosted:
         """Whether there is an answer that a repeated order may have."""
         return self.result is not None and self.result.outcome == "ok"
 
-    def granted(self, order: RunOrder, now: int) -> None:
+    def granted(self, order: RunOrder) -> None:
         """Go on under this grant (the same, or a newer one)."""
         self.order = order
-        self.deadline = now + order.ttl_us
+        self.extended(order.since)
+
+    def extended(self, since: int) -> None:
+        """The grant lasts anew from an instant of our clock."""
+        self.deadline = max(self.deadline, since + self.order.ttl_us)
 
     def same_grant(self, order: RunOrder) -> bool:
         own, other = self.order, order
@@ -81,6 +87,7 @@ class RunHost:
         self._hosted: dict[str, _Hosted] = {}
         self._watch: asyncio.Task[None] | None = None
         self._ordered = asyncio.Event()
+        mesh.on_request(RunTime, self._on_time)
         mesh.on_request(RunOrder, self._on_order)
         mesh.on_notice(RunKeep, self._on_keep)
         mesh.on_notice(RunCancel, self._on_cancel)
@@ -124,34 +131,44 @@ class RunHost:
         """Kill a run on this machine; ``True`` if there was one."""
         return self._runner.cancel(key)
 
+    async def _on_time(self, sender: str, _: RunTime) -> RunTimeIs:
+        return RunTimeIs(self._clock.now())
+
     async def _on_order(self, sender: str, order: RunOrder) -> RunAccepted:
         self._require_holder(sender, order.request.epoch)
         key, now = order.request.key, self._clock.now()
+        self._require_lasting(order)
         while (hosted := self._hosted.get(key)) is not None:
             if hosted.lapsed and hosted.result is None and hosted.task is not None:
                 await asyncio.shield(hosted.task)  # still dying; never two at once
+                self._require_lasting(order)
                 continue
             if hosted.lapsed or not (hosted.result is None or hosted.answered or hosted.same_grant(order)):
                 break
-            hosted.granted(order, now)
+            hosted.granted(order)
             if hosted.result is None:
-                return RunAccepted("running")
+                return RunAccepted("running", now)
             self._deliver_soon(hosted)
-            return RunAccepted("finished")
+            return RunAccepted("finished", now)
         hosted = self._hosted[key] = _Hosted(order)
-        hosted.granted(order, self._clock.now())
+        hosted.granted(order)
         self._ordered.set()
         hosted.task = asyncio.create_task(self._run(hosted), name=f"pool-run {key}")
-        return RunAccepted("started")
+        return RunAccepted("started", now)
+
+    def _require_lasting(self, order: RunOrder) -> None:
+        if not 0 <= self._clock.now() - order.since < order.ttl_us:
+            key = order.request.key
+            raise InstarError("late-order", f"the order for {key} came too late: its grant has ended")
 
     def _on_keep(self, sender: str, keep: RunKeep) -> None:
         if not self._believed(sender, keep.epoch):
             return
-        hosted = self._hosted.get(keep.key)
+        hosted, now = self._hosted.get(keep.key), self._clock.now()
         held = hosted is not None and not hosted.lapsed and hosted.order.request.epoch == keep.epoch
         if hosted is not None and held:
-            hosted.granted(hosted.order, self._clock.now())
-        self._mesh.send(sender, RunAlive(keep.epoch, keep.key, held))
+            hosted.extended(min(keep.since, now))
+        self._mesh.send(sender, RunAlive(keep.epoch, keep.key, held, now))
 
     def _on_cancel(self, sender: str, cancel: RunCancel) -> None:
         if self._believed(sender, cancel.epoch):

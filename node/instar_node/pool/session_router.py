@@ -24,6 +24,8 @@ from instar_node.pool.messages import (
     RunDoneTaken,
     RunKeep,
     RunOrder,
+    RunTime,
+    RunTimeIs,
 )
 from instar_node.pool.pins import TopicPlacementPinStore
 from instar_node.pool.placement import choose_owner, ownership
@@ -252,7 +254,7 @@ class SessionRouter:
             except InstarError as error:
                 return RunResult("failed", error=error.message)
         else:
-            order = RunOrder(request, ownership(placement), self._grant_ttl_us)
+            order = RunOrder(request, ownership(placement), self._grant_ttl_us, since=0)
             since = self._leading_since if inherited else None
             remote = await self._run_there(dispatch, owner, order, since)
             if remote is None:
@@ -286,17 +288,19 @@ class SessionRouter:
                 continue
             if step is Step.KEEP and not dispatch.cancelled:
                 grant.extending(now)
-                self._mesh.send(owner, RunKeep(order.request.epoch, order.request.key))
+                self._mesh.send(owner, RunKeep(order.request.epoch, order.request.key, grant.since))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grant.wait_us(self._clock.now()) / MICROS_PER_SECOND):
                     await dispatch.changed.wait()
         return dispatch.result
 
     async def _order(self, grant: RemoteGrant, owner: str, order: RunOrder) -> None:
-        grant.extending(self._clock.now())
         try:
-            await self._mesh.request(owner, order, RunAccepted, within=ORDER_WITHIN_S)
-            grant.accepted(self._clock.now())
+            time = await self._mesh.request(owner, RunTime(), RunTimeIs, within=ORDER_WITHIN_S)
+            grant.extending(self._clock.now())
+            order = msgspec.structs.replace(order, since=time.now)
+            accepted = await self._mesh.request(owner, order, RunAccepted, within=ORDER_WITHIN_S)
+            grant.accepted(self._clock.now(), accepted.now)
         except PeerError as error:
             log.info("order for %s not accepted by %s: %s", order.request.key, owner, error)
             await self._clock.sleep(REFUSED_PAUSE_S)
@@ -327,7 +331,7 @@ class SessionRouter:
         if dispatch.grant is None or alive.epoch != dispatch.request.epoch:
             return
         if alive.held:
-            dispatch.grant.alive(self._clock.now())
+            dispatch.grant.alive(self._clock.now(), alive.now)
         else:
             dispatch.grant.forgotten()
             dispatch.changed.set()
