@@ -115,6 +115,29 @@ def test_who_gave_the_lease_up_does_not_race_its_successor() -> None:
     assert SendSwap in kinds(made.tick(late + TIMING.wait(TIMING.ttl), Peers()))
 
 
+def test_a_read_overtaken_by_a_takeover_is_counted_and_raises_nothing() -> None:
+    made = coordinator(record(), "a1")
+    made.tick(0, Peers())
+    newer = record(epoch=4, serial=6, prev="v5", holder="b", nonce="n6")
+    made.lease.learn(KnownRecord(newer.record, "v6"), 1)
+    made.on_read(record(), (3, 5), 0, 2)
+    assert made.counters == {"reads_overtaken": 1}
+    assert made.lease.suspicion is None
+
+
+def test_a_lone_holder_gives_who_is_admitted_later_the_ordinary_time_to_answer() -> None:
+    made = coordinator(KnownRecord(record(epoch=2, serial=4, nonce="n4").record, "v4"), "a1")
+    alone = record(electorate=("a",))
+    made.lease.begin_swap(alone.record, "contend", 0, "v4")
+    made.on_won(alone, 0)
+    made.tick(0, Peers())
+    made.membership.wishes.admit.add("b")
+    (swap,) = (e.swap for e in made.tick(1, Peers()) if isinstance(e, SendSwap))
+    made.on_won(KnownRecord(swap.record, "v6"), 2)
+    (ask,) = (e for e in made.tick(TIMING.round, Peers()) if isinstance(e, AskPromises))
+    assert ask.within == TIMING.round
+
+
 def test_an_embedded_holder_that_restarts_asks_everybody_first_but_not_for_ever() -> None:
     for known, due in (((), TIMING.ttl), (("b",), 0)):
         made = coordinator(record(), baton=True)

@@ -172,6 +172,7 @@ class LeaseCoordinator:
         if (swap := self.lease.open) is not None:
             members |= {*swap.others, *swap.record.benched}
         if not members:
+            self._opening = False
             return []
         within = min(OPENING_ROUND, pace) if self._opening else pace
         assert own.version is not None
@@ -315,14 +316,14 @@ class LeaseCoordinator:
     def on_lost(self, seen: KnownRecord | None, now: int) -> None:
         """Somebody else's record is there: read it, and stop if it is newer."""
         self._settled()
-        self._count("swaps_lost")
+        self.count("swaps_lost")
         self.lease.on_lost(seen, now)
         self._next_read = now
         self._swap_again = now + self.lease.timing.round
 
     def on_unknown(self, now: int, attempt: int) -> None:
         """The reply was lost: the same commit is sent again until the register is seen to differ."""
-        self._count("swaps_unknown")
+        self.count("swaps_unknown")
         self._sending = False
         if self.lease.mutations.forget_unknown:
             self.lease.abandon_unsent()
@@ -347,6 +348,8 @@ class LeaseCoordinator:
         if self._read_at != self.lease.hub:
             self._next_read = now
             return
+        if seen is not None and known_before <= seen.record.order < self.lease.order:
+            self.count("reads_overtaken")
         suspicious = self.lease.suspicion is not None
         if self.lease.baton:
             self.on_own_register(seen, now)
@@ -376,7 +379,7 @@ class LeaseCoordinator:
     def on_read_failed(self, now: int) -> None:
         """The hub did not answer."""
         self._reading = False
-        self._count("hub_unreachable")
+        self.count("hub_unreachable")
         self._next_read = now + self.lease.timing.round
 
     def _read_pace(self, now: int) -> int:
@@ -414,5 +417,6 @@ class LeaseCoordinator:
         if own is not None and machine in own.others:
             self.membership.wishes.bench[machine] = why
 
-    def _count(self, name: str) -> None:
+    def count(self, name: str) -> None:
+        """One more of what is normal but worth showing."""
         self.counters[name] = self.counters.get(name, 0) + 1

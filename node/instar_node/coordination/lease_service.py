@@ -484,9 +484,7 @@ class LeaseService:
         elif reply.refusal is None:
             self.coordinator.on_promise(machine, ask.known.version, ask.began, now)
         else:
-            self.coordinator.counters["promises_refused"] = (
-                self.coordinator.counters.get("promises_refused", 0) + 1
-            )
+            self.coordinator.count("promises_refused")
             if reply.newest is not None:
                 self.learn(reply.newest)
         self.after_step()
@@ -533,10 +531,10 @@ class LeaseService:
     def learn(self, seen: KnownRecord) -> None:
         """Take in a record from a message, if a member signed it."""
         if not self._is_ours(seen):
-            self.coordinator.counters["unsigned_records"] = (
-                self.coordinator.counters.get("unsigned_records", 0) + 1
-            )
+            self.coordinator.count("unsigned_records")
             return
+        if seen.record.order < self.lease.order:
+            self.coordinator.count("late_records")
         self.lease.learn(seen, self._clock.now())
         self.persist()
         self.after_step()
