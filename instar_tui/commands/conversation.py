@@ -12,7 +12,7 @@ import msgspec
 
 from instar_node.api import types as t
 from instar_node.api.blocking_client import BlockingNodeApi
-from instar_node.errors import InstarError
+from instar_node.errors import InstarError, bad_input
 from instar_tui.commands.base import Invocation, command, group, pass_invocation
 from instar_tui.commands.output import Output, note
 from instar_tui.widgets.text import clock, shown_lines
@@ -63,7 +63,7 @@ def send(
 ) -> None:
     """Send TEXT to TOPIC (`-` reads stdin). Done as soon as the mesh has it safely; --wait for the reply."""
     api, out = invocation.api, invocation.out
-    content = sys.stdin.read() if text == "-" else text
+    content = _standard_input() if text == "-" else text
     sent = api.send(t.SendRequest(topic=topic, text=content, key=key, sender=sender))
     if not wait:
         if invocation.json:
@@ -77,6 +77,14 @@ def send(
         for line in shown_lines(reply.text):
             out.line(line)
     return None
+
+
+def _standard_input() -> str:
+    """All of it. Raises ``bad-input`` when it is not text."""
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise bad_input("text", "standard input is not UTF-8", "send text") from error
 
 
 def _await_replies(api: BlockingNodeApi, sent: t.SendResult, timeout: float) -> list[t.Message]:

@@ -15,6 +15,7 @@ import msgspec
 
 from instar_node.api import routes
 from instar_node.api import types as t
+from instar_node.api.decoding import encode_body
 from instar_node.api.endpoint import Endpoint, find_endpoint, no_answer, not_running, read_answer
 from instar_node.api.routes import Route
 from instar_node.storage.home import Home
@@ -37,7 +38,7 @@ class BlockingNodeApi:
     def _call(self, route: Route[R], body: t.Body | None = None, **arguments: Any) -> R:
         endpoint = find_endpoint(self._home)
         connection = self._open(endpoint, route.patience_s)
-        data = None if body is None else msgspec.json.encode(body)
+        data = None if body is None else encode_body(body)
         try:
             connection.request(route.verb, route.url(arguments), data, endpoint.headers)
             response = connection.getresponse()

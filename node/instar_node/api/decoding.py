@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from instar_node.api import types as t
 from instar_node.api.routes import Param, Route
 from instar_node.errors import InstarError, bad_input
+
+B = TypeVar("B", bound=t.Body)
 
 _HINTS = {"topic": "topics are 1–64 characters of A–Z a–z 0–9 . _ : -"}
 _AT = re.compile(r" - at `(?:key in )?\$\.?([^`]*)`\Z")
@@ -51,6 +53,31 @@ def read_body(kind: type[t.Body], raw: bytes) -> t.Body:
         raise _refusal(error, "body") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise bad_input("body", f"is not valid JSON ({error})") from error
+
+
+def encode_body(body: t.Body) -> bytes:
+    """A body as JSON. Text that is no Unicode (from a terminal in another encoding, say) is a 400."""
+    try:
+        return msgspec.json.encode(body)
+    except UnicodeEncodeError as error:
+        texts = {name: getattr(body, name) for name in body.__struct_fields__}
+        field = next((name for name, text in texts.items() if not _is_unicode(text)), "body")
+        raise bad_input(field, "holds bytes that are not text", "send it as UTF-8") from error
+
+
+def checked(body: B) -> B:
+    """A body made in this process, held to what one that came over HTTP is held to."""
+    read = read_body(type(body), encode_body(body))
+    assert isinstance(read, type(body))
+    return read
+
+
+def _is_unicode(value: object) -> bool:
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _refusal(error: msgspec.ValidationError, outermost: str) -> InstarError:

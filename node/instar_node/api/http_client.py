@@ -11,6 +11,7 @@ import msgspec
 
 from instar_node.api import routes
 from instar_node.api import types as t
+from instar_node.api.decoding import encode_body
 from instar_node.api.endpoint import Endpoint, find_endpoint, no_answer, not_running, read_answer
 from instar_node.api.routes import Route
 from instar_node.api.sse import KEEP_ALIVE_S, EventParser
@@ -48,7 +49,7 @@ class HttpNodeApi:
             async with session.request(
                 route.verb,
                 endpoint.url + route.url(arguments),
-                data=None if body is None else msgspec.json.encode(body),
+                data=None if body is None else encode_body(body),
                 headers=endpoint.headers,
                 timeout=aiohttp.ClientTimeout(total=route.patience_s),
             ) as response:

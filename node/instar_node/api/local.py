@@ -11,6 +11,7 @@ import msgspec
 
 from instar_node.api import routes
 from instar_node.api import types as t
+from instar_node.api.decoding import checked
 from instar_node.api.doctor import diagnosis, home_findings, mesh_findings
 from instar_node.api.forwarding import Forwarding
 from instar_node.api.holder_api import farewell, handoff_result, placement_view, pool_disabled
@@ -165,6 +166,7 @@ class LocalNodeApi:
 
     async def send(self, body: t.SendRequest) -> t.SendResult:
         self._require_member()
+        body = checked(body)
         if body.key is None:  # given here, so that a repeat towards the next holder is the same message
             body = msgspec.structs.replace(body, key=self._base.clock.token_hex(8))
         return await self._forwarding.perform(routes.SEND, body=body)
@@ -177,7 +179,7 @@ class LocalNodeApi:
 
     async def reply(self, topic: str, body: t.ReplyRequest) -> t.SendResult:
         self._require_member()
-        return await self._forwarding.perform(routes.REPLY, topic=topic, body=body)
+        return await self._forwarding.perform(routes.REPLY, topic=topic, body=checked(body))
 
     async def outbox(self) -> t.Outbox:
         return t.Outbox(self._views.outbox())

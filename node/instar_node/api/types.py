@@ -13,6 +13,8 @@ from msgspec import UNSET, Meta, UnsetType
 
 TOPIC_PATTERN = r"^[A-Za-z0-9._:-]{1,64}\Z"
 Topic = Annotated[str, Meta(min_length=1, max_length=64, pattern=TOPIC_PATTERN)]
+Key = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+"""A message's own name; no control characters, for it goes into headers, environments and log lines."""
 Role = Literal["awake", "standby", "witness", "removed"]
 
 
@@ -301,7 +303,7 @@ class HubTrouble(Model):
 class SendRequest(Body):
     topic: Topic
     text: Annotated[str, Meta(min_length=1, max_length=200_000)]
-    key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    key: Key | None = None
     sender: Annotated[str, Meta(max_length=200)] | None = None
 
 
