@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,90 @@ async def test_close_finishes_what_is_queued_and_refuses_the_rest(tmp_path: Path
     with pytest.raises(InstarError) as refusal:
         await db.read(keys)
     assert refusal.value.code == "database-closed"
+
+
+async def test_closing_takes_the_write_ahead_log_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both connections closed at the same time would now and then leave it, as a crash does."""
+    under_way, most, lock = 0, 0, threading.Lock()
+
+    class Slow(sqlite3.Connection):
+        def close(self) -> None:
+            nonlocal under_way, most
+            with lock:
+                under_way += 1
+                most = max(most, under_way)
+            time.sleep(0.02)
+            super().close()
+            with lock:
+                under_way -= 1
+
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *args, **more: connect(*args, **more, factory=Slow))
+    db = SqliteDatabase.open(tmp_path / "mesh.db")
+    await db.write(sql("CREATE TABLE t (k TEXT)"))
+    await db.read(lambda c: None)
+    await db.close()
+    assert most == 1
+    assert [file.name for file in tmp_path.iterdir()] == ["mesh.db"]
+
+
+FILL = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from instar_node.errors import InstarError
+from instar_node.storage.database import SqliteDatabase
+async def main():
+    db = SqliteDatabase.open(Path(sys.argv[1]))
+    await db.write(lambda c: c.execute("CREATE TABLE t (k TEXT)") and None)
+    if sys.argv[2] == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, resource.RLIM_INFINITY))
+    for n in range(1_000):
+        try:
+            await db.write(lambda c: c.execute("INSERT INTO t VALUES (?)", (f"{n}" + "x" * 2_000,)) and None)
+        except InstarError as error:
+            print(n, error.code, error.message, error.hint, sep="|")
+            break
+    if sys.argv[2] == "limit":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    else:
+        Path(sys.argv[1]).with_name("ballast").unlink()
+    await db.write(lambda c: c.execute("INSERT INTO t VALUES ('after')") and None)
+    await db.close()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("how", ["limit", "tmpfs"])
+async def test_a_disk_that_is_really_full_loses_nothing_confirmed_and_is_used_again_when_there_is_room(
+    tmp_path: Path, how: str
+) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if how == "tmpfs":
+        mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+        if os.geteuid() != 0 or subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+            pytest.skip("mounting a small disk needs root")
+        (folder / "ballast").write_bytes(b"x" * 1_200_000)
+    path = folder / "mesh.db"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", FILL, str(path), how], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        confirmed, code, message, hint = done.stdout.strip().split("|")
+        assert code == {"limit": "database-failed", "tmpfs": "disk-full"}[how]
+        assert str(path) in message
+        assert hint
+        with sqlite3.connect(path) as connection:
+            rows = [row[0].rstrip("x") for row in connection.execute("SELECT k FROM t ORDER BY rowid")]
+        connection.close()
+        assert rows == [*map(str, range(int(confirmed))), "after"]
+        assert int(confirmed) > 10
+    finally:
+        if how == "tmpfs":
+            subprocess.run(["umount", str(folder)], check=False)
 
 
 async def test_every_commit_is_synced(db: SqliteDatabase) -> None:

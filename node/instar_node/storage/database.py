@@ -38,6 +38,7 @@ class SqliteDatabase:
         self._path = path
         self._writes = JobQueue()
         self._reads = JobQueue()
+        self._connections = (reader, writer)
         self._threads = (
             threading.Thread(target=self._run_writer, args=(writer,), name="db-writer", daemon=True),
             threading.Thread(target=self._run_reader, args=(reader,), name="db-reader", daemon=True),
@@ -89,6 +90,10 @@ class SqliteDatabase:
         self._reads.close()
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
+        # One after the other: of two connections closed at the same time neither may take the write-ahead
+        # log down, and one that is left makes the next start look like that after a crash.
+        for connection in self._connections:
+            await asyncio.to_thread(connection.close)
 
     async def _submit(self, queue: JobQueue, job: Callable[[sqlite3.Connection], T]) -> T:
         loop = asyncio.get_running_loop()
@@ -109,7 +114,6 @@ class SqliteDatabase:
                 for job in group:
                     job.fail(self._explained(error))
             deliver(group)
-        connection.close()
 
     def _commit_group(self, connection: sqlite3.Connection, group: list[Job]) -> None:
         connection.execute("BEGIN IMMEDIATE")
@@ -140,7 +144,6 @@ class SqliteDatabase:
                 job.fail(self._explained(error))
             _rollback(connection)
             deliver(group)
-        connection.close()
 
     def _explained(self, error: Exception) -> Exception:
         return translated(error, self._path) if isinstance(error, sqlite3.Error) else error
