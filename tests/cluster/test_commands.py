@@ -90,7 +90,7 @@ def test_the_demo_is_a_living_mesh_that_leaves_nothing_behind(tmp_path: Path) ->
     folder.mkdir()
     with pages.open("w") as out:
         demo = subprocess.Popen(
-            [sys.executable, "-m", "instar_tui", "demo", "--machines", "2"],
+            [sys.executable, "-m", "instar_tui", "demo"],
             stdout=out,
             stderr=subprocess.STDOUT,
             env={**os.environ, "TERM": "dumb", "TMPDIR": str(folder)},
@@ -102,7 +102,7 @@ def test_the_demo_is_a_living_mesh_that_leaves_nothing_behind(tmp_path: Path) ->
         assert demo.poll() is None, pages.read_text()
         assert re.search(r"^desk · awake", pages.read_text(), re.MULTILINE)
         pids = [json.loads(path.read_bytes())["pid"] for path in folder.glob("*/*/api.json")]
-        assert len(pids) == 2
+        assert len(pids) == 3
         demo.send_signal(signal.SIGTERM)
         assert demo.wait(20) == 0
     finally:
