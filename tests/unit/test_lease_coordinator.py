@@ -97,6 +97,18 @@ def test_a_lapsed_holder_whose_hub_is_away_asks_nobody_and_does_not_spin() -> No
     assert made.next_wake(lapse + SECOND) == lapse + SECOND + TIMING.round
 
 
+def test_a_holder_that_cannot_even_ask_its_hub_to_bench_a_machine_does_not_spin() -> None:
+    made = holder()
+    made.on_slow("b")
+    assert SendSwap in kinds(made.tick(SECOND, Peers()))
+    made.on_unsent(SECOND)
+    made.on_slow("b")
+    assert made.lease.open is None
+    assert SendSwap not in kinds(made.tick(SECOND + 1, Peers()))
+    assert made.next_wake(SECOND + 1) >= TIMING.round
+    assert SendSwap in kinds(made.tick(SECOND + TIMING.round, Peers()))
+
+
 def test_a_machine_whose_disk_refuses_collects_no_promises() -> None:
     made = holder()
     made.able = False

@@ -333,7 +333,7 @@ class LeaseCoordinator:
     def on_unsent(self, now: int) -> None:
         """The hub could not even be asked; nothing left this machine."""
         self._settled()
-        self._wait_until = now + self.lease.timing.round
+        self._wait_until = self._swap_again = now + self.lease.timing.round
         self.lease.abandon_unsent()
 
     def _settled(self) -> None:
