@@ -6,7 +6,11 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pygit2
+import pytest
+
 from instar_node.node import Node
+from instar_node.wiring.state_hub import STATE_REF
 from tests.unit.node_world import pair, until
 
 
@@ -44,3 +48,41 @@ async def test_an_edit_of_a_standby_is_queued_and_arrives_once(tmp_path: Path) -
         await until(has(here / "MEMORY.md", "from mini\n"))
         await settled(desk, mini)
         assert sorted(os.listdir(here)) == sorted(os.listdir(there))
+
+
+async def test_a_planted_commit_shows_in_health_and_sync_until_it_was_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instar_node.wiring.state_hub.DiskStateHub.audit_s", 0.1)
+    async with pair(tmp_path) as (desk, mini):
+        await settled(desk, mini)
+        hub = pygit2.Repository(str(tmp_path / "hub.git"))
+        person = pygit2.Signature("Mallory", "mallory@example.org", 1_700_000_000, 0)
+        tip = hub.references[STATE_REF].target
+        planted = hub.create_commit(None, person, person, "planted", hub[tip].tree_id, [tip])
+        hub.references.create(STATE_REF, planted, force=True)
+
+        async def told() -> bool:
+            return any(alert.code == "state-refused" for alert in (await mini.api.health()).alerts)
+
+        await until(told)
+        health, view = await mini.api.health(), await mini.api.sync()
+        assert (health.status, health.sync["refused_commits"]) == ("degraded", 1)
+        assert [(row.commit, row.source) for row in view.refused] == [(str(planted), "the hub")]
+        (tmp_path / "desk" / "state" / "a.md").write_text("on it goes\n")
+        await until(has(tmp_path / "mini" / "state" / "a.md", "on it goes\n"))
+        assert str(hub.references[STATE_REF].target) == (await desk.api.sync()).head
+        assert (await mini.api.sync_seen()).refused == []
+        assert not await told()
+
+
+async def test_lease_records_vouch_for_the_state(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        (tmp_path / "desk" / "state" / "a.md").write_text("x\n")
+        await until(has(tmp_path / "mini" / "state" / "a.md", "x\n"))
+        await settled(desk, mini)
+        head = (await desk.api.sync()).head
+        await desk.api.remove_machine("mini")  # a swap of the record
+        known = desk._parts.base.lease.known
+        assert known is not None
+        assert known.record.state_head == head
