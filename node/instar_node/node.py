@@ -251,7 +251,9 @@ class Node:
         self._membership.start()
         self._at_stop(self._membership.stop)
         wanted = self._foundation.wanted_nickname
-        introduction = Introduction(parts.base, self._rename_here, wanted, self._note_nickname)
+        introduction = Introduction(
+            parts.base, self._rename_here, wanted, self._note_nickname, parts.sync.become_witness
+        )
         introduction.start()
         self._at_stop(introduction.stop)
         self._heartbeat.start()

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from instar_node.errors import InstarError
 from tests.cluster.harness import Cluster, Machine, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
@@ -73,3 +74,22 @@ def test_a_machine_with_a_mesh_of_its_own_becomes_a_witness_while_its_node_runs(
     wait_for(lambda: nas.api.health().role == "witness")
     assert desk.cli("hub", "witness:nas").returncode == 0
     assert desk.is_awake()
+
+
+def test_a_standby_started_as_a_witness_becomes_one(cluster: Cluster) -> None:
+    desk, nas = cluster.machine("desk", hub=None).start(), cluster.machine("nas", hub=None)
+    wait_for(desk.is_awake)
+    cluster.join(desk, nas)
+    nas.start()
+    cluster.wait_in_sync(desk, [nas])
+    nas.stop()
+    nas.start("--witness")
+    wait_for(lambda: nas.api.health().role == "witness")
+    wait_for(lambda: desk.api.lease().electorate == [desk.id])
+    assert desk.cli("hub", "witness:nas").returncode == 0
+    nas.stop()
+    nas.start()
+    assert nas.api.health().role == "witness"
+    desk.stop()
+    with pytest.raises(InstarError, match="cannot become a witness"):
+        desk.start("--witness")

@@ -25,7 +25,7 @@ MAX_URLS = 16
 MAX_RECORDS = 100_000
 
 Url = Annotated[str, Meta(max_length=2_048)]
-Kind = Literal["genesis", "admit", "rename", "urls", "remove", "leave"]
+Kind = Literal["genesis", "admit", "rename", "urls", "witness", "remove", "leave"]
 TOMBSTONES: frozenset[Kind] = frozenset({"remove", "leave"})
 
 
@@ -33,8 +33,9 @@ class RegistryRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One signed step of the registry.
 
     ``machine_id`` is the machine it is about, ``by`` the machine that signed it. Keys, ``cross_signature``
-    and ``witness`` belong to ``genesis`` and ``admit``; ``nickname`` to those and ``rename``; ``urls`` to
-    those and ``urls``. What does not belong to a kind is empty.
+    and the field ``witness`` belong to ``genesis`` and ``admit``; ``nickname`` to those and ``rename``;
+    ``urls`` to those and ``urls``. The kind ``witness`` makes a member one that only keeps the lease
+    register. What does not belong to a kind is empty.
     """
 
     n: Annotated[int, Meta(ge=0, lt=MAX_RECORDS)]
@@ -176,6 +177,10 @@ def _set_urls(record: RegistryRecord, members: Mapping[str, Member]) -> Member:
     return msgspec.structs.replace(_active(record, members), urls=record.urls)
 
 
+def _make_witness(record: RegistryRecord, members: Mapping[str, Member]) -> Member:
+    return msgspec.structs.replace(_active(record, members), witness=True)
+
+
 def _bury(record: RegistryRecord, members: Mapping[str, Member]) -> Member:
     return msgspec.structs.replace(_active(record, members), removed=True)
 
@@ -185,6 +190,7 @@ _RULES = {
     "admit": _admit,
     "rename": _rename,
     "urls": _set_urls,
+    "witness": _make_witness,
     "remove": _bury,
     "leave": _bury,
 }

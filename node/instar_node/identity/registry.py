@@ -218,6 +218,12 @@ class MachineRegistry:
             self._append(draft("urls", machine_id, urls=wanted), epoch)
         return self._folded.members[machine_id]
 
+    def make_witness(self, machine_id: str, *, epoch: int) -> Member:
+        """Record that a member only keeps the lease register from now on."""
+        if not self._must_be_active(machine_id).witness:
+            self._append(draft("witness", machine_id), epoch)
+        return self._folded.members[machine_id]
+
     def remove(self, machine_id: str, *, epoch: int) -> None:
         """Remove a member for good."""
         self.bury(self.next_tombstone("remove", machine_id, epoch=epoch))

@@ -61,6 +61,10 @@ class AskLeave(msgspec.Struct, frozen=True, tag="registry.ask-leave"):
     """To the holder: I leave the mesh, for good."""
 
 
+class AskWitness(msgspec.Struct, frozen=True, tag="registry.ask-witness"):
+    """To the holder: I only keep the lease register from now on."""
+
+
 class RegistrySync:
     """Exchanges the registry with peers and carries a machine's own wishes to the holder."""
 
@@ -81,6 +85,7 @@ class RegistrySync:
         self._mesh.on_notice(RegistryNews, self._on_news)
         self._mesh.on_request(RegistryPull, self._on_pull)
         self._mesh.on_request(AskLeave, self._on_ask_leave)
+        self._mesh.on_request(AskWitness, self._on_ask_witness)
         self._mesh.on_peer(self._on_peer)
         self._registry.on_change(self._on_change)
 
@@ -107,6 +112,10 @@ class RegistrySync:
             )
         await self._ask_holder(AskLeave())
 
+    async def become_witness(self) -> None:
+        """Have the registry say that this machine is a witness. Raises as ``leave`` does."""
+        await self._ask_holder(AskWitness())
+
     async def remove(self, machine_id: str, epoch: int) -> None:
         """Remove a member for good, telling it first: afterwards its tunnel is closed.
 
@@ -119,7 +128,7 @@ class RegistrySync:
             await self._clock.sleep(FAREWELL_S)
         self._registry.bury(tombstone)
 
-    async def _ask_holder(self, wish: AskLeave) -> None:
+    async def _ask_holder(self, wish: AskLeave | AskWitness) -> None:
         holder = self._authority.holder
         if holder is None or holder == self._mesh.me:
             raise InstarError("no-holder", "no machine is awake to record this", "instar wakeup", status=502)
@@ -236,6 +245,10 @@ class RegistrySync:
             self._leaving[peer] = tombstone
             self._start(f"leave {peer}", self._bury_later(peer))
         return RegistryRecords(0, (*self._registry.records[: tombstone.n], tombstone))
+
+    async def _on_ask_witness(self, peer: str, wish: AskWitness) -> RegistryRecords:
+        self._registry.make_witness(peer, epoch=self._must_act())
+        return RegistryRecords(0, self._registry.records)
 
     async def _bury_later(self, peer: str) -> None:
         """Record that ``peer`` left, once the answer had time to reach it."""

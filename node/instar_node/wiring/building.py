@@ -154,6 +154,12 @@ def _base(
         durable_path=home.machine / LEASE_FILE,
         eligible=not foundation.witness,
     )
+    if foundation.witness and lease.holder == identity.machine_id:
+        raise InstarError(
+            "is-awake",
+            "this machine holds the lease, so it cannot become a witness",
+            "start it without --witness and hand off first: `instar handoff MACHINE`",
+        )
     lease.move.on_moved = lambda hub: foundation.record(hub=hub.wire_url)
     return Base(
         config,

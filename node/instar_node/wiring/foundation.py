@@ -24,12 +24,6 @@ from instar_node.wiring.mesh_change import complete_join
 from instar_node.wiring.mesh_file import MeshFile, hub_of, read_mesh_file, write_mesh_file
 from instar_node.wiring.own_urls import DEFAULT_LISTEN, OwnUrls
 
-NOT_A_WITNESS = t.Alert(
-    "not-a-witness",
-    "this machine joined as an ordinary one, so --witness is ignored",
-    "take it out (`instar leave`) and join a fresh home with `instar join URL --code CODE --witness`",
-)
-
 
 @dataclass
 class Foundation:
@@ -84,8 +78,10 @@ async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock
         recorded = MeshFile(hub.wire_url, nickname)
         write_mesh_file(home, recorded)
     own = registry.get(identity.machine_id)
-    if witness and own is not None and not own.witness:
-        warnings.append(NOT_A_WITNESS)
+    if own is not None and own.witness:
+        witness = True
+    elif witness:
+        _require_others(registry)
     fresh_name = bool(nickname) and nickname != recorded.nickname
     return Foundation(
         home=home,
@@ -95,7 +91,7 @@ async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock
         hub=hub,
         urls=urls,
         port_is_default=options.listen is None and config.node.listen == DEFAULT_LISTEN,
-        witness=own.witness if own is not None else witness,
+        witness=witness,
         wanted_nickname=nickname if fresh_name else None,
         recorded=recorded,
         warnings=warnings,
@@ -106,12 +102,7 @@ async def lay_foundation(home: Home, config: Config, options: NodeOptions, clock
 async def _prepare_hub(hub: Hub, home: Home, witness: bool) -> None:
     """Set up the hub of a new mesh and see that it can keep a lease, before anything of the mesh exists."""
     if witness:
-        raise InstarError(
-            "witness-alone",
-            "a witness keeps the register for others; it cannot found a mesh",
-            "join one first: `instar join URL --code CODE --witness`",
-            status=400,
-        )
+        raise _alone()
     if hub.kind == "witness":
         raise InstarError(
             "no-witness",
@@ -126,6 +117,20 @@ async def _prepare_hub(hub: Hub, home: Home, witness: bool) -> None:
             home.hub.chmod(0o700)  # git follows the umask; nobody else has any business in it
     finally:
         await store.close()
+
+
+def _require_others(registry: MachineRegistry) -> None:
+    if len(registry.active()) < 2:
+        raise _alone()
+
+
+def _alone() -> InstarError:
+    return InstarError(
+        "witness-alone",
+        "a witness keeps the register for others; it cannot have a mesh of its own",
+        "join one first: `instar join URL --code CODE --witness`",
+        status=400,
+    )
 
 
 async def _look_at_hub(hub: Hub, store: LeaseStore) -> None:

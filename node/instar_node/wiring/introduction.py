@@ -1,4 +1,4 @@
-"""After the start: the mesh learns of a new name this machine was given."""
+"""After the start: the mesh learns of a new name this machine was given, and that it is a witness now."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ class Introduction:
         rename: Callable[[str], Awaitable[object]],
         nickname: str | None,
         settled: Callable[[], None],
+        become_witness: Callable[[], Awaitable[None]],
     ) -> None:
         """``nickname`` is one newly asked for, if any, and ``rename`` asks the awake machine for it;
-        ``settled`` is called when it was taken or refused."""
+        ``settled`` is called when it was taken or refused. ``become_witness`` asks for that."""
         self._base = base
+        self._become_witness = become_witness
         self._rename_to = rename
         self._nickname = nickname
         self._settled = settled
@@ -57,14 +59,20 @@ class Introduction:
     async def _introduce(self) -> bool:
         """``True`` when there is nothing left to tell."""
         try:
+            if self._base.witness and not self._is_witness():
+                await self._become_witness()
             await self._rename()
         except InstarError as error:
             own = self._base.registry.get(self._base.me)
             if own is not None and own.removed:
                 return True
-            log.info("the mesh does not know this machine's new name yet: %s", error)
+            log.info("the mesh does not know this machine's new name or role yet: %s", error)
             return False
         return True
+
+    def _is_witness(self) -> bool:
+        own = self._base.registry.get(self._base.me)
+        return own is not None and own.witness
 
     async def _rename(self) -> None:
         if self._nickname is None:
