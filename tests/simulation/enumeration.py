@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
 from tests.simulation.oracle import Violation
 from tests.simulation.small_world import SmallWorld
+from tests.simulation.states import fork, key
 
 TICK = 1.25
 """Seconds of one step of time. The holder's ttl of 2 s lasts 2.5 on its slow clock, and a contender's wait of
@@ -70,12 +71,12 @@ def enumerate_scope(scope: Scope, mutations: Mutations = NO_MUTATIONS, most: int
     start.log = None
     start.found("a", scope.electorate[1:], scope.benched)
     found = Found(states=1)
-    seen = {(start.key(), scope.bounds)}
+    seen = {(key(start), scope.bounds)}
     todo: list[tuple[SmallWorld, Bounds, tuple[str, ...]]] = [(start, scope.bounds, ())]
     while todo and found.states < most:
         world, bounds, path = todo.pop()
         for text, left, act in _options(world, bounds):
-            twin = world.fork()
+            twin = fork(world)
             found.steps += 1
             try:
                 act(twin)
@@ -83,7 +84,7 @@ def enumerate_scope(scope: Scope, mutations: Mutations = NO_MUTATIONS, most: int
             except Violation as violation:
                 found.violation, found.path = str(violation), (*path, text)
                 return found
-            state = (twin.key(), left)
+            state = (key(twin), left)
             if state not in seen:
                 seen.add(state)
                 found.states += 1

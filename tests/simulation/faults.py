@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from instar_node.coordination.record import HubPlace
+from tests.simulation import commands
 
 if TYPE_CHECKING:
     from tests.simulation.machine import Machine
@@ -84,8 +85,8 @@ class Nemesis:
         world.say(f"{source.name} -> {target.name} {'cut' if cut else 'open'}")
         world.cut[source.index][target.index] = cut
         if cut:
-            source._compared.discard(target.name)
-            target._compared.discard(source.name)
+            source.compared_with.discard(target.name)
+            target.compared_with.discard(source.name)
         else:
             world.greet(source, target)
 
@@ -134,12 +135,12 @@ class Nemesis:
     def _handoff(self, machine: Machine) -> None:
         holder = self._holder()
         if holder is not None:
-            holder.hand_over(machine.name)
+            commands.hand_over(holder, machine.name)
 
     def _release(self, machine: Machine) -> None:
         holder = self._holder()
         if holder is not None:
-            holder.release()
+            commands.release(holder)
             self._world.at(self._for(3), self._end, holder, holder.boots)
 
     def _end(self, machine: Machine, boots: int) -> None:
@@ -173,8 +174,8 @@ class Nemesis:
         if holder is not None:
             self._moves += 1
             url = "" if self._world.random() < 0.2 else f"hub{self._moves}"
-            holder.move(HubPlace(url, str(self._moves)))
+            commands.move(holder, HubPlace(url, str(self._moves)))
 
     def _force(self, machine: Machine) -> None:
         if machine.up and not machine.asleep and not machine.lease.may_act(machine.now()):
-            machine.force()
+            commands.force(machine)

@@ -14,6 +14,7 @@ from instar_node.coordination.lease_coordinator import (
 )
 from instar_node.coordination.lease_state import FOREVER, DurableLease, OpenSwap
 from instar_node.coordination.record import HubPlace, KnownRecord
+from tests.simulation import baton
 from tests.simulation.copy import Copy
 from tests.simulation.hub import Register, describe
 
@@ -36,6 +37,7 @@ class Machine:
         spread = int(world.settings.drift * MILLION * 0.99)
         self.rate = MILLION + world.rng.randint(-spread, spread)
         self.offset = world.rng.randrange(1 << 40)
+        self._wall_time = f"{world.rng.randint(1970, 2100)}-01-01T00:00:00.000Z"
         self.durable = DurableLease()
         self.register = Register(world, "")
         self.copy = Copy(world, self)
@@ -48,18 +50,26 @@ class Machine:
         self.line = ""
         """Origin of the generation it acts in."""
         self._writing: tuple[str | None, KnownRecord] | None = None
-        self._compared: set[str] = set()
+        self.compared_with: set[str] = set()
+        """Machines that have shown what they know since this start."""
         self._wake_at = -1
+        self._sending: OpenSwap | None = None
+        self._tries = 0
+        """Attempts at the swap being sent; an answer to an earlier one comes too late."""
         self._hub: HubPlace | None = None
         self._next_nudge = 0
         self.lease = FencedLease(self.name, "", world.timing)
-        self.coordinator = LeaseCoordinator(self.lease, world.nonce, str)
+        self.coordinator = LeaseCoordinator(self.lease, world.nonce, self._wall)
 
     # -- clock -------------------------------------------------------------------------------------
 
     def now(self) -> int:
         """Microseconds on this machine's clock."""
         return self.offset + self.world.t * self.rate // MILLION
+
+    def _wall(self) -> str:
+        """Its wall clock shows anything; it is for people and must never matter."""
+        return self._wall_time
 
     def _real(self, local: int) -> int:
         """The first real instant at which this clock shows ``local``."""
@@ -82,7 +92,7 @@ class Machine:
             mutations=world.mutations,
         )
         self._hub = self.lease.hub
-        self.coordinator = LeaseCoordinator(self.lease, world.nonce, str)
+        self.coordinator = LeaseCoordinator(self.lease, world.nonce, self._wall)
         world.say(
             f"{self.name} starts, knowing {describe(self.lease.known) if self.lease.known else 'nothing'}"
         )
@@ -97,7 +107,7 @@ class Machine:
     def found(self) -> None:
         """Write the first record of the mesh."""
         record = self.lease.founding_record(at="", nonce=self.world.nonce())
-        self._perform(self.coordinator.begin(record, "contend", self.now()))
+        self.perform(self.coordinator.begin(record, "contend", self.now()))
         self.step()
 
     def crash(self) -> None:
@@ -109,10 +119,10 @@ class Machine:
         self.up = self.asleep = False
         self.acting_until = 0
         self.backlog.clear()
-        self._compared.clear()
+        self.compared_with.clear()
         self.copy.forget()
         for other in self.world.machines:
-            other._compared.discard(self.name)
+            other.compared_with.discard(self.name)
 
     def suspend(self) -> None:
         """The lid is closed: nothing runs, the clock goes on."""
@@ -155,7 +165,7 @@ class Machine:
         return self.copy.missing()
 
     def compared(self, machine: str) -> bool:
-        return machine in self._compared
+        return machine in self.compared_with
 
     # -- the step ------------------------------------------------------------------------------------
 
@@ -163,12 +173,12 @@ class Machine:
         """Decide what to do now, do it, and let the oracle look."""
         lease, coordinator, now = self.lease, self.coordinator, self.now()
         if lease.durable is not self.durable:
-            self._persist(now)
+            self.persist(now)
         for effect in coordinator.tick(now, self):
-            self._perform(effect)
+            self.perform(effect)
         if lease.durable is not self.durable:
-            self._persist(now)
-        self._look(now)
+            self.persist(now)
+        self.look(now)
         wake = self._real(coordinator.next_wake(now))
         if not 0 <= self._wake_at <= wake:
             self._wake_at = wake
@@ -179,7 +189,7 @@ class Machine:
             self._wake_at = -1
             self.step()
 
-    def _persist(self, now: int) -> None:
+    def persist(self, now: int) -> None:
         before, after = self.durable, self.lease.durable
         if after.newest is not before.newest:
             self.world.oracle.on_stored(before.newest, after.newest)
@@ -193,7 +203,7 @@ class Machine:
             self._hub = self.lease.hub
             self.coordinator.on_hub_moved(now)
 
-    def _look(self, now: int) -> None:
+    def look(self, now: int) -> None:
         deadline = self.lease.deadline
         if deadline <= now:
             if self.acting_until:
@@ -213,7 +223,7 @@ class Machine:
 
     # -- effects -------------------------------------------------------------------------------------
 
-    def _perform(self, effect: Effect) -> None:
+    def perform(self, effect: Effect) -> None:
         if type(effect) is AskPromises:
             self._ask(effect)
         elif type(effect) is ReadHub:
@@ -221,9 +231,9 @@ class Machine:
         elif type(effect) is SendSwap:
             self._swap(effect.swap, self._attempt(effect.swap))
         else:
-            self._resend_closing(effect.known)  # type: ignore[union-attr]
+            baton.resend(self, effect.known)  # type: ignore[union-attr]
 
-    def _hub_delay(self, register: Register) -> int | None:
+    def hub_delay(self, register: Register) -> int | None:
         """How long a step of a register takes; ``None`` when it will not answer in time."""
         world = self.world
         if not register.url:
@@ -234,14 +244,14 @@ class Machine:
 
     def _read(self, effect: ReadHub) -> None:
         register = self.world.register_of(self, effect.hub)
-        there = self._hub_delay(register)
+        there = self.hub_delay(register)
         if there is None:
             self._at(HUB_TIMEOUT, self._on_read_failed)
             return
         self.world.at(there, self._at_hub, register, self.boots, self.lease.order, self.now())
 
     def _at_hub(self, register: Register, boots: int, before: tuple[int, int], began: int) -> None:
-        back = self._hub_delay(register)
+        back = self.hub_delay(register)
         if back is None:
             self.world.at(HUB_TIMEOUT, self._mine, boots, self._on_read_failed)
         else:
@@ -256,8 +266,8 @@ class Machine:
         self.step()
 
     def _attempt(self, swap: OpenSwap) -> int:
-        self._tries = self._tries + 1 if getattr(self, "_trying", None) is swap else 1
-        self._trying = swap
+        self._tries = self._tries + 1 if self._sending is swap else 1
+        self._sending = swap
         return self._tries
 
     def _swap(self, swap: OpenSwap, attempt: int) -> None:
@@ -265,7 +275,7 @@ class Machine:
         register = world.register_of(self, swap.hub)
         candidate = KnownRecord(swap.record, swap.record.nonce)
         world.say(f"{self.name} sends {swap.kind} {describe(candidate)} onto {swap.expected}")
-        there = self._hub_delay(register)
+        there = self.hub_delay(register)
         if there is None:
             if attempt == 1 and world.random() < 0.3:
                 self._at(1_000, self._on_unsent)
@@ -289,7 +299,7 @@ class Machine:
     ) -> None:
         """The swap is applied whether or not its sender still lives; then the answer may get lost."""
         won, seen = register.swap(swap.expected, candidate)
-        back = self._hub_delay(register)
+        back = self.hub_delay(register)
         if back is not None and not (self.world.loss and self.world.random() < self.world.loss):
             self.world.at(back, self._mine, boots, self._on_outcome, swap, won, seen, attempt)
 
@@ -300,7 +310,7 @@ class Machine:
         if won:
             assert seen is not None
             self.coordinator.on_won(seen, self.now())
-            self._persist(self.now())
+            self.persist(self.now())
             for other in self.world.machines:
                 if other is not self and self.world.connected(self.index, other.index):
                     self.notify(other)
@@ -390,136 +400,11 @@ class Machine:
 
     def on_notice(self, source: str, known: KnownRecord | None) -> None:
         """Another machine says what it knows."""
-        self._compared.add(source)
+        self.compared_with.add(source)
         if known is not None:
             self.lease.learn(known, self.now())
         if self.copy.epoch is not None:
             self.copy.follow_lease(self.copy.epoch)
-        self.step()
-
-    # -- giving up -----------------------------------------------------------------------------------
-
-    def hand_over(self, successor: str) -> None:
-        """The last step of a handoff: stop for good, then tell the successor."""
-        lease, own = self.lease, self.lease.holding
-        if (
-            own is None
-            or not lease.may_act(self.now())
-            or lease.open is not None
-            or successor not in own.others
-        ):
-            return
-        assert own.version is not None
-        self.world.say(f"{self.name} hands over to {successor}")
-        if lease.baton:
-            if not self.copy.caught_up(successor):
-                return
-            record = lease.next_record(
-                reason="handoff", at="", nonce=self.world.nonce(), state="closed", successor=successor
-            )
-            self._give_up(own.version)
-            self._perform(self.coordinator.begin(record, "close", self.now()))
-        else:
-            self._give_up(own.version)
-            target = self.world.by_name[successor].index
-            self.world.send(self.index, target, Machine.on_token, self.name, own.version)
-        self.step()
-
-    def _give_up(self, version: str) -> None:
-        self.lease.cease(version)
-        self._persist(self.now())
-        self._look(self.now())
-
-    def on_token(self, source: str, version: str) -> None:
-        """A yield token arrives, perhaps late."""
-        self.lease.accept_token(version, source)
-        self.step()
-
-    def release(self) -> None:
-        """A node that ends lets the lease go; an embedded one keeps it."""
-        lease, own = self.lease, self.lease.holding
-        self.coordinator.eligible = False
-        if own is None or lease.baton or lease.open is not None:
-            return
-        assert own.version is not None
-        record = lease.next_record(reason="released", at="", nonce=self.world.nonce(), state="released")
-        self._give_up(own.version)
-        self._perform(self.coordinator.begin(record, "release", self.now()))
-        self.step()
-
-    def move(self, place: HubPlace) -> None:
-        """Close the register in favour of another one."""
-        lease, own = self.lease, self.lease.holding
-        if own is None or not lease.may_act(self.now()) or lease.open is not None or place == lease.hub:
-            return
-        assert own.version is not None
-        record = lease.moving_record(place, reason="move", at="", nonce=self.world.nonce())
-        self._give_up(own.version)
-        self._perform(self.coordinator.begin(record, "close", self.now()))
-        self.step()
-
-    def force(self) -> None:
-        """A person vouches for everybody else."""
-        lease = self.lease
-        if lease.known is None or (lease.open is not None and lease.durable.evidence is None):
-            return
-        register = self.world.register_of(self, lease.hub)
-        if self._hub_delay(register) is None:
-            return
-        self.world.say(f"{self.name} is forced awake")
-        if register.url and register.value is not None and lease.durable.evidence is None:
-            lease.learn(register.value, self.now())
-        forced = lease.force_record(at="", nonce=self.world.nonce())
-        lease.heal()
-        send = self.coordinator.begin(forced, "contend", self.now())
-        send.swap.expected = register.value.version if register.value is not None else None
-        self._perform(send)
-        self.step()
-
-    # -- the baton -----------------------------------------------------------------------------------
-
-    def _resend_closing(self, closing: KnownRecord) -> None:
-        successor = closing.record.successor
-        assert successor is not None
-        target = self.world.by_name[successor].index
-        self.world.send(self.index, target, Machine.on_closing, self.name, closing)
-
-    def on_closing(self, source: str, closing: KnownRecord) -> None:
-        """The baton arrives: open our own register from it, or refuse it for good."""
-        lease, newest = self.lease, self.lease.known
-        home = self.world.by_name[source].index
-        if newest is not None and newest.record.prev == closing.version and newest.record.holder == self.name:
-            self.world.send(self.index, home, Machine.on_closing_answer, closing, "opened", newest)
-            return
-        refusal = "opening" if lease.open is not None else lease.may_open(closing)
-        if refusal is None and self.world.random() < 0.2:
-            refusal = "not now"
-        if refusal is None:
-            lease.learn(closing, self.now())
-            record = lease.opening_record(closing, reason="handoff", at="", nonce=self.world.nonce())
-            self._perform(self.coordinator.begin(record, "contend", self.now()))
-        elif refusal == "knows-newer":
-            self.world.send(self.index, home, Machine.on_closing_answer, closing, "newer", newest)
-        elif refusal not in ("opening", "split-brain"):
-            lease.decline(closing.version)
-            self._persist(self.now())
-            self.world.send(self.index, home, Machine.on_closing_answer, closing, "declined", newest)
-        self.step()
-
-    def on_closing_answer(self, closing: KnownRecord, outcome: str, newest: KnownRecord | None) -> None:
-        """What became of our closing."""
-        lease = self.lease
-        if newest is not None:
-            lease.learn(newest, self.now())
-        known = lease.known
-        if (
-            outcome == "declined"
-            and known is not None
-            and known.version == closing.version
-            and lease.open is None
-        ):
-            record = lease.reopening_record(reason="declined", at="", nonce=self.world.nonce())
-            self._perform(self.coordinator.begin(record, "contend", self.now()))
         self.step()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 from instar_node.coordination.record import GENERATION, KnownRecord, generation
@@ -35,6 +36,13 @@ class Oracle:
         self.alarms = 0
         self.changes = 0
         """Epochs in which somebody acted."""
+
+    def fork(self, world: World) -> Oracle:
+        """The same judge for an equal world that goes its own way."""
+        twin = copy.copy(self)
+        twin._world = world
+        twin.acknowledged, twin._from_bench = set(self.acknowledged), set(self._from_bench)
+        return twin
 
     def fail(self, what: str) -> None:
         """Stop the world."""

@@ -24,8 +24,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from instar_node.build import Build, overlap
-from instar_node.coordination import successions
+from instar_node.build import Build
+from instar_node.coordination import contention, successions
 from instar_node.coordination.evidence import contradiction
 from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
 from instar_node.coordination.lease_state import (
@@ -360,84 +360,13 @@ class FencedLease:
         Returns:
             An instant, possibly in the past, or the reason why never (without a new record).
         """
-        known = self.durable.newest
-        if self.durable.evidence is not None:
-            return "split-brain"
-        if known is None or self.first_seen is None:
-            return "no-record"
-        if known.record.moves:
-            return self._may_open_moved(known, now)
-        if self.baton:
-            return self._may_reopen(known.record, now)
-        if self.own is not None and self.may_act(now):
-            return "holds-lease"
-        return self._member_wait(known, now)
+        return contention.may_contend_at(self, now)
 
-    def _member_wait(self, known: KnownRecord, now: int) -> int | Refusal:
-        record = known.record
-        if not self._understands(record):
-            return "incompatible"
-        if self.me in record.electorate or self.mutations.outsider_contends:
-            if record.state == "released" or self._has_token(known) or self._is_lone_after_reboot(record):
-                return now
-            return self._electorate_wait(record)
-        if self.me in record.benched:
-            if self.mutations.token_for_benched and self._has_token(known):
-                return now
-            return self._bench_wait(record, now)
-        return "not-a-member"
-
-    def _understands(self, record: LeaseRecord) -> bool:
-        """Whether this program may follow the holder's: it shares a protocol with it, or is its own."""
-        if record.holder == self.me or self.build is None or record.build is None:
-            return True
-        return overlap(self.build.protocol, record.build.protocol)
-
-    def _has_token(self, known: KnownRecord) -> bool:
+    def has_token(self, known: KnownRecord) -> bool:
+        """Whether the holder of this version yielded it to us."""
         return self.token == known.version or (
             self.mutations.token_for_any_version and self.token is not None
         )
-
-    def _is_lone_after_reboot(self, record: LeaseRecord) -> bool:
-        """Rule 2: alone in the record there is nobody to wait for, but the swap must still be won."""
-        alone = record.electorate == (self.me,) and not record.benched and record.holder == self.me
-        return alone and record.incarnation != self.incarnation
-
-    def _electorate_wait(self, record: LeaseRecord) -> int:
-        start = self.first_seen or 0
-        if self.last_promise is not None and not self.mutations.promise_not_waited_out:
-            start = max(start, self.last_promise)
-        return start + self._stretched(record.ttl_ms)
-
-    def _bench_wait(self, record: LeaseRecord, now: int) -> int:
-        if record.state == "released" and self.mutations.benched_takes_release:
-            return now
-        duration = record.ttl_ms if self.mutations.benched_waits_short else record.bench_ttl_ms
-        return (self.first_seen or 0) + self._stretched(duration)
-
-    def _stretched(self, duration_ms: int) -> int:
-        micros = duration_ms * 1_000
-        return micros if self.mutations.no_margin else self.timing.wait(micros)
-
-    def _may_open_moved(self, known: KnownRecord, now: int) -> int | Refusal:
-        """The lease moves to another hub: whoever closed the old register opens the new one at once, and
-        after the usual wait anybody else who may contend, by compare-with-absent. Onto a machine's own disk
-        only that machine can."""
-        record = known.record
-        if record.successor is not None:
-            return now if record.successor == self.me else "needs-the-baton"
-        if record.holder == self.me and record.incarnation == self.incarnation:
-            return now
-        return now if self.mutations.move_without_wait else self._member_wait(known, now)
-
-    def _may_reopen(self, record: LeaseRecord, now: int) -> int | Refusal:
-        """Embedded hub: only the holder's own machine may go on, after a restart or when its closing never
-        left; a standby waits for the baton (``may_open``) or for a person (``force_record``)."""
-        if record.holder != self.me:
-            return "needs-the-baton"
-        if record.state == "closed" and not self.mutations.reopen_closed:
-            return "baton-passed"
-        return "holds-lease" if self.holding is not None else now
 
     # -- what may be written next ------------------------------------------------------------------------
 
@@ -456,7 +385,7 @@ class FencedLease:
             self.known,
             self._author,
             Label(reason, at, nonce),
-            planned=self._has_token(self.known),
+            planned=self.has_token(self.known),
             mutations=self.mutations,
         )
 
@@ -567,7 +496,7 @@ class FencedLease:
             return "knows-newer"
         if self.me not in record.electorate:
             return "not-in-sync"
-        if not self._understands(record):
+        if not contention.understands(self, record):
             return "incompatible"
         return None
 
