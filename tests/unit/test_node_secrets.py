@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from node_world import a_home, in_sync, join, lines, pair, running, until
 
 from instar_node.api import types as t
 from instar_node.config import NodeOptions, load_config
 from instar_node.errors import InstarError
+from instar_node.identity.secret_record import SecretRecord
 from instar_node.node import Node
 from instar_node.node_log import node_log
 
@@ -40,6 +42,17 @@ async def test_a_secret_set_on_either_machine_is_known_to_both(tmp_path: Path) -
 
 def _names(node: Node) -> list[str]:
     return node._parts.base.vault.names()
+
+
+async def test_the_shared_state_holds_the_secret_sealed(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        await mini.api.set_secret("TOKEN", t.SecretValue(PLANTED))
+        copy = tmp_path / "mini" / "state" / "secrets" / "TOKEN.json"
+        await until(copy.exists, within=20)
+        record = msgspec.json.decode(copy.read_bytes(), type=SecretRecord)
+        assert record == desk._parts.base.vault.record("TOKEN")
+        await desk.api.remove_secret("TOKEN")
+        await until(lambda: not copy.exists(), within=20)
 
 
 async def test_a_secret_outlives_the_machine_that_kept_it(tmp_path: Path) -> None:

@@ -111,6 +111,14 @@ class Vault:
         stamps = ((name, self._records[name].stamp) for name in sorted(self._records))
         return sha256(msgspec.msgpack.encode(list(stamps))).digest()
 
+    def files(self) -> dict[str, bytes]:
+        """The records as files of the shared state, ``secrets/NAME.json``; sealed: all may copy them."""
+        return {
+            f"secrets/{name}.json": msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+            for name, record in self._records.items()
+            if not record.removed
+        }
+
     def stamps(self) -> dict[str, Stamp]:
         """The newest writing known of each secret, removed ones too."""
         return {name: record.stamp for name, record in self._records.items()}

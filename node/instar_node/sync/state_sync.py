@@ -198,6 +198,10 @@ class StateSync:
             self._failure = what
             self._core.events.publish("sync", f"the state is not in step: {what}")
 
+    def look_again(self) -> None:
+        """One of the mesh's own files changed: it is brought to the others soon."""
+        self._wake.set()
+
     # -- what wakes it ----------------------------------------------------------------------------------
 
     def _on_folder(self) -> None:

@@ -14,13 +14,13 @@ from instar_node.identity.registry import MachineRegistry
 from instar_node.sync.applied import Newest, applied_number, encode_applied, read_applied
 from instar_node.sync.changes import ChangeSet, Conflict, apply
 from instar_node.sync.commit import Commit, Draft, Person
-from instar_node.sync.paths import APPLIED_FILE, LEASE_FILE, MARKERS, PINS, SIGNERS_FILE, is_reserved
+from instar_node.sync.paths import APPLIED_FILE, LEASE_FILE, MARKERS, PINS, SECRETS, SIGNERS_FILE, is_reserved
 from instar_node.sync.repository import registry_files
 from instar_node.sync.rules import Known, Standing
 from instar_node.sync.state_copy import StateCopy
 from instar_node.sync.tree import File
 
-PUBLISHED = (f"{PINS}/", MARKERS)
+PUBLISHED = (f"{PINS}/", f"{SECRETS}/", MARKERS)
 """Folders whose whole content other parts give."""
 
 

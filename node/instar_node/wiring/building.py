@@ -96,6 +96,7 @@ async def build(
 
 
 def _state(home: Home, base: Base, ledger: MessageProcessingLedger, database: SqliteDatabase) -> StateSync:
+    pins = PinsCopy(ledger.placements, base.events)
     state = StateSync(
         home=home,
         identity=base.identity,
@@ -106,9 +107,10 @@ def _state(home: Home, base: Base, ledger: MessageProcessingLedger, database: Sq
         prove=prove,
         events=base.events,
         clock=base.clock,
-        own_files=PinsCopy(ledger.placements, base.events).files,
+        own_files=lambda: {**pins.files(), **base.vault.files()},
         checkpoints=LedgerCheckpoints(ledger, database),
     )
+    base.vault.on_change(state.look_again)
     base.lease.vouch_for(state)
     return state
 
