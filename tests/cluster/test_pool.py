@@ -105,8 +105,9 @@ def busy_until_let_go(folder: Path) -> str:
     return f'[agent]\nkind = "command"\ncommand = ["sh", "-c", {json.dumps(script)}]\n'
 
 
-def test_the_holder_takes_over_what_ran_on_a_machine_that_died_and_runs_it_once_again(
-    cluster: Cluster,
+@pytest.mark.parametrize("lost", ["killed", "frozen"])
+def test_the_holder_takes_over_what_ran_on_a_machine_that_was_lost_and_runs_it_once_again(
+    cluster: Cluster, lost: str
 ) -> None:
     (cluster.folder / "hold").touch()
     runs = cluster.folder / "runs"
@@ -123,8 +124,12 @@ def test_the_holder_takes_over_what_ran_on_a_machine_that_died_and_runs_it_once_
     place = desk.api.placement("second")
     assert (place.owner, place.reason) == (mini.id, "placed")
     before = place.ownership_epoch
-    mini.kill()
-    wait_for(lambda: runs.read_text().split() == ["first", "second", "second"], 30)
+    if lost == "killed":
+        mini.kill()
+    else:
+        mini.freeze()
+    # "first" may run anew as well: a holder whose standby falls silent can lapse for a moment.
+    wait_for(lambda: runs.read_text().split().count("second") == 2, 30)
     place = desk.api.placement("second")
     assert place.owner == desk.id
     assert before is not None
@@ -133,8 +138,12 @@ def test_the_holder_takes_over_what_ran_on_a_machine_that_died_and_runs_it_once_
     (cluster.folder / "hold").unlink()
     for topic in ("first", "second"):
         assert [row.machine_id for row in wait_for(lambda t=topic: desk.replies(t))] == [desk.id]
-    mini.start()
-    lost = wait_for(lambda: mini.api.placement("second").owner == desk.id and mini.api.placement("second"))
-    assert not lost.is_this_machine
-    assert runs.read_text().split() == ["first", "second", "second"]
-    assert len(desk.replies("second")) == 1
+    if lost == "killed":
+        mini.start()
+    else:
+        mini.thaw()  # its agent has answered meanwhile; that answer comes too late
+    wait_for(lambda: mini.api.placement("second").owner == desk.id)
+    assert not mini.api.placement("second").is_this_machine
+    cluster.wait_in_sync(desk, [mini])
+    assert runs.read_text().split().count("second") == 2
+    assert [len(desk.replies(topic)) for topic in ("first", "second")] == [1, 1]

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from instar_node.build import Build
-from instar_node.clock import Clock, iso
+from instar_node.clock import MICROS_PER_SECOND, Clock, iso
 from instar_node.errors import InstarError
 from instar_node.updates.installed import install, installed_build
 from instar_node.updates.restart_handshake import UpdateRestartHandshake
 
 log = logging.getLogger("instar.updates")
+
+SEEN_FOR_US = 10 * MICROS_PER_SECOND
 
 
 class LocalUpdate:
@@ -36,10 +38,16 @@ class LocalUpdate:
         self._clock = clock
         self._ask_installed = ask_installed
         self._busy = asyncio.Lock()
+        self._seen: Build | None = None
+        self._seen_at = 0
 
     async def installed(self) -> Build:
-        """What the next start would run. Raises ``InstarError("not-installed")``."""
-        return await self._ask_installed()
+        """What the next start would run, as of a moment ago: asking starts a program. Raises
+        ``InstarError("not-installed")``."""
+        now = self._clock.now()
+        if self._seen is None or now - self._seen_at > SEEN_FOR_US:
+            self._seen, self._seen_at = await self._ask_installed(), now
+        return self._seen
 
     async def prepare(self, to: str) -> Build:
         """Install, and return what the next start would run.

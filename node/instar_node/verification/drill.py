@@ -18,6 +18,8 @@ log = logging.getLogger("instar.verification")
 
 STEP_S = 20.0
 """No step takes longer; their own limits are tighter."""
+AGAIN_S = 0.5
+"""Pause before a step that failed is tried again."""
 FOUNDATIONS = frozenset({"tunnel", "updates"})
 """When one of these fails, nothing that follows would tell anything."""
 NOTHING_SAID = frozenset({"not-awake", "not-source", "lease-lost", "handoff-running", "not-holder"})
@@ -49,7 +51,7 @@ async def run_drill(
         probe = probes.get(component.name)
         if probe is None:
             continue
-        result = await try_one(component.name, probe, machine, mesh, clock)
+        result = await _try_twice(component.name, probe, machine, mesh, clock)
         if isinstance(result, str):
             unfinished = result
             break
@@ -61,8 +63,23 @@ async def run_drill(
     return Outcome(tuple(steps), unfinished, (clock.now() - began) / MICROS_PER_MS)
 
 
-async def try_one(component: str, probe: Probe, machine: str, mesh: Mesh, clock: Clock) -> StepResult | str:
-    """One component; a plain text when nothing could be decided, and why."""
+async def _try_twice(
+    component: str, probe: Probe, machine: str, mesh: Mesh, clock: Clock
+) -> StepResult | str:
+    """One component; a plain text when nothing could be decided, and why.
+
+    What fails is tried a second time before it counts: a machine that was busy for a moment is not broken.
+    """
+    first = await attempt(component, probe, machine, mesh, clock)
+    if isinstance(first, str) or first.passed:
+        return first
+    log.info("drill with %s: %s failed (%s); once more", machine, component, first.finding)
+    await clock.sleep(AGAIN_S)
+    return await attempt(component, probe, machine, mesh, clock)
+
+
+async def attempt(component: str, probe: Probe, machine: str, mesh: Mesh, clock: Clock) -> StepResult | str:
+    """One component, tried once; a plain text when nothing could be decided, and why."""
     began = clock.now()
     passed = False
     try:

@@ -14,7 +14,7 @@ from instar_node.contracts import Authority, Lane, Members, Mesh, PeerError
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
 from instar_node.verification.components import COMPONENTS, Use, needed_for
-from instar_node.verification.drill import Outcome, Probe, run_drill, try_one
+from instar_node.verification.drill import Outcome, Probe, attempt, run_drill
 from instar_node.verification.gates import (
     Choice,
     Override,
@@ -48,6 +48,7 @@ class Verification:
         store: ResultStore,
         probes: Mapping[str, Probe],
         there_and_back: Probe,
+        held_by: Callable[[int], str | None],
         build: Build,
         sign: Signer,
         mesh: Mesh,
@@ -56,10 +57,12 @@ class Verification:
         clock: Clock,
         events: EventHub,
     ) -> None:
-        """``there_and_back`` moves the awake role to a machine and back, when a person asks for a drill."""
+        """``there_and_back`` moves the awake role to a machine and back, when a person asks for a drill;
+        ``held_by(epoch)`` is who was awake in an epoch, as far as it is known here."""
         self.store = store
         self._probes = probes
         self._there_and_back = there_and_back
+        self._held_by = held_by
         self._build = build
         self._sign = sign
         self._mesh = mesh
@@ -90,11 +93,9 @@ class Verification:
         """Try every component with a machine; ``live`` then moves the awake role there and back.
 
         The live handoff gets a report of its own, and only follows a drill in which everything worked.
-        Raises ``InstarError("drill-running")`` and ``not-awake``; what is wrong with the other machine is in
-        the reports.
+        One drill runs at a time; another waits for it. Raises ``InstarError("not-awake")``; what is wrong
+        with the other machine is in the reports.
         """
-        if self._busy.locked():
-            raise InstarError("drill-running", "a drill is running already", "wait until it is over")
         async with self._busy:
             if self._authority.acting_epoch() is None:
                 raise InstarError("not-awake", "only the awake machine runs drills", "ask that one")
@@ -111,7 +112,7 @@ class Verification:
 
     async def _move(self, machine: str, told: Callable[[StepResult], None]) -> DrillReport:
         began = self._clock.now()
-        result = await try_one("handoff", self._there_and_back, machine, self._mesh, self._clock)
+        result = await attempt("handoff", self._there_and_back, machine, self._mesh, self._clock)
         took = (self._clock.now() - began) / 1_000
         if isinstance(result, str):
             return await self._record(machine, Outcome((), result, took), live=True)
@@ -268,12 +269,18 @@ class Verification:
         return Echoed(echo.data, self._mesh.me, self._build)
 
     async def _on_news(self, peer: str, news: ResultsNews) -> ResultsTaken:
-        changed = self.store.add(news.reports)
-        if news.overrides is not None:
+        members = (report for report in news.reports if self._members.get(report.peer) is not None)
+        changed = self.store.add(members)
+        if news.overrides is not None and self._is_by_a_holder(news.overrides):
             changed = self.store.set_overrides(news.overrides) or changed
         if changed:
             self._changed()
         return ResultsTaken()
+
+    def _is_by_a_holder(self, overrides: Overrides) -> bool:
+        """Only an awake machine decides about gates, and none has been awake in an epoch yet to come."""
+        holder = self._held_by(overrides.epoch)
+        return overrides.epoch <= self._authority.epoch and holder in (None, overrides.holder)
 
     def _changed(self) -> None:
         for callback in self._on_change:

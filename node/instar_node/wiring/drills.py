@@ -41,6 +41,7 @@ def build_verification(
         store=_results(home.machine / FILE_NAME, base),
         probes=probes.table(pool),
         there_and_back=probes.there_and_back,
+        held_by=base.lease.holder_of,
         build=base.build,
         sign=lambda purpose, data: base.identity.sign(purpose, base.registry.mesh_id, data),
         mesh=base.mesh,
