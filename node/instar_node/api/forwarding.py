@@ -87,13 +87,20 @@ class Forwarding:
         """
         deadline = self._clock.now() + int(PATIENCE_S * MICROS_PER_SECOND)
         while True:
+            asked = self._awake
             try:
                 return await self._once(route, arguments, deadline)
             except InstarError as error:
                 lost = error.code == "holder-unreachable" and route.method in REPEATABLE
                 if not (lost or error.code in NOTHING_DONE) or self._clock.now() >= deadline:
                     raise
-            await self._clock.sleep(PAUSE_S)
+            if self._awake == asked:  # otherwise there is somebody else to ask, and those who wait notice
+                await self._clock.sleep(PAUSE_S)
+
+    @property
+    def _awake(self) -> tuple[str | None, int | None]:
+        """Who is awake as far as this machine knows, and in which epoch it may act itself."""
+        return self._authority.holder, self._authority.acting_epoch()
 
     async def _once(self, route: Route[R], arguments: dict[str, Any], deadline: int) -> R:
         if self._authority.acting_epoch() is not None:
