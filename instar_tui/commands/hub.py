@@ -7,6 +7,7 @@ import os
 import click
 
 from instar_node.api import types as t
+from instar_node.errors import InstarError
 from instar_tui.commands.base import Invocation, command, pass_invocation
 from instar_tui.commands.output import note
 from instar_tui.widgets.text import span
@@ -21,8 +22,12 @@ from instar_tui.widgets.text import span
     "instar hub embedded",
 )
 @click.argument("url", required=False)
+@click.option("--force", is_flag=True, help="The present hub is dead: begin anew in the other one.")
+@click.option(
+    "--yes", is_flag=True, help="With --force: vouch that the unreachable machines are not running."
+)
 @pass_invocation
-def hub(invocation: Invocation, url: str | None) -> None:
+def hub(invocation: Invocation, url: str | None, force: bool, yes: bool) -> None:
     """Show where the lease lies, or move it to the hub at URL; every machine follows.
 
     URL is a path that all machines see, any git URL, witness:MACHINE, etcd://host:port, or `embedded` for the
@@ -30,8 +35,21 @@ def hub(invocation: Invocation, url: str | None) -> None:
     """
     if url is None:
         _show(invocation, invocation.api.lease().hub)
+    elif force:
+        _tell(invocation, _forced(invocation, _absolute(url), yes))
     else:
         _tell(invocation, invocation.api.move_hub(t.HubRequest(_absolute(url))))
+
+
+def _forced(invocation: Invocation, url: str, yes: bool) -> t.HubMoved:
+    api = invocation.api
+    try:
+        return api.move_hub(t.HubRequest(url, force=True))
+    except InstarError as error:
+        if error.code != "needs-confirmation" or not invocation.agreed(error, yes):
+            raise
+        vouch = [str(machine) for machine in error.extra.get("vouch", [])]
+    return api.move_hub(t.HubRequest(url, force=True, vouch=vouch))
 
 
 def _absolute(url: str) -> str:

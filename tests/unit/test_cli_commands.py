@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from instar_node.api import types as t
+from instar_node.errors import InstarError
 from instar_node.storage.home import Home
 from tests.unit.fake_api import ME, MINI, FakeNodeApi, a_handoff
 from tests.unit.served import Cli, home_at, serving
@@ -267,6 +268,15 @@ def test_hub_tells_where_the_lease_lies_and_who_could_not_follow(cli: Cli, api: 
     assert "/mnt/hub.git (path) now, epoch 8" in moved.out
     assert "mini could not confirm" in moved.err
     assert "mounted" in moved.err
+
+
+def test_leaving_a_dead_hub_asks_whom_to_vouch_for(cli: Cli, api: FakeNodeApi) -> None:
+    extra = {"prompt": "Is mini off?", "vouch": [MINI]}
+    api.errors["move_hub"] = InstarError("needs-confirmation", "mini cannot be reached", extra=extra)
+    assert cli("hub", "/mnt/hub.git", "--force").code == 4
+    assert api.calls[-1] == ("move_hub", (t.HubRequest("/mnt/hub.git", force=True),))
+    cli("hub", "/mnt/hub.git", "--force", "--yes")
+    assert api.calls[-1] == ("move_hub", (t.HubRequest("/mnt/hub.git", force=True, vouch=[MINI]),))
 
 
 def test_a_path_relative_to_the_shell_is_told_to_the_node_in_full(

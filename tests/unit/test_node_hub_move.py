@@ -170,3 +170,36 @@ async def test_a_hub_that_will_not_do_is_refused_before_anything_changes(
         assert caught.value.code == code
         after = await desk.api.lease()
         assert (after.epoch, after.is_self, after.hub.url) == (before.epoch, True, before.hub.url)
+
+
+async def test_a_dead_hub_is_left_by_force_and_every_machine_follows(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        new = str(tmp_path / "new.git")
+        by_force = t.HubRequest(new, force=True)
+        with pytest.raises(InstarError) as alive:
+            await desk.api.move_hub(by_force)
+        assert alive.value.code == "hub-reachable"
+        (tmp_path / "hub.git").rename(tmp_path / "burnt.git")
+        with pytest.raises(InstarError):
+            await move(desk, new)
+        moved = await desk.api.move_hub(by_force)
+        assert (moved.outcome, moved.epoch, moved.unreachable) == ("moved", 1_000_000, [])
+        assert (await desk.api.lease()).is_self
+        await knows(mini, new)
+        await in_sync(desk, mini)
+        (tmp_path / "burnt.git").rename(tmp_path / "hub.git")
+        await takes_over(desk, mini)
+
+
+async def test_by_force_every_machine_that_is_away_must_be_vouched_for(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        (tmp_path / "hub.git").rename(tmp_path / "burnt.git")
+        await desk.stop(hand_off=False)
+        await until(lambda: not mini._parts.base.mesh.connected(desk.machine_id))
+        new = str(tmp_path / "new.git")
+        with pytest.raises(InstarError) as asked:
+            await mini.api.move_hub(t.HubRequest(new, force=True))
+        assert (asked.value.code, asked.value.extra["vouch"]) == ("needs-confirmation", [desk.machine_id])
+        moved = await mini.api.move_hub(t.HubRequest(new, force=True, vouch=[desk.machine_id]))
+        assert [trouble.nickname for trouble in moved.unreachable] == ["desk"]
+        assert (await mini.api.lease()).is_self

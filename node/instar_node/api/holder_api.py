@@ -6,11 +6,12 @@ import msgspec
 
 from instar_node.api import types as t
 from instar_node.api.membership import Membership, unknown_machine
-from instar_node.api.parts import NodeParts, PoolParts
+from instar_node.api.parts import Base, NodeParts, PoolParts
 from instar_node.api.topic_view import describe
 from instar_node.api.update_view import update_result
 from instar_node.api.verification_view import drill_view, gate_views
 from instar_node.api.views import Views
+from instar_node.coordination.hub_move import HubMoved
 from instar_node.delivery.dispatcher import Accepted
 from instar_node.errors import InstarError, bad_input
 from instar_node.handoff.steps import HandoffOutcome
@@ -130,16 +131,7 @@ class HolderApi:
 
     async def move_hub(self, via: str, body: t.HubRequest) -> t.HubMoved:
         """Move the lease to another hub, as this machine reaches it."""
-        moved = await self._base.lease.move.move(body.url)
-        nickname = self._base.registry.nickname
-        return t.HubMoved(
-            outcome="moved" if moved.moved else "already-there",
-            kind=moved.hub.kind,
-            url=moved.hub.shown,
-            epoch=moved.epoch,
-            took_ms=moved.took_ms,
-            unreachable=[t.HubTrouble(m, nickname(m), why) for m, why in moved.unreachable.items()],
-        )
+        return hub_moved(self._base, await self._base.lease.move.move(body.url))
 
     async def remove_machine(self, via: str, machine: str) -> t.Ok:
         """Remove a machine for good; the answer names what it could read."""
@@ -178,6 +170,19 @@ def farewell(readable: list[str]) -> t.Ok:
 def handoff_result(outcome: HandoffOutcome) -> t.HandoffResult:
     """A change of holder as the API tells it."""
     return msgspec.convert(msgspec.to_builtins(outcome), t.HandoffResult)
+
+
+def hub_moved(base: Base, moved: HubMoved) -> t.HubMoved:
+    """A move of the hub as the API tells it."""
+    nickname = base.registry.nickname
+    return t.HubMoved(
+        outcome="moved" if moved.moved else "already-there",
+        kind=moved.hub.kind,
+        url=moved.hub.shown,
+        epoch=moved.epoch,
+        took_ms=moved.took_ms,
+        unreachable=[t.HubTrouble(m, nickname(m), why) for m, why in moved.unreachable.items()],
+    )
 
 
 def placement_view(found: object, answered_by: str, reader: str) -> t.PlacementView:

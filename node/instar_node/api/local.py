@@ -14,7 +14,7 @@ from instar_node.api import types as t
 from instar_node.api.decoding import checked
 from instar_node.api.doctor import diagnosis, home_findings, mesh_findings
 from instar_node.api.forwarding import Forwarding
-from instar_node.api.holder_api import farewell, handoff_result, placement_view, pool_disabled
+from instar_node.api.holder_api import farewell, handoff_result, hub_moved, placement_view, pool_disabled
 from instar_node.api.membership import Membership
 from instar_node.api.parts import NodeParts
 from instar_node.api.settings_view import change_config, config_view
@@ -160,6 +160,8 @@ class LocalNodeApi:
 
     async def move_hub(self, body: t.HubRequest) -> t.HubMoved:
         self._require_member()
+        if body.force:
+            return hub_moved(self._base, await self._base.lease.move.force(body.url, tuple(body.vouch)))
         return await self._forwarding.perform(routes.MOVE_HUB, body=body)
 
     # -- conversation ------------------------------------------------------------------------------------

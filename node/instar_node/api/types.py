@@ -276,6 +276,10 @@ class HandoffResult(Model):
 class HubRequest(Body):
     url: Annotated[str, Meta(min_length=1, max_length=2_048)]
     """As ``hub.url`` in the settings; ``embedded`` for the awake machine's own disk."""
+    force: bool = False
+    """The present hub is dead: this machine begins a new generation in the other one."""
+    vouch: list[str] = []
+    """With ``force``: the unreachable machines the person vouches are not acting."""
 
 
 class HubMoved(Model):

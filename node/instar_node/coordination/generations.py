@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.coordination.record import HubPlace
+from instar_node.coordination.successions import replace_record
 from instar_node.errors import InstarError
 
 if TYPE_CHECKING:
@@ -39,6 +41,14 @@ class Generations:
             raise self._needs_vouching(unreachable)
         return await self._begin()
 
+    async def force_onto(self, place: HubPlace, vouched: tuple[str, ...]) -> int:
+        """The present hub is dead, and a person vouches for every unreachable machine: a new generation
+        begins here, in another register. Raises as ``force``."""
+        unreachable = self._unreachable()
+        if set(unreachable) - set(vouched):
+            raise self._needs_vouching(unreachable)
+        return await self._begin(place)
+
     async def heal(self, confirmed: bool, vouched: tuple[str, ...]) -> int:
         """A person chose this machine's line: everybody follows it, and hands up what only they hold.
 
@@ -68,15 +78,22 @@ class Generations:
         machines = {machine for old in lines for machine in (*old.electorate, *old.benched, old.holder)}
         return sorted(m for m in machines - {service.me} if not service.connected(m))
 
-    async def _begin(self) -> int:
+    async def _begin(self, place: HubPlace | None = None) -> int:
+        """``place``: a register to begin in other than the present one, of which nothing can be expected."""
         service, lease = self._service, self._service.lease
-        expected = service.coordinator.own_tip if lease.baton else await self._tip()
-        if lease.open is not None and lease.durable.evidence is None:
-            raise InstarError("busy", "a swap of this machine is still open", "try again in a moment")
+        if place is not None:
+            expected = place.tip
+        else:
+            expected = service.coordinator.own_tip if lease.baton else await self._tip()
+            if lease.open is not None and lease.durable.evidence is None:
+                raise InstarError("busy", "a swap of this machine is still open", "try again in a moment")
         coordinator = service.coordinator
         record = service.on_own_state(lease.force_record(at=coordinator.at(), nonce=coordinator.nonce()))
         lease.heal()
-        await service.swap_now(record, "contend", expected)
+        if place is None:
+            await service.swap_now(record, "contend", expected)
+        else:
+            await service.swap_now(replace_record(record, hub=place), "contend", expected, place)
         if service.acting_epoch() is None:
             raise InstarError(
                 "cannot-take-over", f"the hub did not take the new generation: {service.hub_error}"

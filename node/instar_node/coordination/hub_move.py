@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -84,23 +84,74 @@ class HubMove:
             InstarError: ``not-awake``, ``busy``, what is wrong with the new hub (nothing has changed), or
                 ``hub-move-unfinished`` when the old register was closed and the new one is not open yet.
         """
-        service = self._service
-        before, began = service.require_acting(), service.now()
+        before = self._service.require_acting()
         hub = self._wanted(url)
-        if hub == service.hub:
+        if hub == self._service.hub:
             return HubMoved(hub, False, before, 0, {})
-        if self._running:
-            raise InstarError("busy", "the hub moves already", "`instar hub` tells where it lies")
-        self._running = True
-        try:
-            place = await self._set_up(hub)
+
+        async def move(place: HubPlace) -> dict[str, str]:
             unreachable = {} if hub.kind == "embedded" else await self._try_everywhere(place)
             await self._bench(unreachable)
             await self._close_and_open(place, before)
+            return unreachable
+
+        return await self._run(hub, move)
+
+    async def force(self, url: str, vouched: tuple[str, ...]) -> HubMoved:
+        """Leave a hub that is dead: nobody can close its register, so a new generation begins in another one.
+
+        Raises:
+            InstarError: as ``move``; ``hub-reachable`` when the present hub answers somebody: that machine
+                might take the lease over there; ``needs-confirmation`` listing whom to vouch for.
+        """
+        hub = self._wanted(url)
+        if hub.kind == "embedded" or self._service.hub.kind == "embedded":
+            raise InstarError(
+                "bad-hub",
+                "by force the lease moves from one shared hub to another",
+                "`instar wakeup --force` begins anew on this machine's own disk",
+                status=400,
+            )
+        if hub == self._service.hub:
+            raise InstarError("bad-hub", "this is the present hub", "name another one", status=400)
+        await self._require_dead_hub()
+
+        async def move(place: HubPlace) -> dict[str, str]:
+            unreachable = await self._try_everywhere(place)
+            await self._service.generations.force_onto(place, vouched)
+            return unreachable
+
+        return await self._run(hub, move)
+
+    async def _require_dead_hub(self) -> None:
+        present, known = self._service.hub, self._service.lease.hub
+        place = known or HubPlace(present.wire_url)
+        troubles = await self._try_everywhere(place)
+        answered = [machine for machine in self._others() if machine not in troubles]
+        try:
+            await self._service.tip()
+            answered.append(self._service.me)
+        except StoreUnavailable as error:
+            log.info("the hub is to be left by force: %s", error.message)
+        if answered:
+            name = self._members.nickname(answered[0])
+            raise InstarError(
+                "hub-reachable",
+                f"{name} reaches the present hub, {present.shown}, so it can be left in good order",
+                f"make {name} the awake machine if it is not, and there: `instar hub URL`",
+            )
+
+    async def _run(self, hub: Hub, move: Callable[[HubPlace], Awaitable[dict[str, str]]]) -> HubMoved:
+        """Set the new hub up and move, one move at a time."""
+        if self._running:
+            raise InstarError("busy", "the hub moves already", "`instar hub` tells where it lies")
+        self._running, began = True, self._service.now()
+        try:
+            unreachable = await move(await self._set_up(hub))
         finally:
             self._running = False
-        took_ms = (service.now() - began) // 1_000
-        return HubMoved(hub, True, service.epoch, took_ms, unreachable)
+        took_ms = (self._service.now() - began) // 1_000
+        return HubMoved(hub, True, self._service.epoch, took_ms, unreachable)
 
     # -- before anything is changed ------------------------------------------------------------------
 
@@ -157,11 +208,16 @@ class HubMove:
 
     async def _try_everywhere(self, place: HubPlace) -> dict[str, str]:
         """Every other machine of the lease that cannot use the new hub, and why."""
-        known = self._service.known
-        assert known is not None
-        others = sorted({*known.record.electorate, *known.record.benched} - {self._service.me})
+        others = self._others()
         answers = await asyncio.gather(*(self._try_at(machine, place) for machine in others))
         return {machine: why for machine, why in zip(others, answers, strict=True) if why}
+
+    def _others(self) -> list[str]:
+        known = self._service.known
+        if known is None:
+            raise InstarError("no-lease", "this machine knows of no lease")
+        record = known.record
+        return sorted({*record.electorate, *record.benched, record.holder} - {self._service.me})
 
     async def _try_at(self, machine: str, place: HubPlace) -> str:
         try:

@@ -57,6 +57,7 @@ from instar_node.coordination.lease_store import (
 )
 from instar_node.coordination.lease_view import LeaseSnapshot, if_lost, lease_state, valid_for
 from instar_node.coordination.record import (
+    HubPlace,
     KnownRecord,
     LeaseRecord,
     Signer,
@@ -329,13 +330,20 @@ class LeaseService:
         return self._clock.now()
 
     async def swap_now(
-        self, record: LeaseRecord, kind: SwapKind, expected: str | UnsetType | None = UNSET
+        self,
+        record: LeaseRecord,
+        kind: SwapKind,
+        expected: str | UnsetType | None = UNSET,
+        hub: HubPlace | UnsetType = UNSET,
     ) -> None:
-        """Send a swap a command asked for, and see it settled or left open to be sent again. ``expected``:
-        the version it replaces, where that is not the newest one known."""
+        """Send a swap a command asked for, and see it settled or left open to be sent again. ``expected`` is
+        the version it replaces, where that is not the newest one known, and ``hub`` the register it goes to,
+        where that is not the present one."""
         effect = self.coordinator.begin(record, kind, self._clock.now())
         if expected is not UNSET:
             effect.swap.expected = expected
+        if hub is not UNSET:
+            effect.swap.hub = hub
         self.after_step()
         await self._send_swap(effect)
 
