@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
     from textual.command import Provider
     from textual.timer import Timer
 
+    from instar_node.clock import Clock
     from instar_node.config import Config, NodeOptions, UiSettings
     from instar_node.storage.home import Home
     from instar_tui.embedding import Connection
     from instar_tui.operations import Operations
+
+log = logging.getLogger("instar.tui")
 
 TICK_S = 0.2
 """How often countdowns are redrawn while something drains; at other times there is no timer at all."""
@@ -113,6 +117,7 @@ class InstarApp(App[None]):
         connect: Makes the connection; awaited after the first frame is painted.
         ui: Theme and key remapping from ``config.toml``.
         read_only: Watch only; every action that changes the mesh is off.
+        clock: What countdowns and ages are counted by; the system's own if not given.
     """
 
     TITLE = "instar"
@@ -142,10 +147,11 @@ class InstarApp(App[None]):
         ui: UiSettings,
         *,
         read_only: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         self._plain = "NO_COLOR" in os.environ  # Textual takes it out of the environment
         super().__init__(ansi_color=True if self._plain else None)  # so that the filter drops all colour
-        self.mesh = MeshState(connect)
+        self.mesh = MeshState(connect, clock)
         self.mesh.listener = self._on_mesh
         self.read_only = read_only
         self.painted = False
@@ -220,6 +226,7 @@ class InstarApp(App[None]):
         from rich.segment import Segments
         from rich.traceback import Traceback
 
+        log.error("the control centre failed", exc_info=True)
         traceback = Traceback(show_locals=False, width=None)
         self._exit_renderables.append(Segments(self.console.render(traceback, self.console.options)))
         self._close_messages_no_wait()
@@ -382,6 +389,8 @@ def run_tui(home: Home, config: Config, options: NodeOptions, *, read_only: bool
 
         return await open_api(home, config, options)
 
+    from instar_tui.screen_log import screen_log
+
     async def main() -> int:
         app = InstarApp(connect, config.ui, read_only=read_only)
         try:
@@ -390,4 +399,5 @@ def run_tui(home: Home, config: Config, options: NodeOptions, *, read_only: bool
             await app.mesh.close()
         return app.return_code or 0
 
-    return asyncio.run(main())
+    with screen_log(home, config):
+        return asyncio.run(main())

@@ -56,8 +56,9 @@ class Verdict(Framed):
             ]
             if alert.hint:
                 yield [("   ", ""), (shown(alert.hint), "")]
-        if not health.alerts:
-            yield [("   nothing needs you", "$muted")]
+        if not status.outbox:
+            calm = "" if health.alerts else "nothing needs you; "
+            yield [(f"   {calm}no reply is undecided", "$muted")]
         yield []
 
 
@@ -97,7 +98,7 @@ class HealthScreen(MeshScreen):
     SCOPE = "health"
     FOOTER = ("copy",)
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("health")]
-    AUTO_FOCUS = "#grid"
+    AUTO_FOCUS = "#scroll"
 
     def body(self) -> Iterable[Widget]:
         yield Verdict(id="verdict")
@@ -123,7 +124,8 @@ class HealthScreen(MeshScreen):
     def refresh_body(self, kinds: frozenset[str]) -> None:
         super().refresh_body(kinds)
         undecided = self.mesh.status.outbox if self.mesh.status else 0
-        self.grid().styles.height = min(8, undecided + 1) if undecided else 2
+        self.grid().display = undecided > 0
+        self.grid().styles.height = min(8, undecided + 1)
         if undecided or self.grid().rows:
             self.read("undecided replies", self._fetch)
         if self.mesh.link == "live" and kinds & CHECKED_ON:

@@ -142,7 +142,7 @@ class Sync(Panel):
         writer = "this machine writes it" if view.writes else "the awake machine writes it"
         yield [(f" {mark.glyph} {mark.word}", mark.style), (f"   {writer}", "$muted")]
         if view.head:
-            signed = f", signed by {shown(view.signed_by)}" if view.signed_by else ""
+            signed = f", signed by {shown(self.mesh.nickname(view.signed_by))}" if view.signed_by else ""
             yield [("   head      ", "$muted"), (f"{shown(view.head[:10])}{signed}", "")]
         pulled, pushed = ago_of(view.last_pull), ago_of(view.last_push)
         yield [("   pulled    ", "$muted"), (fit(pulled, 12), ""), ("pushed ", "$muted"), (pushed, "")]

@@ -36,9 +36,7 @@ def node_log(home: Home, config: Config) -> Iterator[KnownSecrets]:
     """
     known = KnownSecrets(lambda: (config.channels.webhook.secret,))
     home.logs.mkdir(mode=0o700, parents=True, exist_ok=True)
-    file = _PrivateFile(
-        home.logs / "node.jsonl", maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8"
-    )
+    file = PrivateFile(home.logs / "node.jsonl", maxBytes=MAX_BYTES, backupCount=KEPT_FILES, encoding="utf-8")
     file.setFormatter(JsonLines(known))
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     handler = _Handler(records)
@@ -57,7 +55,7 @@ def node_log(home: Home, config: Config) -> Iterator[KnownSecrets]:
         file.close()
 
 
-class _PrivateFile(RotatingFileHandler):
+class PrivateFile(RotatingFileHandler):
     """A log that only its owner may read, also after it was rotated."""
 
     def _open(self) -> TextIOWrapper:

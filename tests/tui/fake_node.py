@@ -12,7 +12,7 @@ from typing import Any
 
 from instar_node.api import types as t
 from instar_node.api.doctor import diagnosis, mesh_findings
-from instar_node.clock import SystemClock
+from instar_node.clock import Clock, SystemClock
 from instar_node.errors import InstarError
 from instar_node.events import Event, EventHub
 from tests.tui.fake_checks import FakeChecks
@@ -82,8 +82,8 @@ class FakeNode(FakeChecks):
         confirm: Whether the next transfer asks for confirmation.
     """
 
-    def __init__(self, machines: int = 4, *, expires: bool = True) -> None:
-        self.clock = SystemClock()
+    def __init__(self, machines: int = 4, *, expires: bool = True, clock: Clock | None = None) -> None:
+        self.clock = clock or SystemClock()
         self.hub = EventHub(self.clock)
         self.expires = expires
         self.born = self.clock.now()

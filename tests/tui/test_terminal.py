@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +34,18 @@ sys.exit(asyncio.run(main()))
 """
 
 
+REAL = "from instar_tui.cli import main_tui; main_tui()"
+CRASHING = """
+from instar_tui.screens.lease import LeaseScreen
+
+def refresh_body(self, kinds):
+    code = "MAPLE-" + "RIVER"
+    raise ValueError("a defect of this screen")
+
+LeaseScreen.refresh_body = refresh_body
+"""
+
+
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_gives_the_terminal_back_and_exits_0(kind: signal.Signals) -> None:
     terminal = Terminal("-c", PROGRAM)
@@ -41,9 +55,49 @@ def test_a_signal_gives_the_terminal_back_and_exits_0(kind: signal.Signals) -> N
         terminal.process.send_signal(kind)
         terminal.read(None, 3.0)
         assert terminal.process.wait(5) == 0
-        assert terminal.written.rindex(b"\x1b[?1049l") > terminal.written.rindex(b"\x1b[?1049h")
-        assert b"\x1b[?1000l" in terminal.written, "mouse reports are off again"
-        assert b"\x1b[?25h" in terminal.written, "the cursor is back"
+        assert whole(terminal.written)
+    finally:
+        terminal.close()
+
+
+def whole(written: bytes) -> bool:
+    """Whether the terminal is as it was: main screen, no mouse reports, a cursor."""
+    return (
+        written.rindex(b"\x1b[?1049l") > written.rindex(b"\x1b[?1049h")
+        and b"\x1b[?1000l" in written
+        and b"\x1b[?25h" in written
+    )
+
+
+def test_q_leaves_a_whole_terminal_and_a_node_that_has_stopped(tmp_path: Path) -> None:
+    terminal = Terminal("-c", REAL, "--home", str(tmp_path / "home"))
+    try:
+        terminal.read(b"AWAKE", 30.0)
+        terminal.type(b"q")
+        terminal.read(None, 15.0)
+        assert terminal.process.wait(10) == 0
+        assert whole(terminal.written)
+        assert not (tmp_path / "home" / "api.json").exists(), "nothing runs there any more"
+    finally:
+        terminal.close()
+
+
+def test_a_crash_in_a_screen_leaves_a_whole_terminal_a_log_and_a_node_that_has_stopped(
+    tmp_path: Path,
+) -> None:
+    home = tmp_path / "home"
+    terminal = Terminal("-c", CRASHING + REAL, "--home", str(home))
+    try:
+        terminal.read(b"AWAKE", 30.0)
+        terminal.type(b"3")
+        terminal.read(None, 15.0)
+        assert terminal.process.wait(10) == 1
+        assert whole(terminal.written)
+        assert b"a defect of this screen" in terminal.written
+        assert b"MAPLE-RIVER" not in terminal.written, "values of variables are not shown"
+        logged = [json.loads(line) for line in (home / "logs" / "tui.jsonl").read_text().splitlines()]
+        assert "a defect of this screen" in str(logged[-1])
+        assert not (home / "api.json").exists(), "nothing runs there any more"
     finally:
         terminal.close()
 
