@@ -205,8 +205,8 @@ class Transfers:
         self, facts: TransferFacts, plan: Go, undo_of: _Move | None, progress: _Progress
     ) -> Placement:
         topic = facts.topic
-        if not plan.queued:
-            await self._tail.bring(plan.target)  # before anything is stopped for a move that cannot be
+        if facts.running and not plan.queued:
+            await self._tail.bring(plan.target)  # nothing is stopped for a move that cannot be
         await self._drain(topic)
         progress.step("drained", "stopped the running work" if facts.running else "")
         if not plan.queued:

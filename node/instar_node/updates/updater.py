@@ -41,10 +41,13 @@ class RollStep(msgspec.Struct, frozen=True):
     note: str = ""
 
 
+Outcome = Literal["updated", "nothing-to-do", "restarting", "failed"]
+
+
 class RollOutcome(msgspec.Struct, frozen=True):
     """What an update came to. ``restarting``: this machine, the last one, restarts now."""
 
-    outcome: Literal["updated", "nothing-to-do", "restarting", "failed"]
+    outcome: Outcome
     reason: str
     steps: tuple[RollStep, ...]
 
@@ -107,7 +110,7 @@ class Updater:
 
     # -- the others, then this one ----------------------------------------------------------------------
 
-    async def _roll(self, to: str) -> tuple[Literal["updated", "nothing-to-do", "restarting", "failed"], str]:
+    async def _roll(self, to: str) -> tuple[Outcome, str]:
         installed = await self.local.prepare(
             to
         )  # first of all: nothing is restarted for a wish that fails here
