@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from instar_node.sync.paths import MAX_FILES, MAX_PATH_BYTES, conflict_path
-from instar_node.sync.tree import File, Files
+from instar_node.sync.tree import File, Files, differing
 
 Path = Annotated[str, Meta(min_length=1, max_length=MAX_PATH_BYTES)]
 
@@ -134,8 +134,7 @@ def overlay(files: Files, queue: Iterable[ChangeSet]) -> dict[str, File]:
 
 def edits_between(old: Files, new: Files) -> tuple[Edit, ...]:
     """The edits that lead from one state to another."""
-    paths = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
-    return tuple(Edit(path, old.get(path), new.get(path)) for path in paths)
+    return tuple(Edit(path, old.get(path), new.get(path)) for path in differing(old, new))
 
 
 def coalesced(last: ChangeSet, edits: tuple[Edit, ...], at: str) -> ChangeSet:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from instar_node.clock import Clock, iso
+from instar_node.clock import MICROS_PER_SECOND, Clock, iso
 from instar_node.contracts import Mesh, PeerError
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
@@ -28,8 +27,10 @@ log = logging.getLogger("instar.sync")
 PASSING = frozenset({"epoch-ahead", "withheld", "object-missing"})
 """Reasons that news of the lease, or the rest of a transfer, may take away: they count as a refusal only when
 they stay."""
-PATIENCE = 3
-"""Attempts before a passing reason counts."""
+PATIENCE_S = 60
+"""Seconds before a passing reason counts. A machine cut off from the others reads the lease from the hub only
+every so often."""
+MAX_WAITING = 100
 Outcome = Literal["moved", "nothing", "refused", "later"]
 """What came of a line: taken in, known already, broke a rule for good, or to be looked at again."""
 ASK_S = 2.0
@@ -66,7 +67,8 @@ class StateCore:
     """Held while the history or the folder changes."""
     times: Times = field(default_factory=Times)
     hub_error: str | None = None
-    _attempts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    _waiting: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Commits with a reason that may pass, and since when they wait."""
 
     @property
     def hub(self) -> StateHub | None:
@@ -156,9 +158,11 @@ class StateCore:
         ``later`` while the reason may still pass.
         """
         if error.code in PASSING:
-            self._attempts[tip, error.code] += 1
-            if self._attempts[tip, error.code] < PATIENCE:
-                log.info("state %s of %s waits: %s", tip[:12], source, error.message)
+            if len(self._waiting) > MAX_WAITING:
+                self._waiting.clear()
+            since = self._waiting.setdefault((tip, error.code), self.clock.now())
+            if self.clock.now() - since < PATIENCE_S * MICROS_PER_SECOND:
+                log.debug("state %s of %s waits: %s", tip[:12], source, error.message)
                 return "later"
         await self.worker.run(self.copy.repository.keep_aside, tip)
         commit = str(error.extra.get("commit", tip))

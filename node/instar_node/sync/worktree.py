@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from instar_node.sync.paths import MAX_FILE_BYTES, MAX_FILES, is_reserved, refusal_of
-from instar_node.sync.tree import File, Files, blob_oid
+from instar_node.sync.tree import File, Files, blob_oid, differing
 
 RACY_NS = 2_000_000_000
 """A file changed less than this before it was read is read again next time: a later change may have left its
@@ -308,9 +308,9 @@ def materialise(
     next look finds it. Done again after a crash it goes on where it was.
     """
     failed: dict[str, str] = {}
-    paths = [path for path in old.keys() | new.keys() if old.get(path) != new.get(path)]
+    paths = differing(old, new)
     one_by_one = len(paths) < MANY
-    for path in sorted(paths, key=lambda path: (path in new, path)):  # deletions make room first
+    for path in sorted(paths, key=lambda path: path in new):  # deletions make room first
         wanted, found = new.get(path), tree.current(path)
         if found == wanted:
             continue
