@@ -50,11 +50,11 @@ class Machine:
         await self.transport.stop()
         await self.database.close()
 
-    def say(self, *numbers: int, text: str = "") -> None:
+    def say(self, *numbers: int, text: str = "", topic: str = "42") -> None:
         for n in numbers:
             self.source.append(
                 kind="user" if n % 2 else "agent",
-                topic="42",
+                topic=topic,
                 text=text or f"line {n}",
                 at="2026-01-01T00:00:00.000Z",
                 key=f"k{n}",
@@ -237,6 +237,73 @@ async def test_lag_says_how_far_each_standby_is_behind(world: World) -> None:
     assert c.ms > 1_000, "these lines were said long ago"
     assert b.last_ack_ms is not None
     assert (never.entries, never.last_ack_ms) == (4, None)
+
+
+async def test_lag_names_the_topics_that_are_behind_the_most_so_first(world: World) -> None:
+    world.a.say(1)
+    await world.together()
+    await eventually(lambda: world.a.source._feeds["c"].acked.seq == 1)
+    world.net.isolate("c")
+    world.a.say(1, topic="aside")
+    world.a.say(2, 3)
+    await eventually(lambda: world.a.source._feeds["b"].acked.seq == 4)
+    b, c = await world.a.source.lag(["b", "c"])
+    assert b.topics == ()
+    assert [(one.topic, one.entries, one.bytes) for one in c.topics] == [("42", 2, 12), ("aside", 1, 6)]
+    assert all(one.ms > 1_000 for one in c.topics)
+    world.net.rejoin("c")
+    await world.together()
+    await eventually(lambda: world.a.source._feeds["c"].acked.seq == 4)
+    assert (await world.a.source.lag(["c"]))[0].topics == ()
+
+
+async def test_of_three_standbys_only_the_slow_one_is_behind(world: World, tmp_path: Path) -> None:
+    fourth = Machine(world.net, "d", tmp_path)
+    await fourth.start()
+    try:
+        fourth.authority.set("a", 1)
+        world.a.say(1)
+        await world.together(*world.all, fourth)
+        fourth.mesh.full.add("a")  # it takes what is pushed, and its acknowledgements get stuck
+        world.a.say(*range(2, 60), text="x" * 20_000)
+        await world.together(world.a, world.b, world.c)
+        await eventually(lambda: all(world.a.source._feeds[peer].acked.seq == 59 for peer in "bc"))
+        b, c, d = await world.a.source.lag(["b", "c", "d"])
+        assert (b.entries, c.entries) == (0, 0)
+        assert d.entries > 0
+        fourth.mesh.full.clear()
+        await world.together(*world.all, fourth)
+    finally:
+        await fourth.stop()
+
+
+async def test_a_machine_away_for_long_gets_what_is_still_kept_and_then_what_is_said(
+    tmp_path: Path,
+) -> None:
+    """Away while the holder dropped old lines for space: a snapshot of what it holds, then the tail."""
+    world = World(tmp_path)
+    for machine in world.all:
+        await machine.start(cap=2_000)
+    world.holder("a", 1)
+    try:
+        world.a.say(1)
+        await world.together()
+        world.net.isolate("c")
+        world.a.say(*range(2, 400))
+        await world.together(world.a, world.b)
+        kept = await world.a.heard()
+        assert 1 not in kept
+        world.net.rejoin("c")
+        await world.together()
+        assert await world.c.heard() == kept
+        world.a.say(400)
+        await world.together()
+        assert (await world.c.heard())[-1] == 400
+        same = [await machine.buffer.manifest() for machine in world.all]
+        assert same[0] == same[1] == same[2]
+    finally:
+        for machine in world.all:
+            await machine.stop()
 
 
 async def test_the_source_can_wait_for_one_standby(world: World) -> None:

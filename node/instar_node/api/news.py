@@ -75,5 +75,6 @@ def _aged(copy: PeerLag, since_ms: int) -> PeerLag:
     return msgspec.structs.replace(
         copy,
         ms=copy.ms + since_ms if copy.entries else 0,
+        topics=tuple(msgspec.structs.replace(one, ms=one.ms + since_ms) for one in copy.topics),
         last_ack_ms=None if copy.last_ack_ms is None else copy.last_ack_ms + since_ms,
     )

@@ -6,6 +6,8 @@ import base64
 from collections import Counter
 from typing import Literal
 
+import msgspec
+
 from instar_node.api import types as t
 from instar_node.api.alerts import alerts_of, health_of
 from instar_node.api.lease_picture import lease_view, split_brain
@@ -122,19 +124,25 @@ class Views:
         """How far each copy of the conversation is behind the holder's."""
         base = self._base
         role: Literal["source", "standby"] = "source" if base.lease.acting_epoch() is not None else "standby"
-        peers = [
-            t.TailPeer(
-                machine_id=copy.machine_id,
-                nickname=base.registry.nickname(copy.machine_id),
-                topic=None,
-                behind=t.Lag(copy.entries, copy.bytes, copy.ms),
-                acked_seq=copy.acked_seq,
-                head_seq=copy.head_seq,
-                last_ack_ms=copy.last_ack_ms,
-            )
-            for copy in await self._copies()
-        ]
+        peers = [row for copy in await self._copies() for row in self._tail_rows(copy)]
         return t.LiveTail(role=role, source=base.lease.holder, peers=peers)
+
+    def _tail_rows(self, copy: PeerLag) -> list[t.TailPeer]:
+        """A copy as a whole, then the topics in which it is behind."""
+        whole = t.TailPeer(
+            machine_id=copy.machine_id,
+            nickname=self._base.registry.nickname(copy.machine_id),
+            topic=None,
+            behind=t.Lag(copy.entries, copy.bytes, copy.ms),
+            acked_seq=copy.acked_seq,
+            head_seq=copy.head_seq,
+            last_ack_ms=copy.last_ack_ms,
+        )
+        topics = (
+            msgspec.structs.replace(whole, topic=one.topic, behind=t.Lag(one.entries, one.bytes, one.ms))
+            for one in copy.topics
+        )
+        return [whole, *topics]
 
     async def _copies(self) -> list[PeerLag]:
         return await self._tail.copies(self.others())

@@ -157,6 +157,13 @@ class LiveTailBuffer:
             return 0, 0, None
         return await self._database.read(partial(store.behind, seq=position.seq))
 
+    async def behind_by_topic(self, position: LogPosition, limit: int) -> list[tuple[str, int, int, str]]:
+        """Of the topics with the most entries after ``position``: the topic, entries, bytes, and when the
+        oldest was said."""
+        if position >= self._head:
+            return []
+        return await self._database.read(partial(store.behind_by_topic, seq=position.seq, limit=limit))
+
     async def batch(self, after: LogPosition, max_bytes: int) -> Batch:
         """The next entries after ``after``, about ``max_bytes`` of text at most (but at least one)."""
         goal = self._head

@@ -20,6 +20,19 @@ from instar_node.livetail.redaction import Redactor
 BATCH_BYTES = 64 * 1024
 
 
+TOPICS_TOLD = 20
+"""Topics named one by one in what is told of a copy's lag."""
+
+
+class TopicLag(msgspec.Struct, frozen=True):
+    """How much of one topic a copy lacks."""
+
+    topic: str
+    entries: int
+    bytes: int
+    ms: int
+
+
 class PeerLag(msgspec.Struct, frozen=True):
     """How far one standby's copy is behind the holder's.
 
@@ -34,6 +47,8 @@ class PeerLag(msgspec.Struct, frozen=True):
     acked_seq: int
     head_seq: int
     last_ack_ms: int | None
+    topics: tuple[TopicLag, ...] = ()
+    """The topics that are behind, the most so first; at most ``TOPICS_TOLD``."""
 
 
 class LiveTailSource:
@@ -139,10 +154,18 @@ class LiveTailSource:
 
     async def _lag_of(self, peer: str, feed: PeerFeed) -> PeerLag:
         entries, size, oldest = await self._buffer.behind(feed.acked)
-        age = 0.0 if oldest is None else self._clock.wall() - datetime.fromisoformat(oldest).timestamp()
+        topics = tuple(
+            TopicLag(topic, count, total, self._age_ms(since))
+            for topic, count, total, since in await self._buffer.behind_by_topic(feed.acked, TOPICS_TOLD)
+        )
         last = None if feed.last_ack is None else (self._clock.now() - feed.last_ack) // 1_000
         head = self._buffer.head.seq
-        return PeerLag(peer, entries, size, max(int(age * 1_000), 0), feed.acked.seq, head, last)
+        return PeerLag(peer, entries, size, self._age_ms(oldest), feed.acked.seq, head, last, topics)
+
+    def _age_ms(self, since: str | None) -> int:
+        """How long ago something was said by this machine's wall clock; 0 for nothing."""
+        age = 0.0 if since is None else self._clock.wall() - datetime.fromisoformat(since).timestamp()
+        return max(int(age * 1_000), 0)
 
     def _require(self, epoch: int) -> None:
         acting = self._authority.acting_epoch()

@@ -184,6 +184,15 @@ def behind(db: sqlite3.Connection, seq: int) -> tuple[int, int, str | None]:
     return count, total, oldest[0] if oldest else None
 
 
+def behind_by_topic(db: sqlite3.Connection, seq: int, limit: int) -> list[tuple[str, int, int, str]]:
+    """The topics with the most entries after ``seq``: how many, their bytes, when the oldest was said."""
+    return db.execute(
+        "SELECT topic, count(*), sum(bytes), min(at) FROM tail_entries WHERE seq > ?"
+        " GROUP BY topic ORDER BY count(*) DESC, topic LIMIT ?",
+        (seq, limit),
+    ).fetchall()
+
+
 def digest_between(db: sqlite3.Connection, topic: str, first: int, through: int) -> tuple[int, bytes]:
     """Count and digest of a topic's lines from ``topic_seq`` ``first`` on, up to the log's ``seq``
     ``through``."""
