@@ -65,7 +65,8 @@ async def test_a_drill_runs_by_itself_after_a_join_and_the_epoch_stays(
 
 def break_the_tail(mini: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the holder pushes is not written on mini any more."""
-    monkeypatch.setattr("instar_node.wiring.drills.WITHIN_S", 0.3)
+    monkeypatch.setattr("instar_node.wiring.drills.WITHIN_S", 1.0)
+    monkeypatch.setattr("instar_node.verification.drill.AGAIN_S", 0.0)
     follower = mini._parts.tail.transport.follower
     monkeypatch.setattr(follower, "_write", _lose)
 

@@ -41,7 +41,8 @@ def drill_view(base: Base, reports: Sequence[DrillReport]) -> t.Drill:
 
 
 def result_views(base: Base, store: ResultStore) -> list[t.E2EResult]:
-    """The newest result of every component, machine that ran the drill, and peer."""
+    """The newest result of every component, machine that ran the drill, and peer; of members only."""
+    members = {member.machine_id for member in base.registry.active()}
     return [
         t.E2EResult(
             component=step.component,
@@ -59,6 +60,7 @@ def result_views(base: Base, store: ResultStore) -> list[t.E2EResult]:
             epoch=report.epoch,
         )
         for report, step in newest(store.reports).values()
+        if {report.runner, report.peer} <= members
     ]
 
 
