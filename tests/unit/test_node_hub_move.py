@@ -10,6 +10,7 @@ import pytest
 from instar_node.api import types as t
 from instar_node.coordination.lease_store import StoreUnavailable
 from instar_node.errors import InstarError
+from instar_node.joining import join_home
 from instar_node.node import Node
 from tests.unit.node_world import a_home, in_sync, join, pair, running, until
 
@@ -170,6 +171,24 @@ async def test_a_hub_that_will_not_do_is_refused_before_anything_changes(
         assert caught.value.code == code
         after = await desk.api.lease()
         assert (after.epoch, after.is_self, after.hub.url) == (before.epoch, True, before.hub.url)
+
+
+async def test_a_machine_joins_a_mesh_that_lies_on_a_witness(tmp_path: Path) -> None:
+    homes = {name: a_home(tmp_path, name) for name in ("desk", "nas", "mini")}
+    async with running(homes["desk"]) as desk:
+        view = await desk.api.pair(t.PairRequest())
+        assert view.url is not None
+        assert view.code is not None
+        await join_home(homes["nas"], view.url, view.code, None, witness=True)
+        async with running(homes["nas"]) as nas:
+            await until(lambda: desk._parts.base.mesh.connected(nas.machine_id))
+            moved = await move(desk, "witness:nas")
+            assert (moved.kind, moved.url) == ("witness", "witness:nas")
+            await join(desk, homes["mini"])
+            async with running(homes["mini"]) as mini:
+                await in_sync(desk, mini)
+                await knows(mini, "witness:nas")
+                await takes_over(desk, mini)
 
 
 async def test_a_dead_hub_is_left_by_force_and_every_machine_follows(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from instar_node.api import types as t
+from instar_node.api.lease_picture import hub_name
 from instar_node.api.membership import Membership, unknown_machine
 from instar_node.api.parts import Base, NodeParts, PoolParts
 from instar_node.api.topic_view import describe
@@ -178,7 +179,7 @@ def hub_moved(base: Base, moved: HubMoved) -> t.HubMoved:
     return t.HubMoved(
         outcome="moved" if moved.moved else "already-there",
         kind=moved.hub.kind,
-        url=moved.hub.shown,
+        url=hub_name(base, moved.hub),
         epoch=moved.epoch,
         took_ms=moved.took_ms,
         unreachable=[t.HubTrouble(m, nickname(m), why) for m, why in moved.unreachable.items()],

@@ -9,6 +9,7 @@ from instar_node.api import types as t
 from instar_node.api.parts import Base
 from instar_node.clock import MICROS_PER_MS
 from instar_node.coordination.http_lease_transport import HistoryRow
+from instar_node.coordination.hub import WITNESS, Hub
 from instar_node.coordination.lease_view import LeaseSnapshot
 from instar_node.coordination.record import epoch_text
 
@@ -48,11 +49,16 @@ async def lease_view(base: Base) -> t.LeaseView:
     )
 
 
+def hub_name(base: Base, hub: Hub) -> str:
+    """The URL as people write it: without a password, a witness by its nickname."""
+    return WITNESS + base.registry.nickname(hub.witness) if hub.kind == "witness" else hub.shown
+
+
 def hub_view(base: Base, snapshot: LeaseSnapshot) -> t.HubView:
     """Where the register lies and whether it answers."""
     return t.HubView(
         kind=base.lease.hub.kind,
-        url=base.lease.hub.shown,
+        url=hub_name(base, base.lease.hub),
         reachable=snapshot.hub_reachable,
         latency_ms=_fine_ms(snapshot.hub_latency_us),
         last_write_ms_ago=_ms(snapshot.last_write_us_ago),

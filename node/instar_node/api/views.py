@@ -10,7 +10,7 @@ import msgspec
 
 from instar_node.api import types as t
 from instar_node.api.alerts import alerts_of, health_of
-from instar_node.api.lease_picture import lease_view, split_brain
+from instar_node.api.lease_picture import hub_name, lease_view, split_brain
 from instar_node.api.machine_view import machine_rows, role_of
 from instar_node.api.membership import unknown_machine
 from instar_node.api.news import TailPicture
@@ -58,7 +58,7 @@ class Views:
             mesh_id=base.registry.mesh_id,
             mesh_name=mesh_name(base.registry.mesh_id),
             urls=list(base.urls()),
-            hub=base.lease.hub.shown,
+            hub=hub_name(base, base.lease.hub),
         )
 
     def health(self) -> t.Health:
