@@ -78,6 +78,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kind", [*KINDS, *slow], indirect=True)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The races in full take longer than a test usually may."""
+    if config.getoption("--long"):
+        for item in items:
+            if item.path.name == "test_races.py":
+                item.add_marker(pytest.mark.timeout(7_200))
+
+
 @pytest.fixture
 async def kind(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
