@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -19,57 +18,64 @@ from tests.cluster.harness import Machine, wait_for
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the wires are told apart by /proc/net/tcp")
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path, 2, seed=0)
-    world.start()
-    yield world
-    world.close()
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    world = World(tmp_path_factory.mktemp("agents"), 2, seed=0)
+    try:
+        world.start()
+        yield world
+    finally:
+        world.close()
 
 
-def beats_on(world: World, machine: Machine) -> list[Beat]:
-    return [beat for beat in world.beats() if beat.machine == machine.id]
+def at_work(world: World, key: str, seconds: float) -> tuple[Machine, Machine]:
+    """Have the agent work on a message for so long; returns where it does, and the other machine, in sync."""
+    wait_for(lambda: len(world.cluster.awake()) == 1, 30)
+    holder, other = sorted(world.cluster.machines, key=lambda machine: not machine.is_awake())
+    world.cluster.wait_in_sync(holder, [other], 60)
+    holder.say("t", f"work {seconds}", key)
+    wait_for(partial(beats, world, key, holder))
+    return holder, other
 
 
-def answered_by_the_other(world: World, old: Machine, new: Machine) -> None:
-    """Wait until ``new`` has taken over and answered; the agent of ``old`` ended before its own began."""
-    wait_for(lambda: "k1" in world.sink.answered(), 30)
-    assert beats_on(world, new)
-    assert beats_on(world, old)[-1].at < beats_on(world, new)[0].at
+def beats(world: World, key: str, machine: Machine) -> list[Beat]:
+    """The signs of life of the agent that works on a message on one machine."""
+    return [beat for beat in world.beats() if beat.machine == machine.id and beat.key.endswith(f":{key}")]
+
+
+def answered_apart(world: World, key: str) -> None:
+    """Wait for the answer. Whatever agents worked on it, each ended before the next began."""
+    wait_for(lambda: key in world.sink.answered(), 60)
     world.history.beats = world.beats()
     assert list(runs_apart(world.history)) == []
 
 
 def test_the_agent_of_a_node_that_hangs_ends_when_its_lease_does(world: World) -> None:
-    desk, mini = world.cluster.machines
-    desk.say("t", "work 4", "k1")
-    wait_for(partial(beats_on, world, desk))
-    desk.freeze()
+    old, new = at_work(world, "hangs", 4)
+    old.freeze()
     try:
-        answered_by_the_other(world, desk, mini)
+        answered_apart(world, "hangs")
     finally:
-        desk.thaw()
+        old.thaw()
+    assert beats(world, "hangs", old)[-1].at < beats(world, "hangs", new)[0].at
 
 
 def test_agents_die_with_their_node_before_another_runs_the_message(world: World) -> None:
-    desk, mini = world.cluster.machines
-    desk.say("t", "work 4", "k1")
-    wait_for(partial(beats_on, world, desk))
-    os.kill(desk.daemon.pid, signal.SIGKILL)  # the node alone: its agents are no children of the test
-    answered_by_the_other(world, desk, mini)
+    old, new = at_work(world, "dies", 4)
+    os.kill(old.daemon.pid, signal.SIGKILL)  # the node alone, not what it started
+    answered_apart(world, "dies")
+    assert beats(world, "dies", old)[-1].at < beats(world, "dies", new)[0].at
+    old.kill()
+    old.start()
 
 
 def test_a_holder_that_is_cut_off_from_mesh_and_hub_ends_its_agent_in_time(world: World) -> None:
-    desk, mini = world.cluster.machines
-    desk.say("t", "work 6", "k1")
-    wait_for(partial(beats_on, world, desk))
+    holder, other = at_work(world, "cut-off", 6)
     with world.hub_locked():
-        world.outside.do(world.network.cut(desk.nickname, mini.nickname))
-        wait_for(lambda: not desk.is_awake())
-        fenced = len(beats_on(world, desk))
-        assert desk.cli("status").returncode == 0  # takes a moment, in which a living agent would beat on
-        assert len(beats_on(world, desk)) == fenced
-    world.outside.do(world.network.heal(["desk", "mini"]))
-    wait_for(lambda: "k1" in world.sink.answered(), 30)
-    world.history.beats = world.beats()
-    assert list(runs_apart(world.history)) == []
+        world.outside.do(world.network.cut(holder.nickname, other.nickname))
+        wait_for(lambda: not holder.is_awake())
+        fenced = len(beats(world, "cut-off", holder))
+        assert holder.cli("status").returncode == 0  # takes a moment, in which a living agent would beat on
+        assert len(beats(world, "cut-off", holder)) == fenced
+    world.outside.do(world.network.heal([holder.nickname, other.nickname]))
+    answered_apart(world, "cut-off")

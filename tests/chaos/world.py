@@ -31,7 +31,7 @@ from tests.cluster.harness import Cluster, Machine, wait_for
 NICKNAMES = ("desk", "mini", "attic", "barn", "lab")
 BENCH_TTL_MS = 90_000
 """Longer than any outage here: nobody takes over from the bench, so all that is promised must hold."""
-HEALING_S = 40.0
+HEALING_S = 90.0
 """After all is whole again, what was sent is acknowledged, answered and equal everywhere within this."""
 AGENT = Path(__file__).parent / "agent.py"
 
@@ -77,11 +77,11 @@ class World:
         """Start and pair all machines."""
         first, *others = self.cluster.machines
         first.start()
-        wait_for(first.is_awake)
+        wait_for(first.is_awake, HEALING_S)
         for other in others:
             self.cluster.join(first, other)
             other.start()
-        self.cluster.wait_in_sync(first, others)
+        self.cluster.wait_in_sync(first, others, HEALING_S)
 
     def run(self, seconds: float, hands: int = 2, only: Collection[str] = ()) -> list[Violation]:
         """Talk and break things for so long, heal, and judge; ``only`` as in ``Nemesis``."""
