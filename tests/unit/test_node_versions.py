@@ -15,10 +15,14 @@ from tests.unit.node_world import a_home, in_sync, join, running, until
 OLD, BRIDGE, NEW = Build("1.0", (1, 1)), Build("1.5", (1, 2)), Build("2.0", (2, 2))
 
 
-async def code_of(call: object) -> str:
+async def _refused(call: object) -> InstarError:
     with pytest.raises(InstarError) as caught:
         await call  # type: ignore[misc]
-    return caught.value.code
+    return caught.value
+
+
+async def code_of(call: object) -> str:
+    return (await _refused(call)).code
 
 
 async def row(node: Node, other: Node) -> t.Machine:
@@ -52,6 +56,23 @@ async def test_a_machine_updated_apart_is_benched_and_held_back_in_every_view(tm
             assert await code_of(desk.api.transfer(t.TransferRequest("42", "mini"))) == "incompatible"
             drill = (await desk.api.verify(t.VerifyRequest("mini"))).drills[0]
             assert (drill.passed, drill.failed) == (False, "updates")
+
+
+async def test_what_an_absent_machine_ran_is_known_over_a_restart(tmp_path: Path) -> None:
+    homes = [a_home(tmp_path, name) for name in ("desk", "mini")]
+    async with running(homes[0], hub=str(tmp_path / "hub.git"), build=OLD) as desk:
+        await join(desk, homes[1])
+        async with running(homes[1], build=NEW) as mini:
+            await until(lambda: desk._parts.base.mesh.connected(mini.machine_id))
+    (homes[1].machine / "versions.json").write_text("{ damaged")
+    async with running(homes[0], build=OLD) as desk:
+        away = await row(desk, mini)
+        assert (away.online, away.version, away.status) == (False, "2.0", "held-back")
+        assert (await desk.api.updates()).held_back == [mini.machine_id]
+        error = await _refused(desk.api.transfer(t.TransferRequest("42", "mini")))
+        assert error.code == "incompatible"  # and not: queued until it is back
+    async with running(homes[1], build=NEW) as mini:  # a damaged note keeps nobody from starting
+        assert (await row(mini, mini)).version == "2.0"
 
 
 async def test_an_incompatible_standby_never_takes_over_and_says_why(tmp_path: Path) -> None:

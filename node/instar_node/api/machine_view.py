@@ -114,10 +114,10 @@ def build_of(base: Base, machine_id: str) -> Build | None:
     """What a machine runs, or ran when it was last heard; ``None`` when it never was."""
     if machine_id == base.me:
         return base.build
-    info, known = base.mesh.info(machine_id), base.lease.known
-    if info is not None and info.version:
-        return Build(info.version, info.protocol)
-    return known.record.build if known is not None and known.record.holder == machine_id else None
+    heard, known = base.heard.of(machine_id), base.lease.known
+    if heard is not None or known is None or known.record.holder != machine_id:
+        return heard
+    return known.record.build
 
 
 def awake_build(base: Base) -> Build | None:

@@ -42,6 +42,7 @@ from instar_node.pool.run_host import RunHost
 from instar_node.pool.session_router import SessionRouter
 from instar_node.pool.transfers import Transfers
 from instar_node.sync.state_sync import StateSync
+from instar_node.updates.heard_builds import HeardBuilds
 from instar_node.updates.local_update import LocalUpdate
 from instar_node.updates.restart_handshake import UpdateRestartHandshake
 from instar_node.updates.updater import Updater
@@ -65,6 +66,8 @@ class Base:
     lease: LeaseService
     build: Build
     """The program that runs."""
+    heard: HeardBuilds
+    """What the others run, or ran when they were last heard."""
     urls: Callable[[], tuple[str, ...]]
     """Where peers reach this machine, as far as it knows now."""
     witness: bool

@@ -51,6 +51,7 @@ from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
 from instar_node.sync.state_sync import StateSync
 from instar_node.updates.compatibility import held_back
+from instar_node.updates.heard_builds import HeardBuilds
 from instar_node.verification.verification import Verification
 from instar_node.wiring.drills import build_verification
 from instar_node.wiring.foundation import Foundation
@@ -174,6 +175,7 @@ def _base(
         mesh,
         lease,
         foundation.build,
+        HeardBuilds(home.machine / "versions.json", mesh),
         foundation.urls,
         foundation.witness,
         list(foundation.warnings),
