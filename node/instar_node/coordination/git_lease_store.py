@@ -66,19 +66,22 @@ class GitLeaseStore:
     async def create(self) -> None:
         """As ``LeaseStore.create``: make the repository of an embedded or path hub if it is not there. A path
         hub is made only here: where it is missing later, a disk is not mounted."""
-        path = Path(self._hub.url)
-        if self._hub.kind == "path" and not path.parent.is_dir():
-            raise InstarError("hub-missing", f"there is no folder {path.parent}; is its disk mounted?")
         try:
             refs = await self._opened()
             if self._hub.kind != "remote":
-                if not refs.objects.exists() and not may_become_repository(path):
-                    raise not_a_repository(path)
-                await self._blocking(refs.objects.create)
+                await self._blocking(lambda: self._make_repository(refs))
             if await refs.tip(HUB_REF, None) is None:
                 await self._mark(refs)
         except StoreUnavailable as error:
             raise InstarError(error.code, error.message, status=503) from error
+
+    def _make_repository(self, refs: Refs) -> None:
+        path = Path(self._hub.url)
+        if self._hub.kind == "path" and not path.parent.is_dir():
+            raise InstarError("hub-missing", f"there is no folder {path.parent}; is its disk mounted?")
+        if not refs.objects.exists() and not may_become_repository(path):
+            raise not_a_repository(path)
+        refs.objects.create()
 
     async def _mark(self, refs: Refs) -> None:
         try:

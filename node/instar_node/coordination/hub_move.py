@@ -85,7 +85,7 @@ class HubMove:
                 ``hub-move-unfinished`` when the old register was closed and the new one is not open yet.
         """
         before = self._service.require_acting()
-        hub = self._wanted(url)
+        hub = await self._wanted(url)
         if hub == self._service.hub:
             return HubMoved(hub, False, before, 0, {})
 
@@ -104,7 +104,7 @@ class HubMove:
             InstarError: as ``move``; ``hub-reachable`` when the present hub answers somebody: that machine
                 might take the lease over there; ``needs-confirmation`` listing whom to vouch for.
         """
-        hub = self._wanted(url)
+        hub = await self._wanted(url)
         if hub.kind == "embedded" or self._service.hub.kind == "embedded":
             raise InstarError(
                 "bad-hub",
@@ -155,8 +155,8 @@ class HubMove:
 
     # -- before anything is changed ------------------------------------------------------------------
 
-    def _wanted(self, url: str) -> Hub:
-        hub = self._service.hubs.parse(url)
+    async def _wanted(self, url: str) -> Hub:
+        hub = await self._service.hubs.parse(url)
         if hub.kind != "witness":
             return hub
         member = self._members.resolve(hub.witness)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from instar_node.coordination.hub import Hub, parse_hub, read_hub
@@ -35,16 +36,22 @@ class Hubs:
         self._home = home
         self.founding = founding
         self._witness = witness
+        self._hubs: dict[str, Hub] = {}
         self._stores: dict[Hub, LeaseStore] = {}
         self._recognised: set[HubPlace] = set()
 
     def hub(self, place: HubPlace | None) -> Hub:
         """The hub at a place that a record names. Raises ``bad-hub`` for a form not known here."""
-        return self.founding if place is None else read_hub(place.url, self._home)
+        if place is None:
+            return self.founding
+        hub = self._hubs.get(place.url)
+        if hub is None:  # read once: a path is resolved, and its disk may hang by the next time
+            hub = self._hubs[place.url] = read_hub(place.url, self._home)
+        return hub
 
-    def parse(self, url: str) -> Hub:
+    async def parse(self, url: str) -> Hub:
         """A hub as a person writes it. Raises as ``parse_hub``."""
-        return parse_hub(url, self._home)
+        return await asyncio.to_thread(parse_hub, url, self._home)
 
     def store(self, hub: Hub) -> LeaseStore:
         """The store on a hub, made with the first use. Nothing is contacted."""
