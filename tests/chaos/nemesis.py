@@ -213,15 +213,10 @@ class Nemesis:
 
     def _hub_busy(self, random: Random) -> None:
         with self._only("hub") as mine:
-            if not mine:
-                return
-            file = os.open(Path(self._cluster.hub) / "instar.lock", os.O_RDWR | os.O_CREAT, 0o666)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX)
-                self._wait_after("the hub is locked by somebody", random.uniform(0.3, 3.0) * TTL_S)
-            finally:
-                os.close(file)
-            self._note("the hub is free")
+            if mine:
+                with hub_locked(self._cluster):
+                    self._wait_after("the hub is locked by somebody", random.uniform(0.3, 3.0) * TTL_S)
+                self._note("the hub is free")
 
     def _unwell_receiver(self, random: Random) -> None:
         with self._only("receiver") as mine:
@@ -287,3 +282,14 @@ class Nemesis:
 
     def _note(self, what: str) -> None:
         self._history.deeds.append(Deed(time.monotonic(), what))
+
+
+@contextmanager
+def hub_locked(cluster: Cluster) -> Iterator[None]:
+    """While this is open somebody else holds the lock of the common hub: nobody swaps."""
+    file = os.open(Path(cluster.hub) / "instar.lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(file)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Collection
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +26,7 @@ from tests.chaos.outside import Outside
 from tests.chaos.sink import Sink
 from tests.cluster.harness import Cluster, Machine, wait_for
 
+TOPICS = 5
 NICKNAMES = ("desk", "mini", "attic", "barn", "lab")
 BENCH_TTL_MS = 90_000
 """Longer than any outage here: nobody takes over from the bench, so all that is promised must hold."""
@@ -46,7 +45,6 @@ class World:
         seed: int,
         *,
         embedded: bool = False,
-        topics: int = 5,
         bench_ttl_ms: int = BENCH_TTL_MS,
     ) -> None:
         """``embedded``: without a hub that all can reach; the lease moves by the baton alone."""
@@ -54,7 +52,7 @@ class World:
         self._bench_ttl_ms = bench_ttl_ms
         self._embedded = embedded
         self.history = History(seed)
-        self.topics = [f"topic-{number}" for number in range(topics)]
+        self.topics = [f"topic-{number}" for number in range(TOPICS)]
         self.cluster = Cluster(folder)
         self.outside = Outside()
         self.sink = Sink(self.history)
@@ -98,28 +96,18 @@ class World:
         trouble = [Violation("nemesis", repr(failure)) for failure in nemesis.failures]
         return trouble or self.judge()
 
-    def send(self, machine: Machine, key: str, number: int, topic: str = "topic-0") -> None:
-        """One message through one machine, repeated until it is acknowledged."""
+    def send(self, machine: Machine, key: str, number: int) -> None:
+        """One message in the first topic through one machine, repeated until it is acknowledged."""
+        topic = self.topics[0]
         taken = wait_for(lambda: machine.say(topic, f"this is {key}", key), 30)
-        self.history.sent.append(
-            Sent(time.monotonic(), key, topic, number, machine.nickname, taken.duplicate)
-        )
+        sent = Sent(time.monotonic(), key, topic, number, machine.nickname, taken.duplicate)
+        self.history.sent.append(sent)
 
     def judge(self) -> list[Violation]:
         """Wait until all machines agree that all is done, gather everything, and check it."""
         late = self._settle()
         self._gather()
         return [*late, *check(self.history)]
-
-    @contextmanager
-    def hub_locked(self) -> Iterator[None]:
-        """While this is open somebody else holds the lock of the hub: nobody swaps."""
-        file = os.open(Path(self.cluster.hub) / "instar.lock", os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(file)
 
     def close(self) -> None:
         """End every process and the outside."""

@@ -322,6 +322,16 @@ async def test_an_agent_ends_in_time_although_its_node_hangs(tmp_path: Path) -> 
         node.wait()
 
 
+async def test_an_agent_that_may_not_act_at_all_is_ended_at_once(tmp_path: Path) -> None:
+    script = tmp_path / "agent.py"
+    script.write_text("import time; time.sleep(60)")
+    settings = AgentSettings(kind="command", command=(sys.executable, str(script)))
+    records, clock = RunRecords(tmp_path / "runs.json"), SystemClock()
+    runner = CommandAgent(settings, records, lambda name: None, lambda key: 0, clock)
+    async with asyncio.timeout(30):
+        assert await runner.run(request()) == RunResult("cancelled")
+
+
 async def test_a_run_goes_on_while_its_leave_is_renewed_and_ends_as_cancelled_when_it_is_not(
     tmp_path: Path,
 ) -> None:

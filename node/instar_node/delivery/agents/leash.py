@@ -27,8 +27,8 @@ class Leash:
         self._key = key
         self._until = until
         self._clock = clock
-        self.end = 0
-        """What the launcher was told last."""
+        self.end = -1
+        """What the launcher was told last; -1 when nothing yet."""
         self.lifeline, self._ours = os.pipe()
         os.set_blocking(self._ours, False)
 
