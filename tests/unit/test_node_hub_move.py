@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from instar_node.api import types as t
-from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.coordination import hub_move
+from instar_node.coordination.lease_store import LeaseStore, StoreUnavailable
+from instar_node.coordination.record import HubPlace
 from instar_node.errors import InstarError
 from instar_node.joining import join_home
 from instar_node.node import Node
@@ -171,6 +173,30 @@ async def test_a_hub_that_will_not_do_is_refused_before_anything_changes(
         assert caught.value.code == code
         after = await desk.api.lease()
         assert (after.epoch, after.is_self, after.hub.url) == (before.epoch, True, before.hub.url)
+
+
+async def test_a_mover_that_dies_half_way_leaves_the_rest_to_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        new = str(tmp_path / "new.git")
+        lease = desk._parts.base.lease
+        real = lease.hubs.at
+
+        async def cut_off(place: HubPlace | None) -> LeaseStore:
+            if place is not None and place.url == new:
+                raise StoreUnavailable("the new disk is gone again")
+            return await real(place)
+
+        monkeypatch.setattr(lease.hubs, "at", cut_off)
+        monkeypatch.setattr(hub_move, "FINISH_S", 0.5)
+        with pytest.raises(InstarError) as caught:
+            await move(desk, new)
+        assert caught.value.code in ("hub-move-unfinished", "hub-move-overtaken")
+        assert (await desk.api.health()).role == "standby"
+        await takes_over(desk, mini)
+        view = await mini.api.lease()
+        assert (view.hub.url, view.history[0].reason) == (new, "hub moved")
 
 
 async def test_a_machine_joins_a_mesh_that_lies_on_a_witness(tmp_path: Path) -> None:
