@@ -83,6 +83,13 @@ def test_a_member_that_did_not_hold_the_epoch_is_refused(author: Author) -> None
     assert author.judge(author.commit(one, {}, by=author.mini, epoch=2), base=base).epoch == 2
 
 
+def test_two_machines_in_one_epoch_are_refused_also_when_nobody_knows_who_held_it(author: Author) -> None:
+    one = author.commit(None, {})
+    author.holders.clear()
+    second = author.commit(one, {}, by=author.mini, epoch=1)
+    assert refused(author, second, base=author.judge(one)) == "not-holder"
+
+
 def test_an_epoch_the_lease_has_not_come_to_is_refused(author: Author) -> None:
     one = author.commit(None, {})
     ahead = author.commit(one, {}, by=author.server, epoch=3)
@@ -174,10 +181,19 @@ def test_only_the_holder_of_a_later_epoch_parts_from_the_line(author: Author) ->
     base, head = author.judge(one), author.judge(one, lost)
     fence = author.commit(one, {}, by=author.mini, epoch=2)
     assert author.judge(fence, base=base, head=head).commit == fence.oid
+    again = author.commit(one, {"a": b"another"})
+    stranger = author.commit(one, {}, by=author.server, epoch=2)
+    for commit, code in ((again, "forked"), (stranger, "forked")):
+        with pytest.raises(InstarError) as caught:
+            author.judge(commit, base=base, head=head)
+        assert caught.value.code == code
+    with pytest.raises(InstarError) as caught:
+        author.judge(lost, base=base, head=author.judge(fence, base=base, head=head))
+    assert caught.value.code == "outranked"
     del author.holders[2]
     with pytest.raises(InstarError) as caught:
         author.judge(fence, base=base, head=head)
-    assert caught.value.code == "forked"
+    assert caught.value.code == "epoch-ahead"
 
 
 @pytest.mark.parametrize(

@@ -157,6 +157,9 @@ class StateCore:
 
         ``later`` while the reason may still pass.
         """
+        if error.code == "outranked" and source != HUB:
+            log.info("%s still has a line that is over: %s", source, error.message)
+            return "nothing"
         if error.code in PASSING:
             if len(self._waiting) > MAX_WAITING:
                 self._waiting.clear()

@@ -193,7 +193,7 @@ class StateLeader:
     async def _push(self, commit: str, epoch: int) -> bool:
         """Put a commit onto the hub in the place of what it was last seen to hold.
 
-        ``False`` when it holds something that we must not replace, or that ours has to follow.
+        ``False`` when ours has to follow what it holds, or when we may not write any more.
         """
         core = self._core
         assert core.hub is not None
@@ -217,27 +217,20 @@ class StateLeader:
         """The hub holds another commit than we left there; ``True`` if ours may replace it (or is there)."""
         core = self._core
         assert core.hub is not None
-        published = core.memory.now.published
-        self._hub_tip = tip = await core.hub.tip(core.copy.head)
-        if tip == ours:
-            return True
-        if tip is None or await core.worker.run(core.copy.contains, tip):
-            if published is not None and tip != published:
-                await core.refuse(tip or published, HUB, rewound(tip, published))
-            return True
-        if await core.take_line(tip, HUB) == "moved":
-            return False
-        return await core.worker.run(self._is_not_of_later_epoch, tip)
-
-    def _is_not_of_later_epoch(self, tip: str) -> bool:
-        """A commit that may be of a holder we have not heard of is left alone until the lease tells."""
-        try:
-            commit = self._core.copy.repository.commit(tip)
-        except InstarError:
-            return True
-        member = self._core.registry.get(commit.committer.machine_id)
-        is_known = member is not None and not member.removed
-        return not (is_known and (commit.epoch or 0) > self._core.lease.epoch)
+        tip = await core.hub.tip(core.copy.head)
+        if tip is not None and tip != ours and not await core.worker.run(core.copy.contains, tip):
+            outcome = await core.take_line(tip, HUB)
+            if outcome == "moved":
+                self._hub_tip = tip
+                return False
+            if outcome == "later":  # no: while our lease is valid, no later epoch exists
+                await core.refuse(tip, HUB, _impossible(tip))
+        elif tip != ours and core.memory.now.published not in (None, tip):
+            published = core.memory.now.published
+            assert published is not None
+            await core.refuse(tip or published, HUB, rewound(tip, published))
+        self._hub_tip = tip
+        return True
 
     async def _published(self, commit: str) -> None:
         core = self._core
@@ -292,3 +285,12 @@ def _check(change: ChangeSet) -> None:
 
 def _bad_change(what: str, why: str) -> InstarError:
     return InstarError("bad-change", f"{what} cannot be shared: {why}", status=422)
+
+
+def _impossible(tip: str) -> InstarError:
+    return InstarError(
+        "not-holder",
+        f"commit {tip[:12]} claims what cannot be while this machine is awake",
+        status=422,
+        extra={"commit": tip},
+    )

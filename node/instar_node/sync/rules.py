@@ -171,18 +171,24 @@ def _check_place(steps: Sequence[Step], base: Standing | None, head: Standing | 
     """Refuse a line that does not go on from what was verified, unless a later epoch had to leave it there.
 
     A holder that died may have had commits that never reached the next one, which then goes on without
-    them. Only the machine that surely holds a later epoch may part from our line.
+    them. Only a line that the sure holder of a later epoch has made its own may part from ours.
     """
     if head is None or base == head:
         return
     if not steps:
         raise InstarError("rewound", "the repository was taken back to an older commit", status=422)
-    first = steps[0][0]
+    first, tip = steps[0][0], steps[-1][0]
     if base is None:
         raise refused(first, "foreign-history", "begins another history than the verified one")
-    epoch = first.epoch or 0
+    epoch = tip.epoch or 0
+    if epoch < head.epoch:
+        raise refused(
+            first, "outranked", f"parts from the verified history, in which epoch {head.epoch} began"
+        )
     holder = known.holder_of(epoch)
-    if epoch <= head.epoch or holder is None or holder != first.committer.machine_id:
+    if epoch > head.epoch and holder is None:
+        raise refused(tip, "epoch-ahead", f"is of epoch {epoch}, of which this machine has not heard yet")
+    if epoch == head.epoch or holder != tip.committer.machine_id:
         raise refused(first, "forked", "parts from the verified history, and no later epoch explains it")
 
 
