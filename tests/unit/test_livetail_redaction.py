@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,6 +45,13 @@ def redact(text: str, *known: str) -> str:
         ('{"api_key": "value with spaces"}', "value with spaces"),
         ("token: 9f8e7d6c5b4a", "9f8e7d6c5b4a"),
         ("db_password = correcthorse", "correcthorse"),
+        ('apikey := "correct(horse"', "correct(horse"),
+        ('settings["secret"] = @"correct[horse"', "correct[horse"),
+        ("private_key 'correct{horse';", "correct{horse"),
+        ("theapikey: {{correct}horse", "{{correct}horse"),
+        ("https://hooks.slack.com/services/T0/B0/" + "x" * 24, "x" * 24),
+        ("gldt-ABCDEFGHIJ0123456789", "gldt-ABCDEFGHIJ0123456789"),
+        ("eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0", "eyJzdWIiOiIxMjM0NTY3ODkwIn0"),
     ],
 )
 def test_secrets_go(text: str, secret: str) -> None:
@@ -61,6 +71,9 @@ def test_secrets_go(text: str, secret: str) -> None:
         "task-list sk-short",
         "Bearer of bad news",
         "tokens = 3",
+        "password = None",
+        "$password = $input;",
+        "password = ask(user)",
         "xox marks the spot; akia is a town",
         "monkey=banana",
         "",
@@ -95,6 +108,21 @@ def test_values_of_the_vault_are_asked_for_each_time() -> None:
     assert redactor.redact("open-sesame") == "open-sesame"
     values.append("open-sesame")
     assert redactor.redact("open-sesame") == "[redacted:vault]"
+
+
+@pytest.mark.parametrize(
+    "text", ["secret", "secret:a", "secret 'a", 'password="', "token = ", "key eyJ", "://a:", "glpat-"]
+)
+def test_no_text_takes_quadratic_time(text: str) -> None:
+    """The longest message there is, made of nothing but beginnings; quadratic would be hours."""
+    code = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (20, 20))\n"
+        "from instar_node.known_secrets import KnownSecrets\n"
+        "from instar_node.livetail.redaction import Redactor\n"
+        "Redactor(KnownSecrets(lambda: ())).redact(sys.argv[1] * (200_000 // len(sys.argv[1])))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code, text], check=False).returncode == 0
 
 
 def test_it_can_be_switched_off() -> None:

@@ -26,6 +26,8 @@ def _rule(kind: str, literals: str, pattern: str, flags: int = 0) -> Rule:
 
 _NAMES = r"(?:passw(?:or)?d|passphrase|secret|token|api[_-]?key|access[_-]?key|private[_-]?key|credentials?)"
 
+_NOT_CODE = r"(?!(?:true|false|none|null|undefined)\b|\$\w+;?(?:\s|$)|[\w.]+\((?:\w*)\))"
+
 RULES = (
     Rule(
         "private-key",
@@ -36,11 +38,16 @@ RULES = (
             re.DOTALL,
         ),
     ),
-    _rule("jwt", "eyj", r"(?P<s>\beyJ[\w-]{8,}\.eyJ[\w-]{8,}\.[\w-]{8,})"),
+    _rule("jwt", "eyj", r"(?P<s>\beyJ[\w-]{8,}\.eyJ[\w-]{8,}(?:\.[\w-]*)?)"),
     _rule("aws-key", "akia asia", r"\b(?P<s>(?:AKIA|ASIA)[0-9A-Z]{16})\b"),
     _rule("github-token", "ghp_ gho_ ghu_ ghs_ ghr_", r"\b(?P<s>gh[pousr]_[A-Za-z0-9]{30,255})"),
     _rule("github-token", "github_pat_", r"\b(?P<s>github_pat_\w{22,255})"),
-    _rule("gitlab-token", "glpat-", r"\b(?P<s>glpat-[\w-]{20,})"),
+    _rule(
+        "gitlab-token",
+        "glpat- gldt- glsoat- glrt- glcbt- glptt- glft- glimt- glagent- glffct-",
+        r"\b(?P<s>gl(?:pat|dt|soat|rt|cbt|ptt|ft|imt|agent|ffct)-[\w-]{20,})",
+    ),
+    _rule("slack-webhook", "hooks.slack.com", r"hooks\.slack\.com/services/(?P<s>\w+/\w+/\w{16,})"),
     _rule("slack-token", "xox xapp-", r"\b(?P<s>(?:xox[abeoprs]|xapp)-[\w-]{10,})"),
     _rule("api-key", "sk-", r"(?<![\w-])(?P<s>sk-(?:[a-z]+[0-9]*-)*[A-Za-z0-9_-]{20,})"),
     _rule("api-key", "k_live_ k_test_", r"\b(?P<s>[spr]k_(?:live|test)_[A-Za-z0-9]{10,})"),
@@ -61,12 +68,15 @@ RULES = (
     _rule(
         "assignment",
         "passw passphrase secret token key credential",
-        # ``name = value`` takes any value; ``name: value`` is also how people write, so there the value
-        # must be quoted or look made by a machine (long, with a digit in it).
-        rf"(?<![A-Za-z0-9]){_NAMES}\w*[\"']?\s*"
-        r"(?:=\s*[\"']?(?P<s>(?!\[redacted)[^\s\"'=]{4,})"
+        # ``name = value`` takes any value but what a program would write there; ``name: value`` is also how
+        # people write, so there the value must be quoted or look made by a machine (long, with a digit or
+        # a sign that words do not have). ``name "value";`` is how some settings files write. Every search
+        # is bounded, so that no text takes quadratic time.
+        rf"{_NAMES}\w{{0,40}}[\"']?(?:\[\]|\])?\s*"
+        rf"(?::?=\s*@?[\"']?(?P<s>(?!\[redacted){_NOT_CODE}[^\s\"'=]{{4,}})"
         r"|:\s*[\"'](?P<q>(?!\[redacted)[^\"'\n]{4,})[\"']"
-        r"|:\s*(?P<m>(?!\[redacted)(?=[^\s\"']*[0-9])[^\s\"',;]{8,}))",
+        r"|:\s*(?P<m>(?!\[redacted)(?=[^\s\"']{0,200}[0-9{}$#<>^~|%*+])[^\s\"',;]{8,})"
+        r"|(?P<c>[\"'])(?P<v>(?!\[redacted)[^\"'\s]{8,400})(?P=c);)",
         re.IGNORECASE,
     ),
 )
