@@ -81,7 +81,9 @@ class StateSync:
         self._watch = FolderWatch(home.state, self._on_folder)
         self._wake = asyncio.Event()
         self._opened = False
-        self._dirty = True
+        self._noticed = 1
+        self._looked = 0
+        """The folder was looked at since this many notices; fewer than there were means: look again."""
         self._look_at = 0
         self._failure: str | None = None
         self._task: asyncio.Task[None] | None = None
@@ -121,9 +123,10 @@ class StateSync:
     async def flush(self, within: float) -> bool:
         """Capture what was edited and, while awake, bring it to safety; ``False`` if time ran out."""
         self._on_folder()
+        wanted = self._noticed
         try:
             async with asyncio.timeout(within):
-                while self._dirty or (self._writes() and not self._is_safe()):
+                while self._looked < wanted or (self._writes() and not self._is_safe()):
                     await self._core.clock.sleep(0.01)
         except TimeoutError:
             return False
@@ -175,15 +178,16 @@ class StateSync:
 
     async def _look_if_due(self) -> None:
         core = self._core
-        if not self._dirty and self._until_look() > 0:
+        if self._looked == self._noticed and self._until_look() > 0:
             return
-        self._dirty = False
+        noticed = self._noticed
         self._look_at = core.clock.now() + round(RESCAN_S * MICROS_PER_SECOND)
         if await core.worker.run(core.copy.repository.tidy):
             log.info("the state repository was packed")
         tied = core.copy.repository.tied
         if await core.worker.run(core.folder.look):
             core.events.publish("sync", "", queued=len(core.memory.now.queue))
+        self._looked = noticed
         for path in core.folder.undone:
             core.events.publish("sync", f"{path} belongs to the mesh itself; an edit of it was undone")
         if not tied:
@@ -205,7 +209,7 @@ class StateSync:
     # -- what wakes it ----------------------------------------------------------------------------------
 
     def _on_folder(self) -> None:
-        self._dirty = True
+        self._noticed += 1
         self._wake.set()
 
     def _on_lease(self) -> None:
