@@ -1,4 +1,4 @@
-"""What happens on the mesh while the pictures are taken.
+"""What happens on the mesh while the pictures are taken: the same each time, and so are they.
 
 Three real nodes are started, paired and talked to; the control centre is attached to the first one and each
 screen is saved as an SVG. Nothing is staged but the order of events.
@@ -7,6 +7,7 @@ screen is saved as an SVG. Nothing is staged but the order of events.
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import tempfile
 import time
@@ -23,7 +24,10 @@ from instar_node.storage.home import Home
 from instar_tui.app import InstarApp
 from instar_tui.demo import CONVERSATION, demo_mesh
 from instar_tui.embedding import Connection, open_api
+from instar_tui.widgets import text
 from tests.screenshots.drawing import picture
+from tests.screenshots.steady import SteadyConnection
+from tests.tui.standing import StandingClock, StandingDay
 
 FOLDER = Path(__file__).parents[2] / "screenshots"
 SIZE = (120, 36)
@@ -50,7 +54,9 @@ class Camera:
         await self._pilot.pause(0.6)
 
     def save(self, name: str) -> None:
-        """Save what is on the screen."""
+        """Save what is on the screen; how often the picture was fetched before is chance."""
+        self.app.mesh.activity.extend([0] * 60)
+        self.app.redraw()
         path = FOLDER / f"{name}.svg"
         path.write_text(picture(self.app), encoding="utf-8")
         print(path.relative_to(FOLDER.parent))
@@ -63,9 +69,10 @@ async def first_run(folder: Path) -> None:
     config = load_config(home.config)
 
     async def connect() -> Connection:
-        return await open_api(home, config, NodeOptions(listen="127.0.0.1:0", nickname="desk"))
+        real = await open_api(home, config, NodeOptions(listen="127.0.0.1:0", nickname="desk"))
+        return SteadyConnection(real, (await real.api.machines()).machines)
 
-    app = InstarApp(connect, UiSettings())
+    app = InstarApp(connect, UiSettings(), clock=StandingClock())
     try:
         async with app.run_test(size=SIZE) as pilot:
             camera = Camera(app, pilot)
@@ -81,12 +88,13 @@ def converse(homes: list[Home]) -> None:
     desk, mini = BlockingNodeApi(homes[0]), BlockingNodeApi(homes[1])
     others = {machine.machine_id for machine in desk.machines().machines if not machine.is_self}
     patiently(lambda: others <= set(desk.lease().electorate))
-    for number, (topic, text) in enumerate(CONVERSATION):
-        desk.send(t.SendRequest(topic, text, f"picture-{number}"))
+    for number, (topic, words) in enumerate(CONVERSATION):
+        desk.send(t.SendRequest(topic, words, f"picture-{number}"))
         patiently(lambda topic=topic: desk.messages(topic).messages[-1].role == "agent")
     patiently(lambda: desk.handoff(t.HandoffRequest("mini")).outcome == "awake")
     patiently(lambda: mini.handoff(t.HandoffRequest("desk")).outcome == "awake")
     patiently(lambda: desk.transfer(t.TransferRequest("garden", "mini")).outcome == "moved")
+    patiently(lambda: all(gate.state == "open" for gate in desk.flags().gates))  # drills run by themselves
 
 
 def patiently(attempt: Callable[[], bool]) -> None:
@@ -119,19 +127,23 @@ async def mesh_of_three(homes: list[Home], folder: Path) -> None:
     config = load_config(homes[0].config)
 
     async def connect() -> Connection:
-        return await open_api(homes[0], config, NodeOptions())
+        real = await open_api(homes[0], config, NodeOptions())
+        by_name = {machine.nickname: machine for machine in (await real.api.machines()).machines}
+        return SteadyConnection(real, [by_name[home.path.name] for home in homes])
 
-    app = InstarApp(connect, UiSettings())
+    app = InstarApp(connect, UiSettings(), clock=StandingClock())
     try:
         async with app.run_test(size=SIZE) as pilot:
             camera = Camera(app, pilot)
             await camera.until(lambda: len(app.mesh.standbys()) == 2)
-            await pilot.pause(5)
+            await pilot.pause(1)
             for place in PLACES:
                 await camera.show(place)
+                if place == "health":
+                    await camera.until(lambda: app.base_screen().checks.updates is not None)
                 camera.save(place)
             await transfer(camera)
-            await pairing(camera, folder)
+            await pairing(camera, BlockingNodeApi(homes[0]), folder)
             await camera.show("overview")
             app.theme = "instar-light"
             await pilot.pause(0.5)
@@ -153,11 +165,13 @@ async def transfer(camera: Camera) -> None:
     camera.save("transfer")
 
 
-async def pairing(camera: Camera, folder: Path) -> None:
+async def pairing(camera: Camera, desk: BlockingNodeApi, folder: Path) -> None:
     """A code on the screen, and one wrong guess at it."""
     await camera.show("pair")
     await camera.until(lambda: camera.app.base_screen().view is not None)
-    await asyncio.to_thread(guess_wrong, camera.app.base_screen().view.url, folder)
+    url = (await asyncio.to_thread(desk.pair_view)).url  # the one on the picture is not real
+    assert url is not None
+    await asyncio.to_thread(guess_wrong, url, folder)
     await camera.until(lambda: camera.app.base_screen().view.attempts_left == 2)
     await camera.show("pair")
     camera.save("pair")
@@ -167,6 +181,9 @@ async def pairing(camera: Camera, folder: Path) -> None:
 def main() -> None:
     """Draw everything; raises where the mesh does not do what the pictures show."""
     FOLDER.mkdir(exist_ok=True)
+    os.environ["TZ"] = "UTC"
+    time.tzset()
+    setattr(text, "datetime", StandingDay)  # noqa: B010 (a test's replacement, not an assignment of types)
     with tempfile.TemporaryDirectory(prefix="instar-pictures-") as name:
         folder = Path(name)
         asyncio.run(first_run(folder))

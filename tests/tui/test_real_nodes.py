@@ -228,6 +228,7 @@ async def follow(real: Real) -> None:
 
 @journey("verify", "set-gate")
 async def drill(real: Real) -> None:
+    await real.until(lambda: {gate.state for gate in real.machine.api.flags().gates} == {"open"})  # by itself
     epoch = real.machine.api.lease().epoch
     await real.press("8", "v")
     await real.until("drill with every machine")

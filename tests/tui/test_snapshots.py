@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import pytest
@@ -16,13 +15,13 @@ import textual
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from instar_node.clock import SystemClock
 from instar_node.config import UiSettings
 from instar_tui.actions import PLACES
 from instar_tui.app import InstarApp
 from instar_tui.widgets import text
 from tests.tui.fake_node import FakeConnection, FakeNode
 from tests.tui.screenful import Screenful
+from tests.tui.standing import StandingClock, StandingDay
 
 DRAWN_WITH = "8.2.8"
 SIZES = ((80, 24), (120, 36), (200, 50))
@@ -31,29 +30,10 @@ CASES = [
     *((place.name, size, "instar-dark") for place in PLACES for size in SIZES),
     *((name, size, "instar-light") for name in IN_LIGHT for size in SIZES),
 ]
-NOON = datetime(2026, 11, 23, 17, 0, tzinfo=UTC)
 
 pytestmark = pytest.mark.skipif(
     textual.__version__ != DRAWN_WITH, reason=f"the pictures were drawn with Textual {DRAWN_WITH}"
 )
-
-
-class StandingClock(SystemClock):
-    """Time does not pass; waiting still takes its time."""
-
-    def now(self) -> int:
-        return 10**12
-
-    def wall(self) -> float:
-        return NOON.timestamp()
-
-
-class StandingDay(datetime):
-    """``now`` is always the same."""
-
-    @classmethod
-    def now(cls, tz: tzinfo | None = None) -> StandingDay:
-        return cls.fromtimestamp(NOON.timestamp(), tz)
 
 
 @pytest.fixture(autouse=True)
