@@ -141,6 +141,7 @@ async def mesh_of_three(homes: list[Home], folder: Path) -> None:
                 await camera.show(place)
                 if place == "health":
                     await camera.until(lambda: app.base_screen().checks.updates is not None)
+                    await camera.show(place)
                 camera.save(place)
             await transfer(camera)
             await pairing(camera, BlockingNodeApi(homes[0]), folder)
