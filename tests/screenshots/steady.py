@@ -89,11 +89,20 @@ class SteadyApi:
             setattr(value, field, self._steady(getattr(value, field), field))
         if isinstance(value, t.WhoAmI | t.PairView):
             self._person_facing(value)
-        if isinstance(value, t.LeaseView) and value.expires:
-            value.valid_for_ms = 2_400
+        if isinstance(value, t.LeaseView):
+            self._lease(value)
         if isinstance(value, t.TailPeer) and not value.behind.entries:
             value.acked_seq = value.head_seq = 18
         return value
+
+    @staticmethod
+    def _lease(lease: t.LeaseView) -> None:
+        """Among machines that are equally good their ids decide, and those are chance."""
+        lease.valid_for_ms = 2_400 if lease.expires else lease.valid_for_ms
+        lease.evidence.sort(key=lambda row: row.nickname)
+        if lease.if_lost.next is not None:
+            first = lease.evidence[0]
+            lease.if_lost.next, lease.if_lost.next_nickname = first.machine_id, first.nickname
 
     @staticmethod
     def _person_facing(value: t.WhoAmI | t.PairView) -> None:
