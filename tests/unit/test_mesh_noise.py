@@ -46,6 +46,56 @@ def test_speaks_noise_with_an_independent_implementation(we_initiate: bool) -> N
         assert receiving.decrypt(bytes(other.encrypt(text))) == text
 
 
+VECTORS = [
+    (
+        "",
+        "test_msg_0 test_msg_1",
+        "358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254"
+        "f076403f2e0cdd201c5aae9d1539c9ad90262eefea9c90a5397b",
+        "64b101b1d0be5a8704bd078f9895001fc03e8e9f9522f188dd128d9846d48466"
+        "f12abbcda56565bf3fa3254fe35ad97f3e9d5e25aa296741ec3e",
+    ),
+    (
+        "notsecret",
+        "test_msg_0 test_msg_1",
+        "358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254"
+        "f076403f2e0cdd201c5a743d4aab448e6e3b29d4aa05628a5cbd",
+        "64b101b1d0be5a8704bd078f9895001fc03e8e9f9522f188dd128d9846d48466"
+        "f12abbcda56565bf3fa37b196488daf515b7434096aa1638346b",
+    ),
+    (
+        "notsecret",
+        " ",
+        "358072d6365880d1aeea329adf9121383851ed21a28e3b75e965d0d2cd166254d05f754c90d580f21b243391fe987af4",
+        "64b101b1d0be5a8704bd078f9895001fc03e8e9f9522f188dd128d9846d48466f8f3babbd403b9665488570810b364dd",
+    ),
+]
+"""Published vectors of Noise_KK_25519_AESGCM_SHA256 (github.com/flynn/noise, vectors.txt): prologue, the two
+payloads, the two handshake messages. Keys and transport messages are the same in all of them."""
+YELLOW = "0e79035855cdea04bc833d5ff63291042c6e12b0ac55ef2c4096deed1cbac2"
+SUBMARINE = "c6dbcc2ac8f85338732b71a58f4c3be89bdfa7b2da8a8506ec4f1d2d9299a0"
+
+
+def counted_key(first: int) -> X25519PrivateKey:
+    """The private keys of the vectors count up: ``first``, ``first + 1``, …"""
+    return X25519PrivateKey.from_private_bytes(bytes(range(first, first + 32)))
+
+
+@pytest.mark.parametrize(("prologue", "payloads", "first", "second"), VECTORS)
+def test_the_published_vectors_come_out(prologue: str, payloads: str, first: str, second: str) -> None:
+    init, resp = counted_key(0x00), counted_key(0x01)
+    publics = [key.public_key().public_bytes_raw() for key in (init, resp)]
+    caller = Handshake(True, init, publics[1], prologue.encode(), ephemeral=counted_key(0x20))
+    called = Handshake(False, resp, publics[0], prologue.encode(), ephemeral=counted_key(0x41))
+    one, two = (payload.encode() for payload in payloads.split(" "))
+    assert caller.write_message(one).hex() == first
+    assert called.read_message(bytes.fromhex(first)) == one
+    assert called.write_message(two).hex() == second
+    assert caller.read_message(bytes.fromhex(second)) == two
+    assert caller.split()[0].encrypt(b"yellowsubmarine").hex() == YELLOW
+    assert called.split()[0].encrypt(b"submarineyellow").hex() == SUBMARINE
+
+
 def pair(prologues: tuple[bytes, bytes] = (PROLOGUE, PROLOGUE)) -> tuple[Handshake, Handshake]:
     one, one_public = keys()
     two, two_public = keys()
