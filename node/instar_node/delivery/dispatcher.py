@@ -205,7 +205,7 @@ class Delivery:
         """Begin nothing new and wait for what is under way, at most ``within`` seconds; what is not done
         then is cancelled and runs again on the next holder. Returns whether everything finished."""
         self._work.queues.hold()
-        finished = await self._within(within, self._intake.settled(), self._work.queues.idle())
+        finished = await self._within(within, self._intake.settled, self._work.queues.idle)
         if not finished:
             self._work.stop()
         return finished
@@ -398,10 +398,10 @@ class Delivery:
         except InstarError as error:  # the provider offers it again; its key is known
             log.info("the cursor was not moved past %s: %s", key, error)
 
-    async def _within(self, seconds: float, *waits: Coroutine[Any, Any, None]) -> bool:
+    async def _within(self, seconds: float, *waits: Callable[[], Awaitable[None]]) -> bool:
         async def everything() -> None:
             for wait in waits:
-                await wait
+                await wait()
 
         done = asyncio.create_task(everything())
         timer = asyncio.ensure_future(self._clock.sleep(seconds))
