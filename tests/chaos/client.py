@@ -47,7 +47,7 @@ class Client:
         self._ending = threading.Event()
         self._give_up_at = float("inf")
         self._threads = [
-            threading.Thread(target=self._talk, args=(topic, Random(f"{history.seed}-{topic}")), name=topic)
+            threading.Thread(target=self._talk, args=(topic, Random(f"{history.seed}-{topic}")), daemon=True)
             for topic in topics
         ]
 

@@ -90,8 +90,10 @@ class World:
         )
         client.start()
         nemesis.start(hands)
-        time.sleep(seconds)
-        nemesis.stop()
+        try:
+            time.sleep(seconds)
+        finally:  # also when a person interrupts: nothing is started again after that
+            nemesis.stop()
         client.finish(HEALING_S)
         trouble = [Violation("nemesis", repr(failure)) for failure in nemesis.failures]
         return trouble or self.judge()
