@@ -231,7 +231,7 @@ class Copy:
 
 
 def _hand_over(machine: Machine, handler: object, source: str, args: tuple[object, ...]) -> None:
-    handler(machine.copy, source, *args)  # type: ignore[operator]
+    handler(machine.copy, source, *args)
 
 
 def _common(ours: list[int], theirs: list[int]) -> int:

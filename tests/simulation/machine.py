@@ -231,7 +231,7 @@ class Machine:
         elif type(effect) is SendSwap:
             self._swap(effect.swap, self._attempt(effect.swap))
         else:
-            baton.resend(self, effect.known)  # type: ignore[union-attr]
+            baton.resend(self, effect.known)
 
     def hub_delay(self, register: Register) -> int | None:
         """How long a step of a register takes; ``None`` when it will not answer in time."""

@@ -82,7 +82,7 @@ class SmallWorld:
         self.by_name = {machine.name: machine for machine in self.machines}
         self.under_way: list[Message] = []
         self.person_forced = False
-        self.oracle = Oracle(self)  # type: ignore[arg-type]
+        self.oracle = Oracle(self)
         for machine in self.machines:
             self._start(machine)
 
@@ -149,7 +149,7 @@ class SmallWorld:
                 machine.disk = lease.durable
                 self.oracle.on_stored(before.newest, lease.durable.newest)
                 if lease.durable.evidence is not None and before.evidence is None:
-                    self.oracle.on_evidence(machine, lease.durable.evidence)  # type: ignore[arg-type]
+                    self.oracle.on_evidence(machine, lease.durable.evidence)
         self._look()
 
     def _look(self) -> None:
@@ -159,7 +159,7 @@ class SmallWorld:
             if machine.acting_until:
                 assert machine.lease.own is not None
                 epoch = machine.lease.own.record.epoch
-                self.oracle.on_acting(machine, epoch, machine.acting_until)  # type: ignore[arg-type]
+                self.oracle.on_acting(machine, epoch, machine.acting_until)
 
     # -- swaps -------------------------------------------------------------------------------------------
 
@@ -260,7 +260,7 @@ class SmallWorld:
         won = version in (swap.expected, candidate.version)
         if won and version != candidate.version:
             self.say(f"the register takes ({swap.record.epoch}, {swap.record.serial}) of {name}")
-            self.oracle.on_landing(register, candidate)  # type: ignore[arg-type]
+            self.oracle.on_landing(register, candidate)
             register.value, register.written = candidate, self.t
         self.under_way.append(("outcome", name, boots, swap, won, register.value))
         return won
@@ -420,7 +420,7 @@ class SmallWorld:
         lease = self[name]
         safe = lease.may_act(self.now(name)) and lease.ack_set() <= {*copied_to}
         if safe:
-            self.oracle.on_acknowledged(self.by_name[name], row)  # type: ignore[arg-type]
+            self.oracle.on_acknowledged(self.by_name[name], row)
         return safe
 
 

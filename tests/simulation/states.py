@@ -16,7 +16,7 @@ T = TypeVar("T")
 def fork(world: SmallWorld) -> SmallWorld:
     """An equal world that goes its own way. Records are shared; they never change."""
     twin = _twin(world)
-    twin.oracle = world.oracle.fork(twin)  # type: ignore[arg-type]
+    twin.oracle = world.oracle.fork(twin)
     twin.log = list(world.log) if world.log is not None else None
     twin.hubs = {url: _twin(hub) for url, hub in world.hubs.items()}
     swaps: dict[int, OpenSwap] = {}

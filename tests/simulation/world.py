@@ -9,17 +9,15 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
 from instar_node.coordination.lease_state import LeaseTiming
 from instar_node.coordination.record import HubPlace
 from tests.simulation.hub import Register
+from tests.simulation.machine import Machine
 from tests.simulation.oracle import Oracle
 from tests.simulation.settings import Settings
-
-if TYPE_CHECKING:
-    from tests.simulation.machine import Machine
 
 SECOND = 1_000_000
 Event = tuple[int, int, Callable[..., None], tuple[Any, ...]]
@@ -29,8 +27,6 @@ class World:
     """Machines ``m0`` … and all that lies between them."""
 
     def __init__(self, settings: Settings, mutations: Mutations = NO_MUTATIONS, trace: bool = False) -> None:
-        from tests.simulation.machine import Machine
-
         self.settings = settings
         self.mutations = mutations
         self.rng = random.Random(settings.seed)
