@@ -1,7 +1,8 @@
 """``python -m tests.simulation``: more seeds than the test run has, and a failing one replayed.
 
 ``--seeds N [--first S]`` runs so many worlds on all cores; ``--seed S`` replays one and prints its events;
-``--mutants`` prints for each rule the schedule that breaks a promise without it.
+``--small`` enumerates the small worlds; ``--mutants`` prints for each rule the schedule that breaks a promise
+without it.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import argparse
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
+from tests.simulation.enumeration import SCOPES, enumerate_scope
 from tests.simulation.oracle import Violation
 from tests.simulation.schedules import CASES
 from tests.simulation.seeds import STEPS, Tally, play, run_seeds, start
@@ -66,6 +68,18 @@ def mutants() -> int:
     return int(bool(missed))
 
 
+def small() -> int:
+    """Enumerate every small world; 1 if a promise can be broken in one."""
+    broken = 0
+    for scope in SCOPES:
+        found = enumerate_scope(scope)
+        print(f"{scope.name}: {found.states} states, {found.steps} steps")
+        if found.violation is not None:
+            broken += 1
+            print(f"  {found.violation}: {'; '.join(found.path)}")
+    return int(bool(broken))
+
+
 def main(arguments: list[str]) -> int:
     """Run what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
@@ -75,9 +89,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, help="replay one")
     parser.add_argument("--lines", type=int, default=400, help="how much of its trace to print")
     parser.add_argument("--mutants", action="store_true", help="every rule switched off in turn")
+    parser.add_argument("--small", action="store_true", help="every interleaving of small worlds")
     options = parser.parse_args(arguments)
     if options.seed is not None:
         return replay(options.seed, options.steps, options.lines)
+    if options.small:
+        return small()
     if options.mutants:
         return mutants()
     return many(options.first, options.seeds, options.steps)

@@ -52,6 +52,7 @@ SCOPES = (
     Scope("two machines, giving up", "ab", "", Bounds(ticks=2, swaps=2, reads=1, leavings=1)),
     Scope("three machines, a takeover", "abc", "", Bounds(ticks=3, swaps=2, rounds=1)),
     Scope("three machines, back from the bench", "ab", "c", Bounds(ticks=4, swaps=1, tells=1, changes=1)),
+    Scope("three machines, a swap in doubt", "ab", "c", Bounds(2, swaps=1, rounds=1, reads=1, changes=1)),
 )
 
 
@@ -142,7 +143,7 @@ def _holders_options(world: SmallWorld, name: str, bounds: Bounds) -> Iterator[O
     electorate, benched = set(own.record.electorate), set(own.record.benched)
     if bounds.changes:
         left = replace(bounds, changes=bounds.changes - 1)
-        for other in sorted((electorate | benched) - {name}):
+        for other in sorted((electorate | benched) - {name})[-1:]:  # of several alike, one is enough
             lists = ["".join(sorted(machines ^ {other})) for machines in (electorate, benched)]
             yield f"{name} moves {other}", left, lambda w, x=lists: w.renew(name, *x)
     if bounds.leavings:

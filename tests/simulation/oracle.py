@@ -62,9 +62,7 @@ class Oracle:
                 and other.acting_until > world.t
                 and not self._may_both(other, epoch, line)
             ):
-                self.fail(
-                    f"{machine.name} acts in epoch {epoch} while {other.name} acts in {other.acting_epoch}"
-                )
+                self.fail(f"{machine.name} acts in epoch {epoch} while {other.name} acts, too")
         if generation(epoch) > generation(self.highest_acted):
             self.line = line
         if epoch < self.highest_acted and not self._excused(epoch, line):

@@ -194,21 +194,27 @@ class SmallWorld:
         if not self.may_contend(name):
             return False
         lease = self[name]
-        record = lease.contender_record(reason="", at="", nonce=self._nonce(name))
+        record = lease.contender_record(reason="", at="", nonce=self._nonce(name, "contend"))
         self.send(name, record, "contend", self._expected(name))
         return True
 
     def renew(self, name: str, electorate: str, benched: str = "") -> None:
         """The holder changes the lists."""
         record = self[name].next_record(
-            reason="", at="", nonce=self._nonce(name), electorate=tuple(electorate), benched=tuple(benched)
+            reason="",
+            at="",
+            nonce=self._nonce(name, f"{electorate}/{benched}"),
+            electorate=tuple(electorate),
+            benched=tuple(benched),
         )
         self.send(name, record, "renew", self._expected(name))
 
     def release(self, name: str) -> None:
         """The holder lets go."""
         own = self._own(name)
-        record = self[name].next_record(reason="", at="", nonce=self._nonce(name), state="released")
+        record = self[name].next_record(
+            reason="", at="", nonce=self._nonce(name, "release"), state="released"
+        )
         self[name].cease(own)
         self._after(name)
         self.send(name, record, "release", self._expected(name))
@@ -217,7 +223,7 @@ class SmallWorld:
         """The baton's holder closes its register for a successor; the closing."""
         own = self._own(name)
         record = self[name].next_record(
-            reason="", at="", nonce=self._nonce(name), state="closed", successor=successor
+            reason="", at="", nonce=self._nonce(name, "close"), state="closed", successor=successor
         )
         self[name].cease(own)
         self._after(name)
@@ -229,7 +235,9 @@ class SmallWorld:
     def move(self, name: str, url: str) -> None:
         """The holder closes the register in favour of another hub."""
         own = self._own(name)
-        record = self[name].moving_record(HubPlace(url, url), reason="", at="", nonce=self._nonce(name))
+        record = self[name].moving_record(
+            HubPlace(url, url), reason="", at="", nonce=self._nonce(name, "move")
+        )
         self[name].cease(own)
         self._after(name)
         self.send(name, record, "close", own)
@@ -239,7 +247,7 @@ class SmallWorld:
         self.person_forced = True
         lease = self[name]
         register = self.register_of(self.by_name[name], lease.hub)
-        record = lease.force_record(at="", nonce=self._nonce(name))
+        record = lease.force_record(at="", nonce=self._nonce(name, "force"))
         lease.heal()
         self.send(name, record, "contend", register.value.version if register.value else None)
         self.land(name)
@@ -288,9 +296,10 @@ class SmallWorld:
         assert own.version is not None
         return own.version
 
-    def _nonce(self, name: str) -> str:
-        lease = self[name]
-        return f"{lease.incarnation}:{lease.order[0]}.{lease.order[1]}"
+    def _nonce(self, name: str, what: str) -> str:
+        """The same for the same record in every interleaving, and only for it."""
+        epoch, serial = self[name].order
+        return f"{self[name].incarnation}:{epoch}.{serial}:{what}"
 
     # -- reads and messages --------------------------------------------------------------------------------
 
@@ -398,7 +407,7 @@ class SmallWorld:
             self._after(target)
             return f"declined: {refusal}"
         lease.learn(closing, self.now(target))
-        record = lease.opening_record(closing, reason="", at="", nonce=self._nonce(target))
+        record = lease.opening_record(closing, reason="", at="", nonce=self._nonce(target, "pass_closing"))
         self.send(target, record, "contend", self._expected(target))
         self.land(target)
         self.hear(target)
@@ -406,7 +415,7 @@ class SmallWorld:
 
     def reopen(self, name: str) -> None:
         """The closer got a signed decline."""
-        record = self[name].reopening_record(reason="", at="", nonce=self._nonce(name))
+        record = self[name].reopening_record(reason="", at="", nonce=self._nonce(name, "reopen"))
         self.send(name, record, "contend", self._expected(name))
         self.land(name)
         self.hear(name)
