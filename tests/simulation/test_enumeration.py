@@ -31,11 +31,9 @@ def test_no_interleaving_breaks_a_promise(scope: Scope, capsys: pytest.CaptureFi
         ("time_from_win", 3),
         ("majority", 4),
         ("no_margin", 5),
-        ("no_bench_bound", 5),
         ("ack_by_one_electorate", 5),
         ("benched_waits_short", 5),
         ("bench_into_electorate", 5),
-        ("round_of_one_electorate", 6),
     ],
 )
 def test_an_interleaving_that_goes_wrong_without_a_rule_is_found(flag: str, scope: int) -> None:
