@@ -41,7 +41,7 @@ def at_work(world: World, key: str, seconds: float) -> tuple[Machine, Machine]:
 
 def beats(world: World, key: str, machine: Machine) -> list[Beat]:
     """The signs of life of the agent that works on a message on one machine."""
-    return [beat for beat in world.beats() if beat.machine == machine.id and beat.key.endswith(f":{key}")]
+    return [beat for beat in world.beats() if beat.machine == machine.id and beat.key == key]
 
 
 def answered_apart(world: World, key: str) -> None:

@@ -78,7 +78,7 @@ async def test_the_agent_reads_one_json_object_and_its_stdout_is_the_reply(tmp_p
     assert json.loads(result.replies[0]) == {
         "topic": "42",
         "message": {
-            "key": "local:42:1",
+            "key": "1",
             "text": "hello",
             "sender": "ada",
             "at": "2026-01-01T00:00:00.000Z",
@@ -107,7 +107,7 @@ async def test_the_environment_names_the_run_and_keeps_the_nodes_secrets(
     code = "import json, os; print(json.dumps(dict(os.environ)))"
     result = await agent(tmp_path, code, env_secrets=("API_KEY",)).run(request())
     seen = json.loads(result.replies[0])
-    assert (seen["INSTAR_TOPIC"], seen["INSTAR_KEY"], seen["INSTAR_EPOCH"]) == ("42", "local:42:1", "7")
+    assert (seen["INSTAR_TOPIC"], seen["INSTAR_KEY"], seen["INSTAR_EPOCH"]) == ("42", "1", "7")
     assert seen["API_KEY"] == "from-vault"
     assert seen["PATH"] == os.environ["PATH"]
     assert "node-only" not in seen.values()
@@ -242,7 +242,7 @@ async def test_cancelling_the_task_kills_the_agent(tmp_path: Path) -> None:
 
 async def test_closing_ends_every_run_as_cancelled(tmp_path: Path) -> None:
     runner = agent(tmp_path, "import time; time.sleep(60)")
-    runs = [asyncio.create_task(runner.run(request(f"k{i}"))) for i in range(2)]
+    runs = [asyncio.create_task(runner.run(request(f"local:42:{i}"))) for i in range(2)]
     await asyncio.sleep(0)
     await runner.close()
     assert [await run for run in runs] == [RunResult("cancelled")] * 2

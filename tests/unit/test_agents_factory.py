@@ -14,12 +14,14 @@ from instar_node.delivery.agents.factory import build_agent
 from instar_node.delivery.agents.reaper import RunRecords
 from instar_node.errors import InstarError
 
-REQUEST = RunRequest("k", "42", "hello", "ada", "", 1, 1, (), Provenance("m1", 1, None, True))
+REQUEST = RunRequest("local:t:k", "42", "hello", "ada", "", 1, 1, (), Provenance("m1", 1, None, True))
 
 
 def build(tmp_path: Path, settings: AgentSettings) -> Agent:
     records = RunRecords(tmp_path / "runs.json")
-    return build_agent(settings, records, lambda name: None, lambda key: 0, SystemClock(), Path("/nowhere"))
+    return build_agent(
+        settings, records, lambda name: None, lambda key: 1 << 62, SystemClock(), Path("/nowhere")
+    )
 
 
 async def test_echo_answers_with_the_text(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from instar_node.contracts import HistoryItem, Provenance, RunRequest
+from instar_node.delivery.rows import public_key
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -27,7 +28,7 @@ class AgentInput(msgspec.Struct, frozen=True):
 
 def encode_input(request: RunRequest) -> bytes:
     """What the agent reads on stdin for this request."""
-    question = Question(request.key, request.text, request.sender, request.at)
+    question = Question(public_key(request.key), request.text, request.sender, request.at)
     provenance = request.provenance
     if provenance.previous_machine == provenance.machine:
         provenance = msgspec.structs.replace(provenance, previous_machine=None)

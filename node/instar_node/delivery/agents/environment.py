@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from instar_node.contracts import RunRequest
+from instar_node.delivery.rows import public_key
 from instar_node.errors import InstarError
 
 PASSED_ON = frozenset(
@@ -64,6 +65,7 @@ def agent_environment(
             )
         environment[name] = value
     environment["INSTAR_TOPIC"] = request.topic
-    environment["INSTAR_KEY"] = request.key
+    environment["INSTAR_KEY"] = public_key(request.key)
+    environment["INSTAR_RUN"] = request.key  # what the reaper knows a run by
     environment["INSTAR_EPOCH"] = str(request.epoch)
     return environment

@@ -25,7 +25,7 @@ def group_of_run(group: int, key: str) -> bool:
     """
     if sys.platform != "linux":
         return False
-    mark = b"INSTAR_KEY=" + key.encode("utf-8", "surrogateescape")
+    mark = b"INSTAR_RUN=" + key.encode("utf-8", "surrogateescape")
     for entry in _PROC.iterdir():
         if not entry.name.isdigit():
             continue
