@@ -38,6 +38,7 @@ class Machine:
         self.rate = MILLION + world.rng.randint(-spread, spread)
         self.offset = world.rng.randrange(1 << 40)
         self._wall_time = f"{world.rng.randint(1970, 2100)}-01-01T00:00:00.000Z"
+        self.founds = index == 0
         self.durable = DurableLease()
         self.register = Register(world, "")
         self.copy = Copy(world, self)
@@ -99,16 +100,17 @@ class Machine:
         self.coordinator.boot(self.now())
         if self.lease.baton:
             self.coordinator.on_own_register(self.register.value, self.now())
+        if self.founds and self.lease.known is None:
+            self._found()
         self.step()
         for other in world.machines:
             if other is not self:
                 world.greet(self, other)
 
-    def found(self) -> None:
-        """Write the first record of the mesh."""
+    def _found(self) -> None:
+        """Write the first record of the mesh; again after a crash in which it did not land."""
         record = self.lease.founding_record(at="", nonce=self.world.nonce())
         self.perform(self.coordinator.begin(record, "contend", self.now()))
-        self.step()
 
     def crash(self) -> None:
         """Everything but the disk is forgotten. A write to the own disk may have just come through."""

@@ -75,7 +75,6 @@ def start(settings: Settings, mutations: Mutations = NO_MUTATIONS, trace: bool =
     world = World(settings, mutations, trace)
     first, *others = world.machines
     first.boot()
-    first.found()
     for other in others:
         other.boot()
     first.coordinator.membership.wishes.admit.update(other.name for other in others)

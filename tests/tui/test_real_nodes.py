@@ -412,7 +412,7 @@ async def test_a_lonely_machine_joins_from_its_own_screen_when_the_symbols_are_t
 
 async def test_force_and_removal_when_the_holder_of_the_embedded_hub_is_gone(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
-    gone, here = cluster.machine("gone", hub=None), cluster.machine("here", hub=None)
+    gone, here = cluster.machine("gone", hub=None), cluster.machine("near", hub=None)
     gone.start()
     wait_for(gone.is_awake)
     await asyncio.to_thread(cluster.join, gone, here)
