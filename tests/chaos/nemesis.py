@@ -202,13 +202,10 @@ class Nemesis:
     # -- hub and receiver ---------------------------------------------------------------------------------
 
     def _hub_gone(self, random: Random) -> None:
-        hub = Path(self._cluster.hub)
-        away = hub.with_suffix(".away")
         with self._only("hub") as mine:
             if mine:
-                hub.rename(away)
-                self._wait_after("the hub is gone", random.uniform(0.3, 1.5) * TTL_S)
-                away.rename(hub)
+                with hub_away(self._cluster):
+                    self._wait_after("the hub is gone", random.uniform(0.3, 1.5) * TTL_S)
                 self._note("the hub is back")
 
     def _hub_busy(self, random: Random) -> None:
@@ -282,6 +279,18 @@ class Nemesis:
 
     def _note(self, what: str) -> None:
         self._history.deeds.append(Deed(time.monotonic(), what))
+
+
+@contextmanager
+def hub_away(cluster: Cluster) -> Iterator[None]:
+    """While this is open the disk with the common hub is not there."""
+    hub = Path(cluster.hub)
+    away = hub.with_name(f"{hub.name}.away")
+    hub.rename(away)
+    try:
+        yield
+    finally:
+        away.rename(hub)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import pytest
 
 from tests.chaos.checker import runs_apart
 from tests.chaos.history import Beat
-from tests.chaos.nemesis import hub_locked
+from tests.chaos.nemesis import hub_away
 from tests.chaos.world import World
 from tests.cluster.harness import Machine, wait_for
 
@@ -72,7 +72,7 @@ def test_agents_die_with_their_node_before_another_runs_the_message(world: World
 
 def test_a_holder_that_is_cut_off_from_mesh_and_hub_ends_its_agent_in_time(world: World) -> None:
     holder, other = at_work(world, "cut-off", 6)
-    with hub_locked(world.cluster):
+    with hub_away(world.cluster):
         world.outside.do(world.network.cut(holder.nickname, other.nickname))
         wait_for(lambda: not holder.is_awake())
         fenced = len(beats(world, "cut-off", holder))
