@@ -97,7 +97,7 @@ class MeshState:
         self.watched_topic: str | None = None
         self.listener: Listener = lambda kinds: None
         self._taken_at = 0
-        self._lost_at = 0
+        self._lost_at: int | None = None
         self._last_event: int | None = None
         self._kinds: set[str] = set()
         self._dirty = asyncio.Event()
@@ -134,7 +134,7 @@ class MeshState:
 
     def lost_for_ms(self) -> int:
         """How long the node has given no answer; means nothing while the link is ``live``."""
-        return max(0, self.now_ms() - self._lost_at)
+        return 0 if self._lost_at is None else max(0, self.now_ms() - self._lost_at)
 
     def valid_for_ms(self) -> int:
         """Lease time left now."""

@@ -27,9 +27,13 @@ log = logging.getLogger("instar.tui")
 class Body(Vertical):
     """The part of a screen between its frame; empty in the very first frame, so that it comes at once."""
 
+    late: bool = False
+    """Whether it was left empty for the first frame and is still to be built."""
+
     def compose(self) -> ComposeResult:
         screen = cast(MeshScreen, self.screen)
-        if screen.instar.painted:
+        self.late = not screen.instar.painted
+        if not self.late:
             yield from screen.body()
 
     def on_mount(self) -> None:
@@ -121,15 +125,20 @@ class MeshScreen(Screen[None]):
                 child.sync()
 
     async def fill(self) -> None:
-        """Build the body after the first frame."""
-        await self.query_one(Body).recompose()
-        self.complete()
+        """Build the body, if it was left out of the first frame: keys may have gone to any screen since."""
+        for body in self.query(Body):
+            if body.late:
+                body.late = False
+                await body.recompose()
+                self.complete()
 
     def complete(self) -> None:
         """The body is built: draw it."""
         self.whole = True
         self.show(frozenset({"all"}))
 
-    def on_screen_resume(self) -> None:
+    async def on_screen_resume(self) -> None:
+        if self.instar.painted:
+            await self.fill()
         self.show(frozenset({"all"}))
         self.instar.publish("resume")

@@ -247,8 +247,8 @@ class PairScreen(MeshScreen):
         return max(0, self.view.expires_in_ms - (self.mesh.now_ms() - self._taken_at)) if self.view else 0
 
     def on_screen_resume(self) -> None:
+        """Asks the node anew; the frame is drawn by the handler of the base class, which Textual calls too."""
         self._asked = False
-        super().on_screen_resume()
 
     def refresh_body(self, kinds: frozenset[str]) -> None:
         super().refresh_body(kinds)

@@ -60,6 +60,18 @@ def test_a_signal_gives_the_terminal_back_and_exits_0(kind: signal.Signals) -> N
         terminal.close()
 
 
+def test_keys_typed_before_the_first_frame_are_not_lost_and_break_nothing() -> None:
+    terminal = Terminal("-c", PROGRAM)
+    try:
+        terminal.type(b"2345")
+        terminal.read(b"can you check")
+        terminal.type(b"3")
+        terminal.read(b"history")
+        assert terminal.process.poll() is None
+    finally:
+        terminal.close()
+
+
 def whole(written: bytes) -> bool:
     """Whether the terminal is as it was: main screen, no mouse reports, a cursor."""
     return (
