@@ -247,7 +247,7 @@ class PairScreen(MeshScreen):
         return max(0, self.view.expires_in_ms - (self.mesh.now_ms() - self._taken_at)) if self.view else 0
 
     def on_screen_resume(self) -> None:
-        """Asks the node anew; the frame is drawn by the handler of the base class, which Textual calls too."""
+        """Asks the node anew; Textual calls the handler of the base class too, and that draws."""
         self._asked = False
 
     def refresh_body(self, kinds: frozenset[str]) -> None:
