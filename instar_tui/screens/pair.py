@@ -246,7 +246,7 @@ class PairScreen(MeshScreen):
         """Time left of the code."""
         return max(0, self.view.expires_in_ms - (self.mesh.now_ms() - self._taken_at)) if self.view else 0
 
-    def on_screen_resume(self) -> None:
+    async def on_screen_resume(self) -> None:
         """Asks the node anew; Textual calls the handler of the base class too, and that draws."""
         self._asked = False
 
