@@ -71,7 +71,7 @@ class Node:
         self._tail = TailPicture(parts.tail.source, base.mesh, base.lease, base.clock)
         self._views = Views(parts, self._tail)
         self._heartbeat = Heartbeat(parts, self._views, self._tail)
-        self._membership = Membership(base, parts.sync, parts.addresses, self._unpin_all)
+        self._membership = Membership(base, parts.sync, parts.addresses, self._free_orphans)
         holder_api = HolderApi(parts, self._membership, self._views)
         self._pairing = PairingHost(
             PairingSessionStore(home.machine, base.clock),
@@ -277,13 +277,9 @@ class Node:
         hub = self._parts.base.lease.hub
         return None if hub.kind == "embedded" else (hub.kind, hub.url)
 
-    async def _unpin_all(self, machine: str) -> None:
-        pool = self._parts.pool
-        if pool is None:
-            return
-        for placement in pool.pins.placements():
-            if placement.pinned_to == machine:
-                await pool.transfers.unpin(placement.topic)
+    async def _free_orphans(self) -> None:
+        if (pool := self._parts.pool) is not None:
+            await pool.transfers.free_orphans()
 
     async def _rename_here(self, nickname: str) -> None:
         """Also without the pool: a machine has a name whatever runs on it."""

@@ -175,7 +175,12 @@ class FakeMembers:
         return self._members.get(machine_id)
 
     def active(self) -> tuple[Member, ...]:
-        return tuple(self._members.values())
+        return tuple(member for member in self._members.values() if not member.removed)
+
+    def remove(self, machine_id: str, *, witness: bool = False) -> None:
+        """Remove a member for good, or make it a witness."""
+        was = self._members[machine_id]
+        self._members[machine_id] = msgspec.structs.replace(was, removed=not witness, witness=witness)
 
     def nickname(self, machine_id: str) -> str:
         member = self._members.get(machine_id)

@@ -91,6 +91,31 @@ async def test_a_removed_machine_is_no_target_and_frees_its_topics(tmp_path: Pat
             assert (await refused(call)).status == 403
 
 
+async def test_a_topic_that_was_not_freed_with_its_machine_is_freed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instar_node.api.membership.RETRY_S", 0.05)
+    async with pair(tmp_path) as (desk, _):
+        await desk.api.transfer(t.TransferRequest("42", "mini"))
+        ledger, refusals = desk._parts.delivery.ledger, 2
+        write = ledger.set_placement
+
+        async def busy(placement: Placement) -> Any:
+            nonlocal refusals
+            if refusals:
+                refusals -= 1
+                raise InstarError("lease-lost", "the lease ended")
+            return await write(placement)
+
+        monkeypatch.setattr(ledger, "set_placement", busy)
+        assert (await desk.api.remove_machine("mini")).note
+        await until(lambda: _unpinned(desk))
+
+
+async def _unpinned(node: Node) -> bool:
+    return (await node.api.placement("42")).pinned_to is None
+
+
 async def test_what_is_handed_up_counts_only_if_a_holder_of_its_epoch_wrote_it(tmp_path: Path) -> None:
     async with pair(tmp_path) as (desk, mini):
         await desk.api.transfer(t.TransferRequest("42", "mini"))

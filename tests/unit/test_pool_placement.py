@@ -112,7 +112,7 @@ def described(placement: Placement | None, *online: str) -> TopicPlacementDescri
         me=MINI,
         holder=DESK,
         epoch=1,
-        away=lambda machine: None if machine in online else "is offline",
+        away=lambda machine: None if machine in online else "is offline; runs there when it is back",
         nickname=lambda machine: machine.removeprefix("m-"),
     )
 

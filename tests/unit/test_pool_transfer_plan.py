@@ -19,6 +19,7 @@ FACTS = TransferFacts(
     target_online=True,
     known=("desk", "mini"),
     owner="m-desk",
+    epoch=1,
     placement=Placement("42", "m-desk", 1, 1, "placed"),
     running=(),
     mid_reply=False,
@@ -111,6 +112,7 @@ def test_each_condition_asks_by_itself_and_its_token_lets_it_pass(
         {"placement": Placement("42", "m-desk", 1, 2, "placed")},
         {"target": "m-laptop"},
         {"topic": "43"},
+        {"epoch": 2},
     ],
 )
 def test_a_token_is_void_when_the_facts_have_changed(changed: dict[str, Any]) -> None:

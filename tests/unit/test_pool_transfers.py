@@ -264,6 +264,61 @@ async def test_taking_back_restores_the_pin_it_had(world: World) -> None:
     assert world.log.rows["42"] == Placement("42", LAPTOP, 1, 3, "pinned", LAPTOP)
 
 
+async def test_a_move_is_not_taken_back_to_a_machine_that_was_removed(world: World) -> None:
+    world.pin("42", LAPTOP)
+    await world.desk.transfers.transfer(TransferRequest("42", "mini"))
+    world.members.remove(LAPTOP)
+    error = await refused(world, TransferRequest("42", undo=True))
+    assert (error.status, error.extra["known"]) == (404, ["desk", "mini"])
+    assert error.message.endswith("is called laptop")
+    assert world.log.rows["42"].pinned_to == MINI
+
+
+@pytest.mark.parametrize("gone", ["removed", "witness"])
+async def test_topics_of_a_machine_that_runs_nothing_any_more_are_freed(world: World, gone: str) -> None:
+    world.net.isolate(LAPTOP)
+    world.pin("42", LAPTOP)
+    world.pin("43", MINI)
+    waiting = asyncio.create_task(world.desk.router.run(request()))
+    await eventually(lambda: world.desk.router.waiting("42") == 1)
+    world.members.remove(LAPTOP, witness=gone == "witness")
+    world.net.rejoin(LAPTOP)
+    pending = world.desk.transfers.describe("42")
+    assert (pending.owner, pending.pin_state) == (None, "pending")
+    assert pending.pending_reason == "laptop runs no agent: it was removed, or is a witness"
+    await world.desk.transfers.free_orphans()
+    assert (await waiting).machine == DESK
+    assert world.log.rows["42"].pinned_to is None
+    assert world.log.rows["43"].pinned_to == MINI
+
+
+async def test_a_machine_removed_while_a_topic_moves_to_it_does_not_keep_the_topic(world: World) -> None:
+    gate = asyncio.Event()
+
+    async def slow(machine: str, within: float) -> bool:
+        await gate.wait()
+        return True
+
+    world.desk.tail.caught_up = slow  # type: ignore[method-assign]
+    moving = asyncio.create_task(world.desk.transfers.transfer(TransferRequest("42", "mini")))
+    await eventually(lambda: world.desk.transfers.moving_to("42") == MINI)
+    gate.set()
+    write = world.log.set_placement
+
+    async def removed_meanwhile(placement: Placement) -> None:
+        if placement.pinned_to == MINI:
+            world.members.remove(MINI)
+            freeing.append(asyncio.create_task(world.desk.transfers.free_orphans()))
+            await asyncio.sleep(0.01)
+        await write(placement)
+
+    freeing: list[asyncio.Task[None]] = []
+    world.log.set_placement = removed_meanwhile  # type: ignore[method-assign]
+    await moving
+    await freeing[0]
+    assert world.log.rows["42"].pinned_to is None
+
+
 async def test_there_is_nothing_to_take_back_before_the_first_move(world: World) -> None:
     assert (await refused(world, TransferRequest("42", undo=True))).code == "nothing-to-undo"
 
@@ -333,7 +388,7 @@ async def test_a_command_that_needs_a_yes_says_how(world: World) -> None:
 
 async def test_an_unknown_name_is_answered_with_the_known_ones(world: World) -> None:
     assert await said(world, chat(world), "/move nowhere") == (
-        "no machine is called nowhere. known: desk, mini, laptop."
+        "no machine that runs topics is called nowhere. known: desk, mini, laptop."
     )
 
 

@@ -32,13 +32,13 @@ class Membership:
         base: Base,
         sync: RegistrySync,
         addresses: AddressBook,
-        unpin_all: Callable[[str], Awaitable[None]],
+        free_orphans: Callable[[], Awaitable[None]],
     ) -> None:
-        """``unpin_all(machine)`` frees the topics that are pinned to a machine."""
+        """``free_orphans()`` frees the topics that are pinned to machines which run no agent any more."""
         self._base = base
         self._sync = sync
         self._addresses = addresses
-        self._unpin_all = unpin_all
+        self._free_orphans = free_orphans
         self._joining: set[str] = set()
         self._going: set[str] = set()
         """Machines whose removal is under way: out of the record already, not yet out of the registry."""
@@ -119,7 +119,10 @@ class Membership:
             await self._sync.remove(member.machine_id, epoch)
         finally:
             self._going.discard(member.machine_id)
-        await self._unpin_all(member.machine_id)
+        try:
+            await self._free_orphans()
+        except InstarError as error:  # the removal stands; the next holder frees them when it looks around
+            log.warning("topics pinned to %s were not freed yet: %s", member.nickname, error)
         return member.machine_id
 
     async def leave(self) -> None:
@@ -153,9 +156,9 @@ class Membership:
         recorded = {*known.record.electorate, *known.record.benched}
         for machine in sorted(recorded - active):
             await lease.expel(machine)
-            await self._unpin_all(machine)
         for machine in sorted(active - recorded - self._joining - self._going):
             await lease.admit(machine)
+        await self._free_orphans()
 
 
 def _require_common_protocol(joiner: JoinerInfo, own: Build) -> None:

@@ -53,7 +53,7 @@ def describe(
     if pin is not None:
         reason = "pinned"
         if (why := away(pin)) is not None:
-            pending = f"{nickname(pin)} {why}; runs there when it is back"
+            pending = f"{nickname(pin)} {why}"
         elif owner is None:
             pending = f"moving to {nickname(pin)}"
     elif placement is None or placement.reason == "unowned":

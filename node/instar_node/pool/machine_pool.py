@@ -87,7 +87,11 @@ class MachinePoolRegistry:
         if machine_id == self._mesh.me:
             return True
         info = self._mesh.info(machine_id)
-        return info is not None and info.connected and info.compatible
+        return self._runs_agents(machine_id) and info is not None and info.connected and info.compatible
+
+    def _runs_agents(self, machine_id: str) -> bool:
+        member = self._members.get(machine_id)
+        return member is not None and not (member.removed or member.witness)
 
     def settles_in_us(self, machine_id: str) -> int:
         """How long until a machine that came back has been there long enough; 0 when it has."""
@@ -99,10 +103,12 @@ class MachinePoolRegistry:
         """Why nothing can be run there now, as people read it; ``None`` when something can."""
         if self.online(machine_id):
             return None
+        if not self._runs_agents(machine_id):
+            return "runs no agent: it was removed, or is a witness"
         info = self._mesh.info(machine_id)
         if info is not None and not info.compatible:
             return f"is held back: its version {info.version} cannot work with this one"
-        return "is offline"
+        return "is offline; runs there when it is back"
 
     def candidates(self) -> list[Candidate]:
         """Machines that could run a topic (witnesses cannot)."""

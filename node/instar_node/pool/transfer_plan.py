@@ -17,9 +17,10 @@ RATE_LIMIT_US = 10 * MICROS_PER_SECOND
 class TransferFacts(msgspec.Struct, frozen=True):
     """All that the decision rests on, read at one instant. Times in microseconds.
 
-    ``target`` is ``None`` when the name is no machine's. ``owner`` is where the topic runs now. ``running``
-    are the keys of messages its agent works on, ``mid_reply`` whether an answer is going out right now.
-    ``barred`` says why the target gets nothing new (a shut gate, another version), if it does not.
+    ``target`` is ``None`` when the name is no machine's that runs topics. ``owner`` is where the topic runs
+    now, ``epoch`` that of the lease. ``running`` are the keys of messages its agent works on, ``mid_reply``
+    whether an answer is going out right now. ``barred`` says why the target gets nothing new (a shut gate,
+    another version), if it does not.
     """
 
     topic: str
@@ -29,6 +30,7 @@ class TransferFacts(msgspec.Struct, frozen=True):
     target_online: bool
     known: tuple[str, ...]
     owner: str | None
+    epoch: int
     placement: Placement | None
     running: tuple[str, ...]
     mid_reply: bool
@@ -70,7 +72,7 @@ class TransferByNickname:
         if target is None:
             raise InstarError(
                 "unknown-machine",
-                f"no machine is called {facts.name}",
+                f"no machine that runs topics is called {facts.name}",
                 f"known: {', '.join(facts.known)}",
                 status=404,
                 extra={"known": list(facts.known)},
@@ -109,6 +111,7 @@ def challenge(facts: TransferFacts) -> str:
         facts.target,
         facts.target_online,
         facts.owner,
+        facts.epoch,
         None if placement is None else (placement.epoch, placement.n),
         sorted(facts.running),
         facts.mid_reply,

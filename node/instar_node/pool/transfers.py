@@ -152,8 +152,8 @@ class Transfers:
         """Move a topic and pin it there; returns when it has moved, or waits for a machine that is away.
 
         Raises ``InstarError``: those of ``TransferByNickname.plan`` (``gate-shut`` among them),
-        ``nothing-to-undo``, ``not-awake``, ``transfer-running``, ``drain-timeout``, and those of writing the
-        placement, ``tail-behind``. Whatever is raised, the topic is where it was.
+        ``nothing-to-undo``, ``not-awake``, ``transfer-running``, ``drain-timeout``, ``tail-behind``: the
+        topic is where it was. Only after ``lease-lost`` the next holder has to be asked where it is.
         """
         self._require_awake()
         topic = request.topic
@@ -186,7 +186,17 @@ class Transfers:
         finally:
             del self._moving[topic]
         self._last[topic] = _Move(facts.placement, facts.owner, self._clock.now(), undone=request.undo)
-        return self._result("queued" if placement.owner is None else "moved", facts, placement, progress)
+        waits = self._owner(placement) is None  # also when the target went away in the last moment
+        return self._result("queued" if waits else "moved", facts, placement, progress)
+
+    async def free_orphans(self) -> None:
+        """Unpin every topic that is pinned to, or just moving to, a machine that was removed or became a
+        witness: it would wait for ever. Raises what ``unpin`` raises."""
+        members = {member.machine_id for member in self._members.active() if not member.witness}
+        pinned = {one.topic: one.pinned_to for one in self._pins.placements() if one.pinned_to is not None}
+        for topic, machine in {**pinned, **self._moving}.items():
+            if machine not in members:
+                await self.unpin(topic)
 
     async def unpin(self, topic: str) -> TopicPlacementDescription:
         """Take a topic's pin away. It stays where it runs; if it waits for a machine, the holder gets it."""
@@ -250,16 +260,19 @@ class Transfers:
 
     def _facts(self, request: TransferRequest, undo_of: _Move | None) -> TransferFacts:
         topic, placement = request.topic, self._pins.placement(request.topic)
-        target = self._origin(undo_of) if undo_of is not None else self._nicknames.resolve(request.to)
+        wanted = request.to if undo_of is None else self._origin(undo_of)
+        name = request.to if undo_of is None else self._members.nickname(wanted)
+        target = self._nicknames.resolve(wanted)
         last = self._last.get(topic)
         return TransferFacts(
             topic=topic,
-            name=request.to,
+            name=name,
             target=target,
-            target_nickname=request.to if target is None else self._members.nickname(target),
+            target_nickname=name if target is None else self._members.nickname(target),
             target_online=target is not None and self._pool.online(target),
             known=tuple(self._nicknames.known()),
             owner=self._owner(placement),
+            epoch=self._authority.epoch,
             placement=placement,
             running=tuple(self._router.running(topic)),
             mid_reply=self._work.mid_reply(topic),
