@@ -133,6 +133,7 @@ class Node:
             database = SqliteDatabase.open(home.database)
             closing.push_async_callback(database.close)
             parts = await build(home, config, foundation, database, clock, events, known, options.restart)
+            closing.enter_context(parts.base.surprises)
             closing.push_async_callback(parts.delivery.agent.close)
             closing.callback(events.close)
             return cls(home, config, foundation, parts, database, closing.pop_all())

@@ -13,6 +13,7 @@ from instar_node.api.sync_view import sync_alerts
 from instar_node.api.verification_view import gate_views
 from instar_node.coordination.lease_view import LeaseSnapshot
 from instar_node.delivery.rows import Rank
+from instar_node.livetail.redaction import Redactor
 from instar_node.updates.compatibility import held_back
 
 FACTS = frozenset({"no-failover", "port-moved", "secrets-exposed", "unknown-sender"})
@@ -54,6 +55,7 @@ def alerts_of(parts: NodeParts) -> list[t.Alert]:
         *_secrets(base),
         *_restart(parts),
         *_gates(parts),
+        *_surprises(base),
         *sync_alerts(parts),
         *base.warnings,
         *_no_failover(base),
@@ -175,6 +177,18 @@ def _gates(parts: NodeParts) -> Iterator[t.Alert]:
                 f"{gate.gate} is shut: {gate.why}",
                 f"`instar verify` tries it again; `instar flags {gate.gate} open` overrides",
             )
+
+
+def _surprises(base: Base) -> Iterator[t.Alert]:
+    recent = base.surprises.recent()
+    if recent:
+        often = f"{len(recent)} times, lately: " if len(recent) > 1 else ""
+        what = Redactor(base.known).redact(recent[-1].what)
+        yield t.Alert(
+            "unexpected-error",
+            f"something failed that should not fail: {often}{what}",
+            "logs/node.jsonl in the node's folder has the details; please report them",
+        )
 
 
 def _no_failover(base: Base) -> Iterator[t.Alert]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-
 from instar_node.api.alerts import alerts_of
 from instar_node.api.news import TailPicture
 from instar_node.api.parts import NodeParts
 from instar_node.api.views import Views
+from instar_node.background import Background
 from instar_node.clock import MICROS_PER_MS
-
-log = logging.getLogger("instar.node")
 
 EVERY_S = 1.0
 
@@ -25,24 +21,19 @@ class Heartbeat:
         self._tail = tail
         self._alerts: dict[str, str] = {}
         self._seen: dict[str, str] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("heartbeat", self._run)
 
     def start(self) -> None:
         """Begin to beat."""
-        self._task = asyncio.create_task(self._run(), name="heartbeat")
+        self._task.start()
 
     async def stop(self) -> None:
         """Stop beating."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     async def _run(self) -> None:
         while True:
-            try:
-                await self.beat()
-            except Exception:
-                log.exception("a heartbeat failed")
+            await self.beat()
             await self._parts.base.clock.sleep(EVERY_S)
 
     async def beat(self) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from instar_node.api.parts import Base
+from instar_node.background import Background
 from instar_node.build import Build, overlap
 from instar_node.errors import InstarError
 from instar_node.identity.address_book import AddressBook
@@ -43,19 +44,17 @@ class Membership:
         self._going: set[str] = set()
         """Machines whose removal is under way: out of the record already, not yet out of the registry."""
         self._look = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("membership", self._keep_in_line)
 
     def start(self) -> None:
         """Begin to watch."""
         self._base.lease.on_change(self._look.set)
         self._base.registry.on_change(self._look.set)
-        self._task = asyncio.create_task(self._keep_in_line(), name="membership")
+        self._task.start()
 
     async def stop(self) -> None:
         """Watch no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     async def admit(self, joiner: JoinerInfo) -> PairingGrant:
         """Make a machine that proved the pairing code a standby, and tell it all it needs.
@@ -132,6 +131,7 @@ class Membership:
     # -- keeping registry and record in line ------------------------------------------------------------
 
     async def _keep_in_line(self) -> None:
+        self._look.set()
         while True:
             await self._look.wait()
             self._look.clear()

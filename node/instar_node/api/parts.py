@@ -41,6 +41,7 @@ from instar_node.pool.queued_moves import QueuedMoves
 from instar_node.pool.run_host import RunHost
 from instar_node.pool.session_router import SessionRouter
 from instar_node.pool.transfers import Transfers
+from instar_node.surprises import Surprises
 from instar_node.sync.state_sync import StateSync
 from instar_node.updates.heard_builds import HeardBuilds
 from instar_node.updates.local_update import LocalUpdate
@@ -71,6 +72,8 @@ class Base:
     urls: Callable[[], tuple[str, ...]]
     """Where peers reach this machine, as far as it knows now."""
     witness: bool
+    surprises: Surprises
+    """What failed unexpectedly of late."""
     warnings: list[t.Alert] = field(default_factory=list)
     """Found out at the start and true until the next."""
 

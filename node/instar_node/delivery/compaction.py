@@ -8,13 +8,13 @@ compare. SQLite reuses the space; the file does not shrink.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sqlite3
 from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from instar_node.background import Background
 from instar_node.clock import Clock, iso
 from instar_node.contracts import Database
 from instar_node.delivery import tables
@@ -45,18 +45,16 @@ class Compactor:
         self._database = database
         self._clock = clock
         self._keep_days = keep_days
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("ledger-compaction", self._run)
 
     def start(self) -> None:
         """Begin, if texts are ever to be dropped."""
         if self._keep_days:
-            self._task = asyncio.create_task(self._run(), name="ledger-compaction")
+            self._task.start()
 
     async def stop(self) -> None:
         """End; a chunk under way is finished or undone."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     async def compact(self) -> int:
         """Drop all that is old enough now; returns how many entries lost their texts."""

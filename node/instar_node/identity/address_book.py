@@ -16,6 +16,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from instar_node.background import Background
 from instar_node.clock import Clock
 from instar_node.contracts import Authority, Member, Mesh
 from instar_node.errors import InstarError
@@ -62,7 +63,7 @@ class AddressBook:
         self._heard = heard
         self._mine: Urls = ()
         self._said: dict[str, Urls] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("addresses", self._watch)
 
     def start(self) -> None:
         """Begin to tell, to hear and, as the holder, to record."""
@@ -70,13 +71,11 @@ class AddressBook:
         self._mesh.on_notice(Moved, self._on_moved)
         self._mesh.on_peer(self._on_peer)
         self._authority.on_change(self.record)
-        self._task = asyncio.create_task(self._watch(), name="addresses")
+        self._task.start()
 
     async def stop(self) -> None:
         """Watch no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     def record(self) -> None:
         """As the holder: have the registry say where each machine that was heard is reached now."""

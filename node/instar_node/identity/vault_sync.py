@@ -14,6 +14,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from instar_node.background import Background
 from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.contracts import Authority, Mesh, PeerError
 from instar_node.errors import InstarError
@@ -92,7 +93,7 @@ class VaultSync:
         self._heard = asyncio.Event()
         self._look = asyncio.Event()
         self._pulls: dict[str, asyncio.Task[None]] = {}
-        self._keeper: asyncio.Task[None] | None = None
+        self._keeper = Background("vault", self._keep)
 
     def start(self) -> None:
         """Begin to listen, to tell and, as the holder, to reseal."""
@@ -103,12 +104,12 @@ class VaultSync:
         self._vault.on_change(self._on_change)
         self._registry.on_change(self._on_change)
         self._authority.on_change(self._look.set)
-        self._look.set()
-        self._keeper = asyncio.create_task(self._keep(), name="vault")
+        self._keeper.start()
 
     async def stop(self) -> None:
         """End what runs in the background."""
-        tasks = [*self._pulls.values(), *([self._keeper] if self._keeper else [])]
+        await self._keeper.stop()
+        tasks = list(self._pulls.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -218,6 +219,7 @@ class VaultSync:
     # -- resealing, as the holder -----------------------------------------------------------------------
 
     async def _keep(self) -> None:
+        self._look.set()
         while True:
             await self._look.wait()
             self._look.clear()

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import Counter
 
+from instar_node.background import Background
 from instar_node.clock import Clock
 from instar_node.contracts import Authority, Mesh, PeerError
 from instar_node.errors import InstarError
@@ -54,7 +55,8 @@ class HttpLiveTailTransport:
         self._acked = asyncio.Event()
         self._acks: Counter[str] = Counter()
         self._met: tuple[str, int] | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        works = (self._pump, self._meet_holders, self.follower.work, self._tick)
+        self._works = [Background(f"livetail-{work.__name__}", work) for work in works]
         mesh.on_request(TailHello, self._on_hello)
         mesh.on_request(TailOffer, self._on_offer)
         mesh.on_notice(TailPush, self.follower.push_received)
@@ -65,17 +67,14 @@ class HttpLiveTailTransport:
 
     async def start(self) -> None:
         """Begin to feed or follow, whichever this machine's role asks for."""
-        self._to_meet.set()
-        for work in (self._pump, self._meet_holders, self.follower.work, self._tick):
-            self._tasks.append(asyncio.create_task(work(), name=f"livetail-{work.__name__}"))
+        for work in self._works:
+            work.start()
 
     async def stop(self) -> None:
         """Stop; what is staged in the buffer is written first."""
         await self._buffer.settled()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        for work in self._works:
+            await work.stop()
 
     async def caught_up(self, machine: str, within: float) -> bool:
         """As the source: wait until this standby has durably all that was said so far.
@@ -189,6 +188,7 @@ class HttpLiveTailTransport:
     async def _meet_holders(self) -> None:
         """Say hello to each new holder, and again after its tunnel broke; runs until cancelled."""
         told = ""
+        self._to_meet.set()
         while True:
             await self._to_meet.wait()
             self._to_meet.clear()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable
 
 import msgspec
 
+from instar_node.background import Background
 from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.contracts import AgentRunner, Authority, Members, Mesh
 from instar_node.errors import InstarError
@@ -68,19 +68,17 @@ class MachinePoolRegistry:
         self._slots = slots or max(SLOTS_MIN, 2 * (os.cpu_count() or 1))
         self._told: LoadNotice | None = None
         self._loads: dict[str, LoadNotice] = {}
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("pool-load", self._tell)
         mesh.on_notice(LoadNotice, self._on_load)
         mesh.on_peer(self._on_peer)
 
     async def start(self) -> None:
         """Begin to tell the others how busy this machine is."""
-        self._task = asyncio.create_task(self._tell(), name="pool-load")
+        self._task.start()
 
     async def stop(self) -> None:
         """Stop telling."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     def online(self, machine_id: str) -> bool:
         """Whether a message can be run there now: here, or on a compatible machine whose tunnel is up."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 
+from instar_node.background import Background
 from instar_node.clock import MICROS_PER_SECOND
 from instar_node.contracts import Authority, Members, Mesh
 from instar_node.errors import InstarError
@@ -42,22 +43,21 @@ class QueuedMoves:
         self._tail = tail
         self._events = events
         self._look = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("pool-queued-moves", self._run)
         mesh.on_peer(lambda peer, up: self._look.set())
         authority.on_change(self._look.set)
 
     async def start(self) -> None:
         """Begin to watch."""
-        self._task = asyncio.create_task(self._run(), name="pool-queued-moves")
+        self._task.start()
 
     async def stop(self) -> None:
         """Carry out no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     async def _run(self) -> None:
         """Look at the queued moves whenever a machine or the lease has changed; runs until cancelled."""
+        self._look.set()
         while True:
             await self._look.wait()
             self._look.clear()

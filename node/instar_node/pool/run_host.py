@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 
+from instar_node.background import Background
 from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.contracts import AgentRunner, Authority, Mesh, PeerError, RunRequest, RunResult
 from instar_node.errors import InstarError
@@ -85,7 +86,7 @@ class RunHost:
         self._clock = clock
         self._events = events
         self._hosted: dict[str, _Hosted] = {}
-        self._watch: asyncio.Task[None] | None = None
+        self._watch = Background("pool-grants", self._watch_grants)
         self._ordered = asyncio.Event()
         mesh.on_request(RunTime, self._on_time)
         mesh.on_request(RunOrder, self._on_order)
@@ -94,11 +95,12 @@ class RunHost:
 
     async def start(self) -> None:
         """Begin to watch over grants."""
-        self._watch = asyncio.create_task(self._watch_grants(), name="pool-grants")
+        self._watch.start()
 
     async def stop(self) -> None:
         """Kill what runs for others; nothing more is delivered."""
-        tasks = [self._watch] if self._watch else []
+        await self._watch.stop()
+        tasks: list[asyncio.Task[None]] = []
         for key, hosted in self._hosted.items():
             self._runner.cancel(key)
             tasks += [task for task in (hosted.task, hosted.delivery) if task is not None]

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
+from instar_node.background import Background
 from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.contracts import Checkpoints, Mesh
 from instar_node.errors import InstarError
@@ -86,7 +87,7 @@ class StateSync:
         """The folder was looked at since this many notices; fewer than there were means: look again."""
         self._look_at = 0
         self._failure: str | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("state-sync", self._run)
 
     # -- life -------------------------------------------------------------------------------------------
 
@@ -105,14 +106,12 @@ class StateSync:
             if mesh.connected(member.machine_id):
                 self._on_peer(member.machine_id, True)
         self._on_lease()
-        self._task = asyncio.create_task(self._run(), name="state-sync")
+        self._task.start()
 
     async def stop(self) -> None:
         """Take no more part. What was edited and is not captured yet is found at the next start."""
         await self._watch.stop()
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
         await asyncio.to_thread(self._core.worker.close)
 
     def _open(self) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from instar_node.background import Background
+
 log = logging.getLogger("instar.sync")
 logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it would log every change
 
@@ -26,19 +28,15 @@ class FolderWatch:
     def __init__(self, root: Path, on_change: Callable[[], None]) -> None:
         self._root = root
         self._on_change = on_change
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("state-watch", self._run)
 
     def start(self) -> None:
         """Begin; also after the folder was made anew."""
-        if self._task is not None:
-            self._task.cancel()
-        self._task = asyncio.create_task(self._run(), name="state-watch")
+        self._task.start()
 
     async def stop(self) -> None:
         """Watch no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     async def _run(self) -> None:
         try:

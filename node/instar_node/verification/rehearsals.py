@@ -7,6 +7,7 @@ import logging
 
 import msgspec
 
+from instar_node.background import Background
 from instar_node.clock import MICROS_PER_SECOND, Clock
 from instar_node.contracts import Authority, Mesh
 from instar_node.errors import InstarError
@@ -39,21 +40,18 @@ class Rehearsals:
         self._clock = clock
         self._attempts: dict[str, Attempt] = {}
         self._look = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("rehearsals", self._run)
         mesh.on_peer(lambda peer, up: self._look.set())
         authority.on_change(self._look.set)
         verification.on_change(self._look.set)
 
     def start(self) -> None:
         """Begin to look."""
-        self._look.set()
-        self._task = asyncio.create_task(self._run(), name="rehearsals")
+        self._task.start()
 
     async def stop(self) -> None:
         """Rehearse no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     def plan(self, now: int) -> dict[str, Attempt]:
         """Which machines are to be tried, and when. Pure but for what it reads of the parts."""

@@ -49,6 +49,7 @@ from instar_node.pool.tail_first import TailFirst
 from instar_node.pool.transfers import Transfers
 from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
+from instar_node.surprises import Surprises
 from instar_node.sync.state_sync import StateSync
 from instar_node.updates.compatibility import held_back
 from instar_node.updates.heard_builds import HeardBuilds
@@ -178,6 +179,7 @@ def _base(
         HeardBuilds(home.machine / "versions.json", mesh),
         foundation.urls,
         foundation.witness,
+        Surprises(clock),
         list(foundation.warnings),
     )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
 from instar_node.api.parts import Base
+from instar_node.background import Background
 from instar_node.errors import InstarError
 
 log = logging.getLogger("instar.node")
@@ -34,17 +34,15 @@ class Introduction:
         self._rename_to = rename
         self._nickname = nickname
         self._settled = settled
-        self._task: asyncio.Task[None] | None = None
+        self._task = Background("introduction", self._run)
 
     def start(self) -> None:
         """Begin to try."""
-        self._task = asyncio.create_task(self._run(), name="introduction")
+        self._task.start()
 
     async def stop(self) -> None:
         """Try no more; the next start does."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._task.stop()
 
     async def _run(self) -> None:
         while not (self._reachable() and await self._introduce()):
