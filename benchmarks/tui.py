@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Thread
 
+from benchmarks.compiled import compiled_in
 from instar_node.api import types as t
 from instar_node.api.http_client import HttpNodeApi
 from instar_node.storage.home import Home
@@ -188,10 +189,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="first paints of each program")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="instar-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="instar-bench-") as name, compiled_in(Path(name) / "compiled"):
         folder = Path(name)
-        os.environ["PYTHONPYCACHEPREFIX"] = str(folder / "compiled")
-        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
         measured = {**first_paint(arguments.rounds, folder), **alone(folder), **busy(folder)}
     missed = [name for name, target in TARGETS.items() if measured[name] > target]
     rounded = {name: round(value, 2) for name, value in measured.items()}
