@@ -1,8 +1,8 @@
 """``python -m benchmarks.start``: how long a daemon and the everyday commands take, and what a daemon weighs.
 
-All are run in turns, beside the bare interpreter: the computer's own speed, and what else it does, drop out of
-the ratios. Modules are compiled, as an installation leaves them; the first round fills the caches and does not
-count.
+All are run in turns, beside the bare interpreter: the speed of the computer, and what else it does, drop out
+of the ratios. Modules are compiled, as an installation leaves them; the first round fills the caches and does
+not count.
 """
 
 from __future__ import annotations
