@@ -18,6 +18,7 @@ from instar_node.config import Config, NodeOptions
 from instar_node.errors import InstarError
 from instar_node.known_secrets import KnownSecrets
 from instar_node.storage.home import Home
+from instar_node.trust_on_use import trust_on_use
 from instar_tui.event_loop import loop_factory
 
 if TYPE_CHECKING:
@@ -82,8 +83,8 @@ class NodeThread:
             self._settled.set()
 
     async def _serve(self, known: KnownSecrets) -> None:
-        from instar_node.serving import serve
-
+        with trust_on_use():
+            from instar_node.serving import serve
         self._ending = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         await serve(
@@ -173,8 +174,8 @@ async def open_api(home: Home, config: Config, options: NodeOptions) -> Connecti
 
 
 async def _attach(home: Home) -> Attached | None:
-    from instar_node.api.http_client import HttpNodeApi
-
+    with trust_on_use():
+        from instar_node.api.http_client import HttpNodeApi
     client = HttpNodeApi(home)
     try:
         await client.health()

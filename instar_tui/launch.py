@@ -10,6 +10,7 @@ import click
 from instar_node.config import Config, NodeOptions, is_address, load_config
 from instar_node.config_file import write_default_config
 from instar_node.storage.home import Home
+from instar_node.trust_on_use import trust_on_use
 
 
 def launch(
@@ -35,8 +36,8 @@ def launch(
     options = NodeOptions(listen=listen, hub=hub, nickname=nickname, witness=witness)
     if daemon:
         gc.disable()  # until the node is up: start-up makes a great many objects and hardly any garbage
-        from instar_tui.daemon import run_daemon
-
+        with trust_on_use():
+            from instar_tui.daemon import run_daemon
         return run_daemon(home, config, options)
     return show(home, config, options, read_only=read_only, mouse=not no_mouse)
 
