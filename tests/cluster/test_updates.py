@@ -53,6 +53,11 @@ def test_an_update_rolls_standby_first_then_the_role_then_the_machine_that_was_a
     ran = desk.cli("update", within=120)
     assert ran.returncode == 0, ran.stderr
     told = [line.split(maxsplit=1)[1] for line in ran.stdout.splitlines()[:-1]]
+    # On a busy computer the first handoff may be aborted; it is tried again, and then it counts.
+    aborted = [line for line in told if line.startswith("mini: not awake")]
+    for line in aborted:
+        told.remove(line)
+        told.remove("mini: handing over")
     assert told == [
         "mini: restarting into 1.1",
         "mini: updated runs 1.1",

@@ -274,6 +274,28 @@ async def test_a_handoff_asked_for_on_a_standby_is_done_by_the_holder(tmp_path: 
         assert (result.outcome, result.holder) == ("awake", mini.machine_id)
 
 
+async def test_a_machine_too_slow_to_take_the_lease_is_named_and_the_role_stays_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        lease, swapping = mini._parts.base.lease, asyncio.Event()
+        send = lease._send_swap
+
+        async def slow(effect: Any) -> None:
+            await swapping.wait()
+            await send(effect)
+
+        monkeypatch.setattr(lease, "_send_swap", slow)
+        result = await desk.api.handoff(t.HandoffRequest("mini"))
+        assert (result.outcome, result.holder) == ("aborted", desk.machine_id)
+        assert result.reason == "mini did not take the lease in time, so this machine took it back"
+        history = (await desk.api.lease()).history
+        assert [(row.epoch, row.reason) for row in history] == [(2, "took back"), (1, "founded")]
+        swapping.set()  # its swap comes too late, and harms nobody
+        await in_sync(desk, mini)
+        assert (await desk.api.handoff(t.HandoffRequest("mini"))).outcome == "awake"
+
+
 async def test_a_stopping_node_hands_its_role_to_the_machine_in_sync(tmp_path: Path) -> None:
     homes = [a_home(tmp_path, name) for name in ("desk", "mini")]
     async with running(homes[0], hand_off=True, hub=str(tmp_path / "hub.git")) as desk:

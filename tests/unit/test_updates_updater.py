@@ -103,6 +103,8 @@ class World:
         self.restarted: list[str] = []
         self.handed_to: list[str] = []
         self.refuses = ""
+        self.refusals = 0
+        """How often; none left: it goes well."""
         self.machines: dict[str, Machine] = {}
         for name in names:
             self.machines[f"m-{name}"] = Machine(self, name, folder)
@@ -110,7 +112,8 @@ class World:
 
     async def hand_off(self, machine: str) -> str:
         self.handed_to.append(machine)
-        return self.refuses
+        self.refusals -= 1
+        return self.refuses if self.refusals >= 0 else ""
 
     def install_everywhere(self, build: Build) -> None:
         for machine in self.machines.values():
@@ -196,10 +199,37 @@ async def test_a_version_that_cannot_take_over_from_this_one_is_never_handed_to(
 async def test_when_the_role_does_not_move_this_machine_does_not_restart(tmp_path: Path) -> None:
     world = World(tmp_path, "desk", "mini")
     world.install_everywhere(BRIDGE)
-    world.refuses = "mini: not in sync"
+    world.refuses, world.refusals = "mini: not in sync", 9
     outcome = await world.update()
     assert (outcome.outcome, "not in sync" in outcome.reason) == ("failed", True)
+    assert world.handed_to == ["m-mini"] * module.HANDOFF_TRIES
     assert world.restarted == ["m-mini"]
+
+
+async def test_a_handoff_that_was_aborted_once_is_tried_again(tmp_path: Path) -> None:
+    world = World(tmp_path, "desk", "mini")
+    world.install_everywhere(BRIDGE)
+    world.refuses, world.refusals = "mini did not take the lease in time", 1
+    outcome = await world.update()
+    assert outcome.outcome == "restarting"
+    assert [step for _, step in steps(outcome)] == [
+        *("restarting", "updated", "handing over", "not awake", "handing over", "awake", "restarting")
+    ]
+
+
+async def test_who_lost_the_role_in_a_failed_handoff_hands_over_no_more(tmp_path: Path) -> None:
+    world = World(tmp_path, "desk", "mini")
+    world.install_everywhere(BRIDGE)
+    world.refuses, world.refusals = "lost", 9
+    hand_off = world.desk.updater._hand_off
+
+    async def and_lose(machine: str) -> str:
+        world.desk.authority.valid = False
+        return await hand_off(machine)
+
+    world.desk.updater._hand_off = and_lose
+    assert (await world.update()).outcome == "failed"
+    assert world.handed_to == ["m-mini"]
 
 
 async def test_nothing_restarts_for_a_version_that_is_not_installed_here_or_there(tmp_path: Path) -> None:

@@ -249,7 +249,7 @@ class LeaseCoordinator:
         if record.moves:
             return "hub moved"
         if record.holder == self.lease.me:
-            return "restarted"
+            return "restarted" if record.incarnation != self.lease.incarnation else "took back"
         if self.lease.token is not None:
             return "handoff"
         return "took over after a release" if record.state == "released" else "failover"

@@ -231,10 +231,20 @@ class HandoffSentinel:
             if not passing.done():
                 passing.add_done_callback(_retrieve)
         if seen <= epoch or self._lease.holder != to:
-            raise InstarError("handoff-failed", "another machine than the target holds the lease")
+            raise self._went_elsewhere(to)
         if self._board.took[-1] == "drained":
             self._step("yielded")
         self._step("committed")
+
+    def _went_elsewhere(self, target: str) -> InstarError:
+        """Whoever was given the lease may be too slow to take it; after a ttl this machine, too, may."""
+        name, holder = self._members.nickname(target), self._lease.holder
+        if holder == self._lease.me:
+            text = f"{name} did not take the lease in time, so this machine took it back"
+        else:
+            taker = "nobody" if holder is None else self._members.nickname(holder)
+            text = f"{taker} holds the lease, not {name}"
+        return InstarError("handoff-failed", text)
 
     def _doubt(self, reason: str) -> None:
         """Something went wrong: who is awake now decides what to call it."""

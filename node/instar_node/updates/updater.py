@@ -26,6 +26,7 @@ BACK_S = 90.0
 """How long a machine may take to come back from its restart."""
 SYNC_S = 60.0
 """How long it may then take to be in sync again."""
+HANDOFF_TRIES = 3
 LOOK_S = 0.1
 RESTART_PAUSE_S = 0.3
 """Between the answer and the restart, so that the answer gets out."""
@@ -160,24 +161,35 @@ class Updater:
             self._fail(machine, f"it was not in sync again within {SYNC_S:g} s")
 
     async def _pass_on(self, installed: Build) -> None:
-        """Before this machine restarts the awake role goes to one that has been updated."""
+        """Before this machine restarts the awake role goes to one that has been updated; when there is none,
+        this one restarts as the awake machine."""
         standings = self._standings()
         target = successor(standings, installed.version, self.local.build.protocol)
-        if target is None:
-            updated = [m for m in standings if m.build is not None and m.build.version == installed.version]
-            reasons = [held_back(m.build, self.local.build) for m in updated]
-            if any(reasons):
+        if target is not None:
+            await self._hand_over(target)
+            return
+        updated = [m for m in standings if m.build is not None and m.build.version == installed.version]
+        for machine in updated:
+            if reason := held_back(machine.build, self.local.build):
                 raise InstarError(
                     "update-failed",
-                    f"no updated machine can take over from {self.local.build.version}: "
-                    + next(reason for reason in reasons if reason),
+                    f"no updated machine can take over from {self.local.build.version}: {reason}",
                 )
-            return  # nobody to hand to: it restarts as the awake machine
-        self._step(target.machine_id, "handing over", "")
-        why_not = await self._hand_off(target.machine_id)
-        if why_not:
-            raise InstarError("update-failed", f"the awake role did not go to {target.nickname}: {why_not}")
-        self._step(target.machine_id, "awake", "")
+
+    async def _hand_over(self, target: Standing) -> None:
+        """A handoff that was aborted has cost nothing, and a machine that was too busy to take the lease once
+        is not broken: so it is tried again while this machine is awake."""
+        for left in reversed(range(HANDOFF_TRIES)):
+            self._step(target.machine_id, "handing over", "")
+            why_not = await self._hand_off(target.machine_id)
+            if not why_not:
+                self._step(target.machine_id, "awake", "")
+                return
+            self._step(target.machine_id, "not awake", why_not)
+            again = left and self._authority.acting_epoch() is not None
+            if not (again and await self._wait(lambda: self._in_sync(target.machine_id), SYNC_S)):
+                break
+        raise InstarError("update-failed", f"the awake role did not go to {target.nickname}: {why_not}")
 
     def _left_out(self) -> str:
         away = [machine.nickname for machine in self._standings() if not machine.online]
