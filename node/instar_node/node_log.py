@@ -10,7 +10,7 @@ import os
 import queue
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from io import BufferedWriter, FileIO, TextIOWrapper
 from logging.handlers import QueueHandler, QueueListener, RotatingFileHandler
 
@@ -22,6 +22,7 @@ from instar_node.known_secrets import MARK, KnownSecrets
 from instar_node.livetail.redaction import Redactor
 from instar_node.storage.home import Home
 from instar_node.storage.private import private_opener
+from instar_node.surprises import LIBRARIES
 
 MAX_BYTES = 5_000_000
 KEPT_FILES = 4
@@ -41,18 +42,30 @@ def node_log(home: Home, config: Config) -> Iterator[KnownSecrets]:
     records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     handler = _Handler(records)
     listener = QueueListener(records, file)
-    logger = logging.getLogger("instar")
-    logger.addHandler(handler)
-    before, logger.propagate = (logger.level, logger.propagate), False
-    logger.setLevel(config.node.log_level.upper())
     listener.start()
-    try:
+    with ExitStack() as closing:
+        closing.callback(file.close)
+        closing.callback(listener.stop)
+        closing.enter_context(_listening("instar", handler, config.node.log_level.upper()))
+        for library in LIBRARIES:
+            closing.enter_context(_listening(library, handler, "WARNING"))
         yield known
+
+
+@contextmanager
+def _listening(name: str, handler: logging.Handler, level: str) -> Iterator[None]:
+    """Have the handler hear this logger, and nobody else: a line on the terminal would spoil the screens."""
+    logger = logging.getLogger(name)
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    logger.setLevel(level)
+    try:
+        yield
     finally:
         logger.removeHandler(handler)
-        logger.level, logger.propagate = before
-        listener.stop()
-        file.close()
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
 
 
 class PrivateFile(RotatingFileHandler):

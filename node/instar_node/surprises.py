@@ -14,9 +14,13 @@ REMEMBERED_S = 600
 
 MOST = 100
 
+LIBRARIES = ("asyncio", "aiohttp")
+"""Loggers that tell of errors nobody took up: an exception in a forgotten task, in a request's handler."""
+
 
 class Surprise(NamedTuple):
-    """One unexpected error: when, on the node's own clock in microseconds, and what failed."""
+    """One unexpected error: when, on the node's own clock in microseconds, and what failed, in one
+    line."""
 
     at: int
     what: str
@@ -34,18 +38,20 @@ class Surprises(logging.Handler):
         self._seen: deque[Surprise] = deque(maxlen=MOST)
 
     def __enter__(self) -> Self:
-        logging.getLogger("instar").addHandler(self)
+        for name in ("instar", *LIBRARIES):
+            logging.getLogger(name).addHandler(self)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        logging.getLogger("instar").removeHandler(self)
+        for name in ("instar", *LIBRARIES):
+            logging.getLogger(name).removeHandler(self)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Called by logging, from any thread."""
         if record.exc_info:
-            self._seen.append(Surprise(self._clock.now(), record.getMessage()))
+            self._seen.append(Surprise(self._clock.now(), record.getMessage().partition("\n")[0]))
 
     def recent(self) -> list[Surprise]:
         """Those of the last ten minutes, the newest last; a hundred at most."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import logging
 from pathlib import Path
@@ -81,3 +83,20 @@ def test_afterwards_logging_is_as_before(home: Home) -> None:
     with node_log(home, Config()):
         pass
     assert (logger.level, logger.propagate, list(logger.handlers)) == before
+
+
+async def test_an_error_that_nobody_took_up_is_logged_and_shown_to_nobody_else(
+    home: Home, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async def breaks() -> None:
+        raise ValueError("forgotten")
+
+    with node_log(home, Config()):
+        task = asyncio.create_task(breaks())
+        await asyncio.wait([task])
+        del task
+        gc.collect()
+    (line,) = lines(home)
+    assert (line["level"], line["part"]) == ("error", "asyncio")
+    assert "ValueError: forgotten" in line["exception"]
+    assert "forgotten" not in capfd.readouterr().err
