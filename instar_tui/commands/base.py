@@ -94,8 +94,8 @@ def _common_options() -> list[click.Parameter]:
     ]
 
 
-class Command(click.Command):
-    """A command with the common options, and examples under its help."""
+class _Explained(click.Command):
+    """What commands and groups share: the common options, and examples under the help."""
 
     def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -107,19 +107,14 @@ class Command(click.Command):
         write_examples(self.examples, formatter)
 
 
-class Group(click.Group):
+class Command(_Explained):
+    """A command that does one thing."""
+
+
+class Group(_Explained, click.Group):
     """A command with subcommands; run without one it does its own work."""
 
     command_class = Command
-
-    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.params += _common_options()
-        self.examples = examples
-
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """The examples, as typed."""
-        write_examples(self.examples, formatter)
 
 
 def write_examples(examples: Sequence[str], formatter: click.HelpFormatter) -> None:
