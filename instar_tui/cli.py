@@ -140,7 +140,7 @@ def run(program: click.Command, arguments: list[str]) -> int:
 
 
 def _tell(error: InstarError, as_json: bool) -> None:
-    from instar_tui.widgets.text import shown
+    from instar_tui.safe_text import shown
 
     click.echo(f"error: {shown(error.message)}", err=True)
     if error.hint:

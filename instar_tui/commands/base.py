@@ -57,7 +57,7 @@ class Invocation:
             return True
         if self.json or not sys.stdin.isatty():
             return False
-        from instar_tui.widgets.text import shown
+        from instar_tui.safe_text import shown
 
         return click.confirm(shown(str(error.extra.get("prompt") or error.message)), err=True)
 

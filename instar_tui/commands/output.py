@@ -10,7 +10,7 @@ from typing import Any
 import click
 import msgspec
 
-from instar_tui.widgets.text import fit, shown
+from instar_tui.safe_text import shown
 
 GAP = "  "
 
@@ -63,6 +63,8 @@ def note(text: str) -> None:
 
 def _plain_table(headers: Sequence[str], rows: list[list[str]]) -> None:
     from rich.cells import cell_len
+
+    from instar_tui.widgets.text import fit
 
     lines = [[header.upper() for header in headers], *rows]
     widths = [max(cell_len(line[column]) for line in lines) for column in range(len(headers))]

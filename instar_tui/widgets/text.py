@@ -1,41 +1,20 @@
-"""Words and marks for people: durations, times, bars, and text of others made safe to show."""
+"""Words and marks for people: durations, times, bars, and (from ``safe_text``) text of others."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime
 
 from rich.cells import cell_len, set_cell_size
 
+from instar_tui.safe_text import shown as shown
+from instar_tui.safe_text import shown_lines as shown_lines
+
 Part = tuple[str, str]
 """A piece of text and its style (``""`` for none). Never parsed as markup."""
 
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _SPARKS = "▁▂▃▄▅▆▇█"
-
-
-def _escape(match: re.Match[str]) -> str:
-    char = match.group()
-    code = ord(char)
-    if char == "\n":
-        return "⏎ "
-    if char == "\t":
-        return "  "
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
-def shown(text: str) -> str:
-    """Text of a peer or a message on one line, with control and direction characters shown, not obeyed."""
-    return _UNSAFE.sub(_escape, text)
-
-
-def shown_lines(text: str) -> list[str]:
-    """The same, keeping line breaks."""
-    return [shown(line) for line in text.replace("\r\n", "\n").split("\n")]
 
 
 def fit(text: str, width: int) -> str:

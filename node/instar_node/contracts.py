@@ -6,12 +6,14 @@ Parts (coordination, delivery, handoff, pool, …) never import one another; the
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import IntEnum
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
+
+if TYPE_CHECKING:
+    import sqlite3
 
 T = TypeVar("T")
 Req = TypeVar("Req", bound=msgspec.Struct)

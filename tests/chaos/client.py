@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import http.client
 import threading
 import time
 from collections.abc import Callable, Container, Sequence
 from random import Random
-from urllib.parse import urlsplit
+from typing import Any
 
 from instar_node.api import types as t
 from instar_node.api.blocking_client import BlockingNodeApi
-from instar_node.api.endpoint import Endpoint
+from instar_node.api.routes import Route
 from instar_node.errors import InstarError
 from tests.chaos.history import History, Sent
 from tests.cluster.harness import Machine
@@ -26,8 +25,8 @@ WINDOW = 6
 class ImpatientApi(BlockingNodeApi):
     """Gives up on an answer after ``IMPATIENCE_S``, as a client does that has other machines to ask."""
 
-    def _open(self, endpoint: Endpoint, timeout: float) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=min(timeout, IMPATIENCE_S))
+    def _patience_s(self, route: Route[Any]) -> float:
+        return min(super()._patience_s(route), IMPATIENCE_S)
 
 
 class Client:

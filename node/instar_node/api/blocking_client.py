@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import http.client
 import queue
 import socket
 import threading
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import msgspec
 
 from instar_node.api import routes
 from instar_node.api import types as t
 from instar_node.api.decoding import encode_body
-from instar_node.api.endpoint import Endpoint, find_endpoint, no_answer, not_running, read_answer
+from instar_node.api.endpoint import find_endpoint, no_answer, not_running, read_answer
+from instar_node.api.exchange import exchange
 from instar_node.api.routes import Route
 from instar_node.storage.home import Home
 
 if TYPE_CHECKING:
+    from http.client import HTTPConnection
+
     from instar_node.events import Event
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -32,23 +33,21 @@ class BlockingNodeApi:
     def __init__(self, home: Home) -> None:
         self._home = home
 
-    def _open(self, endpoint: Endpoint, timeout: float) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=timeout)
+    def _patience_s(self, route: Route[Any]) -> float:
+        """How long to wait for the answer."""
+        return route.patience_s
 
     def _call(self, route: Route[R], body: t.Body | None = None, **arguments: Any) -> R:
-        endpoint = find_endpoint(self._home)
-        connection = self._open(endpoint, route.patience_s)
+        endpoint, patience_s = find_endpoint(self._home), self._patience_s(route)
         data = None if body is None else encode_body(body)
         try:
-            connection.request(route.verb, route.url(arguments), data, endpoint.headers)
-            response = connection.getresponse()
-            status, raw = response.status, response.read()
+            status, raw = exchange(
+                endpoint.address, route.verb, route.url(arguments), endpoint.headers, data, patience_s
+            )
         except TimeoutError as error:
-            raise no_answer(route.method, route.patience_s) from error
-        except (OSError, http.client.HTTPException) as error:
+            raise no_answer(route.method, patience_s) from error
+        except OSError as error:
             raise not_running(self._home) from error
-        finally:
-            connection.close()
         return read_answer(route, status, raw)
 
     def status(self) -> t.Status:
@@ -217,7 +216,7 @@ class _EventReader:
         self._home = home
         self._after = after
         self._arrived = arrived
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: HTTPConnection | None = None
         self._stopped = False
 
     def stop(self) -> None:
@@ -228,22 +227,23 @@ class _EventReader:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def run(self) -> None:
+        from http.client import HTTPException  # a stream needs more of HTTP than `exchange` speaks
+
         try:
             while not self._stopped:
                 self._read_once()
-        except (OSError, http.client.HTTPException):
+        except (OSError, HTTPException):
             self._arrived.put(not_running(self._home))
         except Exception as error:  # raised again where the events are read
             self._arrived.put(error)
 
     def _read_once(self) -> None:
-        from instar_node.api.sse import (
-            KEEP_ALIVE_S,
-            EventParser,
-        )  # loads asyncio: only for who follows events
+        from http.client import HTTPConnection
+
+        from instar_node.api.sse import KEEP_ALIVE_S, EventParser  # loads asyncio
 
         endpoint = find_endpoint(self._home)
-        connection = http.client.HTTPConnection(urlsplit(endpoint.url).netloc, timeout=3 * KEEP_ALIVE_S)
+        connection = HTTPConnection(*endpoint.address, timeout=3 * KEEP_ALIVE_S)
         self._connection = connection
         query = "" if self._after is None else f"?after={self._after}"
         connection.request("GET", f"/events{query}", headers=endpoint.headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,6 +29,14 @@ class Endpoint(NamedTuple):
     token: str
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of ``url``. Raises ``ValueError`` when it names none."""
+        parts = urlsplit(self.url)
+        if not parts.hostname or not parts.port:
+            raise ValueError(f"{self.url!r} names no port")
+        return parts.hostname, parts.port
+
+    @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"}
 
@@ -39,10 +48,11 @@ def find_endpoint(home: Home) -> Endpoint:
     """
     try:
         file = msgspec.json.decode(home.api_json.read_bytes(), type=ApiFile)
-        token = home.api_token.read_text(encoding="ascii").strip()
+        endpoint = Endpoint(file.url, file.pid, home.api_token.read_text(encoding="ascii").strip())
+        _ = endpoint.address
     except (OSError, ValueError) as error:  # msgspec.DecodeError is a ValueError
         raise not_running(home) from error
-    return Endpoint(file.url, file.pid, token)
+    return endpoint
 
 
 def not_running(home: Home) -> InstarError:

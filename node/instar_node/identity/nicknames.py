@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 import re
-import socket
 import unicodedata
 from collections.abc import Collection
 
@@ -35,7 +35,7 @@ def check_nickname(nickname: str) -> str:
 
 def nickname_from_host(host: str | None = None) -> str:
     """A nickname made from the host name: its first label, cleaned; ``machine`` when nothing is left."""
-    label = (socket.gethostname() if host is None else host).split(".")[0]
+    label = (os.uname().nodename if host is None else host).split(".")[0]
     cleaned = (
         re.sub(r"[^\w-]+", "-", unicodedata.normalize("NFC", label)).strip("-_")[:MAX_LENGTH].strip("-_")
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +20,8 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o600) -> None:
     Written to a temporary file beside it, synced, renamed over it, and the folder synced.
     Raises ``InstarError("disk-full")`` or ``InstarError("write-failed")``; the old content then stands.
     """
+    import tempfile  # only for who writes: commands that read are quicker without it
+
     try:
         fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
