@@ -23,6 +23,8 @@ from instar_tui.daemon_process import DaemonProcess
 
 ROUNDS = 9
 IDLE_S = 10.0
+SETTLED_S = 1.0
+"""After that what a node does behind its ``ready`` is done."""
 TARGETS = {
     "help_ms": 80.0,
     "whoami_ms": 120.0,
@@ -50,6 +52,7 @@ def one_round(home: Home) -> dict[str, float]:
     process.start()
     took["ready_ms"] = (time.perf_counter() - begun) * 1e3
     try:
+        time.sleep(SETTLED_S)
         took["whoami_ms"] = command_ms(*whoami)
     finally:
         process.stop()

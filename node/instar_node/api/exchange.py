@@ -26,7 +26,9 @@ def exchange(
     content = body or b""
     lines = {"Host": "{}:{}".format(*address), **headers, "Content-Length": str(len(content))}
     head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    with socket.create_connection(address, within_s) as connection:
+    with socket.socket() as connection:  # the address is numeric: nothing to resolve
+        connection.settimeout(within_s)
+        connection.connect(address)
         connection.sendall(f"{verb} {target} HTTP/1.0\r\n{head}\r\n".encode("ascii") + content)
         with connection.makefile("rb") as answer:
             return _answer(answer.read())
