@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -35,11 +36,14 @@ if TYPE_CHECKING:
     from instar_node.storage.home import Home
     from instar_tui.embedding import Connection
     from instar_tui.operations import Operations
+    from instar_tui.renewal import Renewal
 
 log = logging.getLogger("instar.tui")
 
 TICK_S = 0.2
 """How often countdowns are redrawn while something drains; at other times there is no timer at all."""
+UPDATE_NOTICE_S = 2.0
+"""How long it is told that the program is about to restart for an update."""
 WARM_UP_S = 0.1
 """Pause before each module that is loaded ahead of its screen."""
 
@@ -221,6 +225,11 @@ class InstarApp(App[None]):
         """SIGTERM or SIGHUP: give the terminal back (Textual alone would not) and leave in order."""
         self.exit()
 
+    def leave_for_update(self) -> None:
+        """The node in this process was updated: say so, and end, so that the installed program takes over."""
+        self.notify("restarting into the version that is installed now", title="update", markup=False)
+        self.set_timer(UPDATE_NOTICE_S, self.exit)
+
     def _fatal_error(self) -> None:
         """As Textual's, without the values of local variables: one of them may be a pairing code."""
         from rich.segment import Segments
@@ -377,8 +386,11 @@ class InstarApp(App[None]):
         self.call_after_refresh(self.redraw)
 
 
-def run_tui(home: Home, config: Config, options: NodeOptions, *, read_only: bool, mouse: bool) -> int:
-    """Run the control centre on a home until the person leaves. Returns the exit code.
+def run_tui(
+    home: Home, config: Config, options: NodeOptions, *, read_only: bool, mouse: bool, renewal: Renewal
+) -> int:
+    """Run the control centre on a home until the person leaves, or an update of the embedded node asks for a
+    ``renewal``. Returns the exit code.
 
     Embeds the node, or attaches to the daemon that already runs on this home. SIGTERM and SIGHUP end it in
     order: first the terminal is restored, then the node is stopped.
@@ -393,6 +405,8 @@ def run_tui(home: Home, config: Config, options: NodeOptions, *, read_only: bool
 
     async def main() -> int:
         app = InstarApp(connect, config.ui, read_only=read_only)
+        loop = asyncio.get_running_loop()
+        renewal.leave = partial(loop.call_soon_threadsafe, app.call_later, app.leave_for_update)
         try:
             await app.run_async(mouse=mouse)
         finally:

@@ -7,8 +7,6 @@ import gc
 import logging
 import os
 import signal
-import sys
-from typing import NoReturn
 
 import click
 import msgspec
@@ -22,6 +20,7 @@ from instar_node.serving import serve
 from instar_node.storage.home import Home
 from instar_tui.event_loop import loop_factory
 from instar_tui.exit_codes import ExitCode
+from instar_tui.renewal import become_the_installed_program
 
 log = logging.getLogger("instar.daemon")
 
@@ -43,14 +42,9 @@ def run_daemon(home: Home, config: Config, options: NodeOptions) -> int:
             log.error("ended by %s: %s", error.code, error.message)
             raise
     if again:
-        _become_the_installed_program()
+        os.environ[READY_TOLD] = "1"
+        become_the_installed_program()
     return ExitCode.DONE
-
-
-def _become_the_installed_program() -> NoReturn:
-    """Replace this program by itself as it is installed now, with the same arguments."""
-    os.environ[READY_TOLD] = "1"
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own program
 
 
 async def _serve(home: Home, config: Config, options: NodeOptions, known: KnownSecrets) -> bool:

@@ -6,11 +6,14 @@ import gc
 import os
 
 import click
+import msgspec
 
 from instar_node.config import Config, NodeOptions, is_address, load_config
 from instar_node.config_file import write_default_config
 from instar_node.storage.home import Home
 from instar_node.trust_on_use import trust_on_use
+from instar_tui.exit_codes import ExitCode
+from instar_tui.renewal import Renewal, become_the_installed_program
 
 
 def launch(
@@ -39,16 +42,24 @@ def launch(
         with trust_on_use():
             from instar_tui.daemon import run_daemon
         return run_daemon(home, config, options)
-    return show(home, config, options, read_only=read_only, mouse=not no_mouse)
+    renewal = Renewal()
+    options = msgspec.structs.replace(options, restart=renewal.ask)
+    code = show(home, config, options, read_only=read_only, mouse=not no_mouse, renewal=renewal)
+    if renewal.wanted and code == ExitCode.DONE:
+        become_the_installed_program()
+    return code
 
 
-def show(home: Home, config: Config, options: NodeOptions, *, read_only: bool, mouse: bool) -> int:
-    """The screens on a home; plain text on a terminal that cannot draw (``TERM=dumb``)."""
+def show(
+    home: Home, config: Config, options: NodeOptions, *, read_only: bool, mouse: bool, renewal: Renewal
+) -> int:
+    """The screens on a home; plain text on a terminal that cannot draw (``TERM=dumb``). They end by
+    themselves when an update of an embedded node asks for a ``renewal``."""
     if os.environ.get("TERM") == "dumb":
         from instar_tui.plain import run_plain
 
-        return run_plain(home, config, options)
+        return run_plain(home, config, options, renewal)
     gc.disable()  # until the first frame: start-up makes no garbage worth looking for
     from instar_tui.app import run_tui
 
-    return run_tui(home, config, options, read_only=read_only, mouse=mouse)
+    return run_tui(home, config, options, read_only=read_only, mouse=mouse, renewal=renewal)

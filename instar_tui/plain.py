@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from contextlib import suppress
+from functools import partial
 
 from instar_node.api.blocking_client import BlockingNodeApi
 from instar_node.config import Config, NodeOptions
@@ -12,11 +15,14 @@ from instar_tui.commands.output import Output
 from instar_tui.commands.overview import watch
 from instar_tui.embedding import NodeThread
 from instar_tui.exit_codes import ExitCode
+from instar_tui.renewal import Renewal
 from instar_tui.signals import ending_in_order
 
 
-def run_plain(home: Home, config: Config, options: NodeOptions) -> int:
-    """``instar status --watch`` on the running node, or on one started here; ends with ctrl+c."""
+def run_plain(home: Home, config: Config, options: NodeOptions, renewal: Renewal) -> int:
+    """``instar status --watch`` on the running node, or on one started here; ends with ctrl+c, or when an
+    update asks for a ``renewal``."""
+    renewal.leave = partial(signal.pthread_kill, threading.get_ident(), signal.SIGINT)
     api = BlockingNodeApi(home)
     thread = None if _runs(api) else NodeThread(home, config, options)
     if thread is not None:

@@ -16,8 +16,10 @@ def demo(machines: int) -> int:
     """Start a mesh of real nodes in a temporary folder, with a conversation going on, and open it."""
     from instar_tui.demo import run_demo
     from instar_tui.launch import show
+    from instar_tui.renewal import Renewal
 
     def open_first(home: Home, options: NodeOptions) -> int:
-        return show(home, load_config(home.config), options, read_only=False, mouse=True)
+        config = load_config(home.config)
+        return show(home, config, options, read_only=False, mouse=True, renewal=Renewal())
 
     return run_demo(machines, open_first, note)

@@ -11,6 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from instar_node.api import types as t
+from instar_node.api.blocking_client import BlockingNodeApi
+from instar_node.build import SEAM
+from instar_node.storage.home import Home
+from tests.cluster.harness import wait_for
 from tests.terminal import ROOT, Terminal
 
 PROGRAM = """
@@ -110,6 +115,41 @@ def test_a_crash_in_a_screen_leaves_a_whole_terminal_a_log_and_a_node_that_has_s
         logged = [json.loads(line) for line in (home / "logs" / "tui.jsonl").read_text().splitlines()]
         assert "a defect of this screen" in str(logged[-1])
         assert not (home / "api.json").exists(), "nothing runs there any more"
+    finally:
+        terminal.close()
+
+
+@pytest.mark.parametrize(("term", "shows"), [("xterm-256color", b"AWAKE"), ("dumb", b"health")])
+def test_an_update_starts_the_program_that_embeds_the_node_anew(
+    tmp_path: Path, term: str, shows: bytes
+) -> None:
+    home, build = Home(tmp_path / "home"), tmp_path / "build.json"
+    build.write_text('{"version": "1.0", "protocol": [1, 2]}')
+    terminal = Terminal("-c", REAL, "--home", str(home.path), TERM=term, **{SEAM: str(build)})
+    api = BlockingNodeApi(home)
+    try:
+        terminal.read(shows, 30.0)
+        build.write_text('{"version": "1.1", "protocol": [1, 2]}')
+        assert api.update(t.UpdateRequest()).outcome == "restarting"
+
+        def restarted() -> bool:
+            terminal.read(None, 0.1)  # as a terminal does, all the time
+            restart = api.updates().restart
+            assert restart is not None
+            return (restart.state, restart.previous, restart.expected) == ("done", "1.0", "1.1")
+
+        wait_for(restarted, 60.0)
+        assert terminal.process.poll() is None, "the same process, another program in it"
+        if term == "dumb":
+            return
+        assert b"restarting into the version" in terminal.written
+        again = terminal.written.rindex(b"\x1b[?1049h")  # the second program takes the screen
+        assert whole(terminal.written[:again])
+        terminal.written = terminal.written[again:]
+        terminal.read(b"AWAKE", 30.0)
+        terminal.type(b"q")
+        terminal.read(None, 15.0)
+        assert terminal.process.wait(10) == 0
     finally:
         terminal.close()
 

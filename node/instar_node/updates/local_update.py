@@ -72,8 +72,8 @@ class LocalUpdate:
         if installed != self.build and self._restart is None:
             raise InstarError(
                 "cannot-restart",
-                "the node runs inside the control centre, which only a person can restart",
-                "quit `instar-tui` there and start it again",
+                "nothing would start this node again",
+                "stop it and start it again by hand",
             )
         if installed == self.build:
             self.handshake.forget_failure()
