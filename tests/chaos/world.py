@@ -19,7 +19,7 @@ import msgspec
 from instar_node.delivery.rows import MessageRow
 from tests.chaos.checker import Violation, check
 from tests.chaos.client import Client
-from tests.chaos.history import Beat, Copy, History, Line, Sent
+from tests.chaos.history import Beat, Copy, Deed, History, Line, Sent
 from tests.chaos.nemesis import FAULTS, Nemesis
 from tests.chaos.network import Network
 from tests.chaos.outside import Outside
@@ -104,6 +104,10 @@ class World:
         taken = wait_for(lambda: machine.say(topic, f"this is {key}", key), 30)
         sent = Sent(time.monotonic(), key, topic, number, machine.nickname, taken.duplicate)
         self.history.sent.append(sent)
+
+    def note(self, deed: str) -> None:
+        """Write down what is done to the mesh, for the report."""
+        self.history.deeds.append(Deed(time.monotonic(), deed))
 
     def judge(self) -> list[Violation]:
         """Wait until all machines agree that all is done, gather everything, and check it."""
