@@ -1,4 +1,4 @@
-"""A handoff between real nodes is broken at each of its steps in turn: either side dies, or the tunnel is cut."""
+"""A handoff between real nodes is broken at each of its steps: either side dies, or the tunnel is cut."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def break_at(world: World, holdings: dict[str, Holding], step: str, harm: str) -
 
 
 def lapsed(target: Machine, epoch: int) -> bool:
-    """Whether the lease just ran out in a computer too busy for it, and the other machine took it by the rules:
-    that has nothing to do with the handoff."""
+    """Whether the lease just ran out in a computer too busy for it, and the other machine took it by the
+    rules: that has nothing to do with the handoff."""
     if not target.alive:
         return False
     return any((row.epoch, row.reason) == (epoch + 1, "failover") for row in target.api.lease().history)

@@ -1,13 +1,13 @@
 """Holds a real node at a named point of its work, so that a test can break things at exactly that instant.
 
 Python imports a module of this name at start when its folder is on ``PYTHONPATH``; only a daemon with
-``INSTAR_HOLD`` in its environment does anything with it. ``INSTAR_HOLD`` is a folder: once a file ``armed`` is
-there, the node stands still at the first point with the name in it, and goes on when the file, which it has
-renamed to ``reached``, is gone. Nothing of this is in the product: only its public functions are wrapped.
+``INSTAR_HOLD`` in its environment does anything with it. That names a folder: once a file ``armed`` is there,
+the node stands still at the first point with the name in it, and goes on when the file, which it has renamed
+to ``reached``, is gone. Nothing of this is in the product: only its public functions are wrapped.
 
-Points: ``before KIND`` and ``durable KIND`` of an entry of the message log (not written yet; synced, and nobody
-told), ``acknowledged`` (about to be said to who sent the message), ``send`` and ``sent`` (one delivery to the
-webhook), ``handoff STEP`` (on the machine that hands over, and on the one that follows it).
+Points: ``before KIND`` and ``durable KIND`` of an entry of the message log (not written yet; synced, and
+nobody told), ``acknowledged`` (about to be said to who sent the message), ``send`` and ``sent`` (one delivery
+to the webhook), ``handoff STEP`` (on the machine that hands over, and on the one that follows it).
 """
 
 from __future__ import annotations
