@@ -383,6 +383,38 @@ ACTIONS: tuple[Action, ...] = (
         footer=True,
     ),
     Action(
+        "examine",
+        "c",
+        "check again",
+        "let the doctor look again at this home and its mesh",
+        "Health",
+        "instar doctor",
+        "health",
+        footer=True,
+    ),
+    Action(
+        "update",
+        "u",
+        "update",
+        "restart every machine into the version installed on it, the awake one last; says first what follows",
+        "Health",
+        "instar update",
+        "health",
+        mutates=True,
+        footer=True,
+    ),
+    Action(
+        "sync-seen",
+        "e",
+        "seen",
+        "forget the refused commits and conflicts shown: you looked at them",
+        "Health",
+        "instar sync --seen",
+        "health",
+        mutates=True,
+        footer=True,
+    ),
+    Action(
         "filter", "slash", "filter", "show only rows with these words; ! inverts", "View", key_display="/"
     ),
     Action(

@@ -13,7 +13,7 @@ from instar_tui.state import Operation
 from instar_tui.widgets.text import shown, span
 
 if TYPE_CHECKING:
-    from instar_node.api.types import HandoffResult, Machine, TransferResult
+    from instar_node.api.types import HandoffResult, Machine, TransferResult, UpdateResult, Updates
     from instar_tui.app import InstarApp
 
 log = logging.getLogger("instar.tui")
@@ -290,6 +290,25 @@ class Operations:
             self._end(operation, "done", f"everything works with {names}")
         await self._mesh.refresh()
 
+    def update(self, view: Updates) -> None:
+        """Restart every machine into the version that is installed on it, after a yes."""
+        self._start(self._update(view))
+
+    async def _update(self, view: Updates) -> None:
+        from instar_node.api.types import UpdateRequest
+
+        question = ChoiceScreen("Update every machine?", _update_words(view), YES_NO)
+        if not await self._app.push_screen_wait(question):
+            return
+        operation = self._begin("update", "updating every machine")
+        try:
+            result = await self._mesh.api.update(UpdateRequest())
+        except Exception as error:
+            self._end(operation, "failed", str(error))
+            raise
+        self._end(operation, "failed" if result.outcome == "failed" else "done", _update_result(result))
+        self._app.publish("update")
+
     def set_gate(self, gates: list[str]) -> None:
         """Open or shut a gate by hand, or leave it to the drills again."""
         self._start(self._set_gate(gates))
@@ -427,3 +446,34 @@ def _vouched(question: InstarError) -> list[str]:
     """The machines that a person who says yes vouches for."""
     vouch = question.extra.get("vouch")
     return [str(machine) for machine in vouch] if isinstance(vouch, list) else []
+
+
+def _update_words(view: Updates) -> tuple[str, ...]:
+    """What an update will do, before anybody says yes."""
+    installed = view.installed or view.version
+    here = f"runs {view.version}" + (f", {installed} is installed" if installed != view.version else "")
+    held = sum(machine.held_back is not None for machine in view.machines)
+    return tuple(
+        filter(
+            None,
+            (
+                "Each machine that can be reached installs what its [update] command says, if it has one, "
+                "and restarts where another version is installed than runs.",
+                "First the standbys, then the awake role moves to one of them, then the last machine.",
+                f"This machine {here}.",
+                f"{held} of {len(view.machines)} machines are held back by their version now."
+                if held
+                else "",
+            ),
+        )
+    )
+
+
+def _update_result(result: UpdateResult) -> str:
+    words = {
+        "updated": "every machine that can be reached runs what is installed on it",
+        "nothing-to-do": "nothing to update: all run what is installed on them",
+        "restarting": "the others are updated; this machine restarts now",
+        "failed": "the update stopped",
+    }[result.outcome]
+    return f"{words} ({result.reason})" if result.reason else words

@@ -273,6 +273,8 @@ class MeshState:
         operation, step = self.operation, event.data.get("step", event.data.get("component"))
         if operation is None or operation.outcome != "running" or not isinstance(step, str):
             return
+        if event.kind == "update":
+            step = f"{event.data.get('nickname')} {step}"
         if event.kind == operation.kind or {event.kind, operation.kind} == {"handoff", "wakeup"}:
             at_ms = event.data.get("at_ms")
             spent = float(at_ms) if isinstance(at_ms, int | float) else self.now_ms() - operation.started

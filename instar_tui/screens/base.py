@@ -18,6 +18,7 @@ from instar_tui.widgets.chrome import AlertBand, Header, KeyLine, OperationStrip
 from instar_tui.widgets.live import Live
 
 if TYPE_CHECKING:
+    from instar_tui.actions import Action
     from instar_tui.app import InstarApp
     from instar_tui.state import MeshState
 
@@ -69,6 +70,14 @@ class MeshScreen(Screen[None]):
     def body(self) -> Iterable[Widget]:
         """The widgets of this screen."""
         raise NotImplementedError
+
+    def copyable(self) -> str:
+        """What ``y`` copies now; empty where nothing is selected."""
+        return ""
+
+    def offers(self, action: Action) -> bool:
+        """Whether an action of this screen makes sense now; the footer shows no other."""
+        return action.id != "copy" or not self._drawable or bool(self.copyable())
 
     def refresh_body(self, kinds: frozenset[str]) -> None:
         """Bring the body up to date; ``kinds`` are the events since the last time."""

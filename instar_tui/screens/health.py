@@ -4,30 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, cast
 
 from textual.binding import BindingType
 from textual.containers import Container, Vertical, VerticalScroll
 from textual.widget import Widget
 
-from instar_tui.actions import screen_bindings
+from instar_tui.actions import Action, screen_bindings
 from instar_tui.screens.base import MeshScreen
-from instar_tui.widgets.checks import Checks, Drill, Gates, Panel, Sync, Versions
-from instar_tui.widgets.chrome import Framed
+from instar_tui.widgets.checks import Checks, Drill, Gates, Panel
+from instar_tui.widgets.commons import Secrets, Sync, Versions, secret_uses
+from instar_tui.widgets.findings import Counters, Findings, Verdict
 from instar_tui.widgets.grid import Column, Grid
-from instar_tui.widgets.live import Line, heading
-from instar_tui.widgets.text import fit, shown, span
+from instar_tui.widgets.text import shown
 
 if TYPE_CHECKING:
     from instar_node.api.types import OutboxItem
 
 CHECKED_ON = frozenset({"all", "drill", "sync", "update", "machines", "lease"})
 """Kinds of events after which the checks may be different."""
-STATUS = {
-    "ok": ("✔", "all is well", "$awake"),
-    "degraded": ("⚠", "works, with a flaw", "$needs-you"),
-    "alarm": ("‼", "alarm", "$danger"),
-}
+EXAMINED_ON = frozenset({"all", "alert"})
+"""Kinds of events after which the doctor looks again; it reads the disk, so it is not asked all the time."""
 
 OUTBOX: list[Column[OutboxItem]] = [
     Column("undecided reply", 14, lambda i: (shown(i.topic), "bold"), flex=1),
@@ -37,63 +35,8 @@ OUTBOX: list[Column[OutboxItem]] = [
 ]
 
 
-class Verdict(Framed):
-    """One line, then every alert with what to do about it."""
-
-    def build(self, width: int) -> Iterable[Line]:
-        status = self.mesh.status
-        if status is None:
-            return
-        health = status.health
-        glyph, words, style = STATUS[health.status]
-        yield [(f" {glyph} {words}", f"bold {style}"), (f"   version {shown(health.version)}", "$muted")]
-        for alert in health.alerts:
-            yield []
-            yield [
-                (" ⚠ ", "bold $needs-you"),
-                (shown(alert.message), "bold"),
-                (f"   {shown(alert.code)}", "$muted"),
-            ]
-            if alert.hint:
-                yield [("   ", ""), (shown(alert.hint), "")]
-        if not status.outbox:
-            calm = "" if health.alerts else "nothing needs you; "
-            yield [(f"   {calm}no reply is undecided", "$muted")]
-        yield []
-
-
-class Counters(Framed):
-    """What was counted since the node's start, in columns when there is room."""
-
-    def build(self, width: int) -> Iterable[Line]:
-        status = self.mesh.status
-        if status is None:
-            return
-        counters = {
-            **status.health.counters,
-            **{f"lease {name}": value for name, value in status.lease.counters.items()},
-        }
-        yield heading("counters", width)
-        columns = max(1, width // 44)
-        cells = (width - 2) // columns
-        entries = [_entry(name, value) for name, value in sorted(counters.items())]
-        for start in range(0, len(entries), columns):
-            line: Line = [(" ", "")]
-            for label, words in entries[start : start + columns]:
-                line += [(fit(f"  {shown(label)}", cells - 12), "$muted"), (fit(words, 12), "")]
-            yield line
-
-
-def _entry(name: str, value: int) -> tuple[str, str]:
-    """Label and value of a counter; ``_ms`` are durations."""
-    for ending, word in (("_ms_ago", " ago"), ("_ms", "")):
-        if name.endswith(ending):
-            return name.removesuffix(ending).replace("_", " "), f"{span(value)}{word}"
-    return name.replace("_", " "), f"{value:,}"
-
-
 class HealthScreen(MeshScreen):
-    """Alerts, undecided replies, counters."""
+    """Alerts, undecided replies, the doctor, gates and drills, shared state, secrets, versions, counters."""
 
     SCOPE = "health"
     FOOTER = ("copy",)
@@ -101,15 +44,17 @@ class HealthScreen(MeshScreen):
     AUTO_FOCUS = "#scroll"
 
     def body(self) -> Iterable[Widget]:
-        yield Verdict(id="verdict")
         yield Grid(OUTBOX, lambda i: i.id, empty="no reply is undecided", id="grid")
         with VerticalScroll(id="scroll"):
+            yield Verdict(id="verdict")
             with Container(id="columns"):
                 with Vertical(id="left"):
+                    yield Findings(id="findings")
                     yield Gates(id="gates")
                     yield Drill(id="drill")
                 with Vertical(id="right"):
                     yield Sync(id="sync")
+                    yield Secrets(id="secrets")
                     yield Versions(id="versions")
             yield Counters(id="counters")
 
@@ -121,6 +66,16 @@ class HealthScreen(MeshScreen):
         """Undecided replies."""
         return cast("Grid[OutboxItem]", self.query_one("#grid", Grid))
 
+    def offers(self, action: Action) -> bool:
+        if action.id in ("send-undecided", "drop-undecided"):
+            return bool(self.mesh.status and self.mesh.status.outbox)
+        if action.id == "sync-seen":
+            view = self.checks.sync
+            return view is not None and bool(view.refused or view.conflicts)
+        return super().offers(action)
+
+    # -- data ---------------------------------------------------------------------------------------------
+
     def refresh_body(self, kinds: frozenset[str]) -> None:
         super().refresh_body(kinds)
         undecided = self.mesh.status.outbox if self.mesh.status else 0
@@ -130,6 +85,8 @@ class HealthScreen(MeshScreen):
             self.read("undecided replies", self._fetch)
         if self.mesh.link == "live" and kinds & CHECKED_ON:
             self.read("checks", self._check)
+        if self.mesh.link == "live" and kinds & EXAMINED_ON:
+            self.read("doctor", self._examine)
 
     def tick_body(self) -> None:
         self.query_one(Drill).sync()
@@ -139,12 +96,29 @@ class HealthScreen(MeshScreen):
 
     async def _check(self) -> None:
         api = self.mesh.api
-        flags, results, sync, updates = await asyncio.gather(
-            api.flags(), api.e2e_results(), api.sync(), api.updates()
+        flags, results, sync, updates, secrets, config = await asyncio.gather(
+            api.flags(), api.e2e_results(), api.sync(), api.updates(), api.secrets(), api.config()
         )
-        self.checks = Checks(flags, results.results, sync, updates)
+        self._now(
+            flags=flags,
+            results=results.results,
+            sync=sync,
+            updates=updates,
+            secrets=secrets.secrets,
+            uses=secret_uses(config.settings),
+        )
+
+    async def _examine(self) -> None:
+        self._now(doctor=await self.mesh.api.doctor())
+
+    def _now(self, **news: object) -> None:
+        """Draw what was fetched."""
+        self.checks = replace(self.checks, **news)  # type: ignore[arg-type]  # the callers name its fields
         for panel in self.query(Panel):
             panel.sync()
+        self._frame()  # what the footer offers may be another
+
+    # -- keys ---------------------------------------------------------------------------------------------
 
     def action_verify(self) -> None:
         self.instar.operations.verify()
@@ -152,6 +126,26 @@ class HealthScreen(MeshScreen):
     def action_set_gate(self) -> None:
         if self.checks.flags is not None:
             self.instar.operations.set_gate([gate.gate for gate in self.checks.flags.gates])
+
+    def action_examine(self) -> None:
+        async def again() -> None:
+            await self._examine()
+            assert self.checks.doctor is not None
+            well = "nothing is broken" if self.checks.doctor.healthy else "something is broken"
+            self.notify(f"the doctor looked again: {well}", timeout=2)
+
+        self.instar.operations.start(again)
+
+    def action_update(self) -> None:
+        if self.checks.updates is not None:
+            self.instar.operations.update(self.checks.updates)
+
+    def action_sync_seen(self) -> None:
+        async def seen() -> None:
+            self._now(sync=await self.mesh.api.sync_seen())
+            self.notify("refusals and conflicts are forgotten; the files stay", timeout=3)
+
+        self.instar.operations.start(seen)
 
     def action_send_undecided(self) -> None:
         self._resolve("send")
@@ -161,11 +155,17 @@ class HealthScreen(MeshScreen):
 
     def _resolve(self, action: str) -> None:
         item = self.grid().selected
-        if item is not None:
+        if item is None:
+            self.notify("nothing to decide: no reply is undecided", severity="warning")
+        else:
             self.instar.operations.resolve(item.id, action)
 
     def copyable(self) -> str:
-        """The id of the selected reply, or the first hint."""
+        """The id of the selected reply, or the first thing to do: of an alert, else of the doctor."""
         item = self.grid().selected
+        if item is not None:
+            return item.id
         alerts = self.mesh.status.health.alerts if self.mesh.status else []
-        return item.id if item else (alerts[0].hint if alerts else "")
+        findings = self.checks.doctor.findings if self.checks.doctor else []
+        hints = [*(alert.hint for alert in alerts), *(finding.hint for finding in findings)]
+        return next(filter(None, hints), "")

@@ -1,10 +1,11 @@
-"""Small dialogues: a choice by one key, a pick by digit on one line, one line of text."""
+"""Small dialogues: a choice by one key, a pick by digit, one line of text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, NamedTuple
 
+from rich.cells import cell_len
 from textual import events
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
@@ -24,6 +25,8 @@ class Choice(NamedTuple):
     value: str
 
 
+PICK_KEYS = [*"123456789abcdefghijklmnopqrstuvwxyz"]
+"""What picks the first, the second and so on; more machines than keys are found by name in the palette."""
 YES_NO = (Choice("y", "yes", "yes"), Choice("n", "no", ""))
 
 
@@ -73,29 +76,48 @@ class ChoiceScreen(ModalScreen[str]):
             self.dismiss("")
 
 
+class Options(Live):
+    """A question and its numbered answers, on as many lines as they need."""
+
+    def __init__(self, title: str, options: Sequence[str]) -> None:
+        super().__init__(classes="picker")
+        self._title = title
+        self._options = options
+
+    def build(self, width: int) -> Iterable[Line]:
+        line: Line = [(f" {shown(self._title)}  ", "bold $needs-you")]
+        indent = cell_len(line[0][0])
+        answers: list[Line] = [
+            [(f" {key} ", "bold $on-awake on $awake"), (f" {shown(option)}   ", "")]
+            for key, option in zip(PICK_KEYS, self._options, strict=False)
+        ]
+        for answer in [*answers, [("esc cancels", "$muted")]]:
+            if sum(cell_len(text) for text, _ in (*line, *answer)) > width:
+                yield line
+                line = [(" " * indent, "")]
+            line += answer
+        yield line
+
+
 class PickScreen(ModalScreen[int | None]):
-    """One line above the footer: a digit picks; nothing behind it moves."""
+    """Above the footer: one key picks (a digit, after nine a letter); nothing behind it moves."""
 
     DEFAULT_CSS = "PickScreen { align: left bottom; background: $background 0%; }"
 
     def __init__(self, title: str, options: Sequence[str]) -> None:
         super().__init__()
         self._title = title
-        self._options = list(options)[:9]
+        self._options = list(options)
 
     def compose(self) -> ComposeResult:
-        line: Line = [(f" {shown(self._title)}  ", "bold $needs-you")]
-        for number, option in enumerate(self._options, 1):
-            line += [(f" {number} ", "bold $on-awake on $awake"), (f" {shown(option)}   ", "")]
-        line.append(("esc cancels", "$muted"))
-        yield Words([line], classes="picker")
+        yield Options(self._title, self._options)
 
     def on_key(self, event: events.Key) -> None:
         event.stop()
         if event.key == "escape":
             self.dismiss(None)
-        elif event.key.isdigit() and 1 <= int(event.key) <= len(self._options):
-            self.dismiss(int(event.key) - 1)
+        elif event.key in PICK_KEYS[: len(self._options)]:
+            self.dismiss(PICK_KEYS.index(event.key))
 
 
 class AskScreen(ModalScreen[str]):

@@ -169,16 +169,12 @@ class Facts(Framed):
 
     def _hub(self, status: Status) -> Line:
         hub = status.lease.hub
-        line: Line = [
-            (" hub        ", "$muted"),
-            (shown(hub.url) if hub.kind != "embedded" else "on the awake machine", ""),
-        ]
+        title = (" hub        ", "$muted")
         if hub.kind == "embedded":
-            line.append(("   no automatic failover", "$muted"))
-        elif hub.reachable:
-            line.append((f"   ✔ reachable, {span(hub.latency_ms)}", "$awake"))
-        else:
-            line.append((f"   ✕ unreachable: {shown(hub.error or '')}", "$danger"))
-        if hub.last_write_ms_ago is not None and hub.kind != "embedded":
+            return [title, ("on the awake machine", ""), ("   no automatic failover", "$muted")]
+        if not hub.reachable:
+            return [title, (f"✕ unreachable: {shown(hub.error or hub.url)}", "$danger")]
+        line: Line = [title, ("✔ ", "$awake"), (f"reachable, {span(hub.latency_ms)}", "")]
+        if hub.last_write_ms_ago is not None:
             line.append((f", untouched for {age(hub.last_write_ms_ago + self.mesh.elapsed_ms())}", "$muted"))
-        return line
+        return [*line, (f"   {shown(hub.url)}", "$muted")]

@@ -1,22 +1,20 @@
-"""What was tried out between the machines and may therefore be used; what each of them runs and shares."""
+"""What was tried out between the machines and may therefore be used: gates and drills."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, cast
 
 from instar_tui.widgets.chrome import SPINNER, Framed
 from instar_tui.widgets.live import Line, heading
-from instar_tui.widgets.text import ago_of, day, fit, fit_right, plural, shown, span
-from instar_tui.widgets.vocabulary import GATES, SYNC, UNKNOWN
+from instar_tui.widgets.text import day, fit, fit_right, shown, span
+from instar_tui.widgets.vocabulary import GATES, UNKNOWN
 
 if TYPE_CHECKING:
-    from instar_node.api.types import E2EResult, Flags, MachineVersion, SyncView, Updates
+    from instar_node.api.types import Doctor, E2EResult, Flags, SecretRow, SyncView, Updates
     from instar_node.events import Event
 
-LISTED = 4
-"""Of refusals, conflicts and the like so many are shown; the commands show all."""
 NAME, STATE, TOOK = 11, 14, 8
 
 
@@ -28,6 +26,10 @@ class Checks:
     results: list[E2EResult] | None = None
     sync: SyncView | None = None
     updates: Updates | None = None
+    secrets: list[SecretRow] | None = None
+    uses: dict[str, list[str]] = field(default_factory=dict)
+    """What asks for a secret on this machine, by the secret's name."""
+    doctor: Doctor | None = None
 
 
 class HasChecks(Protocol):
@@ -128,93 +130,3 @@ def _step(passed: bool, component: str, took_ms: float, finding: str, width: int
         (fit_right(span(took_ms), TOOK), ""),
         (f"  {fit(shown(finding), max(10, width - NAME - TOOK - 8))}", "$muted" if passed else "$danger"),
     ]
-
-
-class Sync(Panel):
-    """The shared state: where it stands, what waits to get into it, what was kept out."""
-
-    def build(self, width: int) -> Iterable[Line]:
-        view = self.checks.sync
-        if view is None:
-            return
-        mark = SYNC.get(view.state, UNKNOWN)
-        yield heading("shared state", width, plural(view.files, "file"))
-        writer = "this machine writes it" if view.writes else "the awake machine writes it"
-        yield [(f" {mark.glyph} {mark.word}", mark.style), (f"   {writer}", "$muted")]
-        if view.head:
-            signed = f", signed by {shown(self.mesh.nickname(view.signed_by))}" if view.signed_by else ""
-            yield [("   head      ", "$muted"), (f"{shown(view.head[:10])}{signed}", "")]
-        pulled, pushed = ago_of(view.last_pull), ago_of(view.last_push)
-        yield [("   pulled    ", "$muted"), (fit(pulled, 12), ""), ("pushed ", "$muted"), (pushed, "")]
-        for trouble in filter(None, (view.hub_error, view.trouble)):
-            yield [(" ⚠ ", "bold $needs-you"), (shown(trouble), "")]
-        yield from self._lists(view)
-        yield []
-
-    @staticmethod
-    def _lists(view: SyncView) -> Iterator[Line]:
-        lists = (
-            ("queued here", "$needs-you", [f"{row.path} ({row.kind})" for row in view.queued]),
-            (
-                "in conflict",
-                "$needs-you",
-                [f"{row.path}: {row.machine}'s kept as {row.kept_as or '–'}" for row in view.conflicts],
-            ),
-            (
-                "refused",
-                "$danger",
-                [f"{row.commit[:10]} from {row.source}: {row.why}" for row in view.refused],
-            ),
-            ("not shared", "$muted", [f"{row.path}: {row.why}" for row in view.left_out]),
-            ("not written here", "$danger", [f"{row.path}: {row.why}" for row in view.unwritten]),
-        )
-        for title, style, rows in lists:
-            if rows:
-                yield [(f"   {title}  {len(rows)}", f"bold {style}")]
-            for words in rows[:LISTED]:
-                yield [(f"     {shown(words)}", "")]
-            if len(rows) > LISTED:
-                yield [(f"     and {len(rows) - LISTED} more: instar sync", "$muted")]
-
-
-class Versions(Panel):
-    """What each machine runs, who is held back, and the last update."""
-
-    def build(self, width: int) -> Iterable[Line]:
-        view = self.checks.updates
-        if view is None:
-            return
-        waiting = view.installed is not None and view.installed != view.version
-        yield heading("versions", width, "update under way" if view.running else "")
-        for machine in view.machines:
-            yield self._machine(machine)
-        if waiting:
-            yield [
-                (" ⚠ ", "bold $needs-you"),
-                (f"{shown(view.installed or '')} is installed here: ", ""),
-                ("instar update", "bold"),
-                (" restarts every machine into it", ""),
-            ]
-        if view.restart is not None and view.restart.state == "failed":
-            yield [
-                (" ✕ ", "bold $danger"),
-                (f"the restart into {shown(view.restart.expected)} did not take", "$danger"),
-            ]
-        for step in view.steps[-LISTED:]:
-            yield [
-                (f"   {fit_right(span(step.at_ms), TOOK)}  ", "$muted"),
-                (f"{shown(step.nickname)}: {shown(step.step)} {shown(step.note)}", ""),
-            ]
-        yield []
-
-    @staticmethod
-    def _machine(machine: MachineVersion) -> Line:
-        held = machine.held_back
-        line: Line = [
-            (" ◑ " if held else " ✔ ", "$needs-you" if held else "$awake"),
-            (fit(shown(machine.nickname), 14), "bold" if machine.is_self else ""),
-            (fit(shown(machine.version or "not heard yet"), 14), ""),
-        ]
-        if machine.protocol is not None:
-            line.append((f"protocol {'–'.join(str(n) for n in dict.fromkeys(machine.protocol))}", "$muted"))
-        return [*line, (f"   {shown(held)}", "$needs-you")] if held else line

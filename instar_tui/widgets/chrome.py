@@ -15,6 +15,7 @@ from instar_tui.widgets.vocabulary import ROLES, UNKNOWN, step_words
 
 if TYPE_CHECKING:
     from instar_tui.app import InstarApp
+    from instar_tui.screens.base import MeshScreen
     from instar_tui.state import MeshState, Operation
 
 SPINNER = "◐◓◑◒"
@@ -261,7 +262,8 @@ class KeyLine(Framed):
         return self.instar.key_of(action)
 
     def _actions(self) -> list[Action]:
-        return footer_actions(self._scope, self._extra)
+        screen = cast("MeshScreen", self.screen)
+        return [action for action in footer_actions(self._scope, self._extra) if screen.offers(action)]
 
     def on_click(self, event: events.Click) -> None:
         name = next((name for end, name in self._ends if event.x < end), "")

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from instar_node.events import Event
 
 LAST_STEP_OF_A_TRANSFER = "moved"
+OVER = "over: "
+"""What the text of an alert begins with that is none any more."""
 
 
 def condensed(newest_first: Iterable[Event]) -> Iterator[Event]:
@@ -22,7 +24,7 @@ def condensed(newest_first: Iterable[Event]) -> Iterator[Event]:
     previous = ""
     for event in newest_first:
         subject = _subject(event)
-        begins = event.data.get("step") == LAST_STEP_OF_A_TRANSFER
+        begins = event.data.get("step") == LAST_STEP_OF_A_TRANSFER or _ends_a_drill(event)
         if (subject in told and not begins) or f"{event.kind} {event.text}" == previous:
             continue
         if subject is not None:
@@ -40,7 +42,16 @@ def _subject(event: Event) -> Hashable | None:
         return "handoff", str(data["session"])
     if event.kind == "transfer" and "to" in data:
         return "transfer", str(data.get("topic")), str(data["to"])
+    if event.kind == "drill" and "peer" in data:
+        return "drill", str(data["peer"])
+    if event.kind == "alert":
+        return "alert", event.text.removeprefix(OVER)
     return None
+
+
+def _ends_a_drill(event: Event) -> bool:
+    """Whether this is the last event of a drill: what comes before it in time are its steps."""
+    return event.kind == "drill" and "component" not in event.data
 
 
 def event_words(event: Event) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from rich.cells import cell_len
 from textual.app import RenderResult
 from textual.content import Content
 from textual.widget import Widget
 
-from instar_tui.widgets.text import Part
+from instar_tui.widgets.text import Part, wrap
 
 Line = list[Part]
 
@@ -66,3 +67,10 @@ def heading(title: str, width: int, note: str = "") -> Line:
     if note:
         line.append((f" {note} ", "$muted"))
     return line
+
+
+def hanging(mark: Part, words: str, style: str, width: int) -> list[Line]:
+    """A mark and the words behind it, wrapped; what follows stands below the first word."""
+    indent = cell_len(mark[0])
+    first, *rest = wrap(words, max(10, width - indent - 1))
+    return [[mark, (first, style)], *([(" " * indent, ""), (line, style)] for line in rest)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from rich.cells import cell_len, set_cell_size
+from rich.cells import cell_len, chop_cells, set_cell_size
 
 from instar_tui.safe_text import shown as shown
 from instar_tui.safe_text import shown_lines as shown_lines
@@ -15,6 +15,24 @@ Part = tuple[str, str]
 
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 _SPARKS = "▁▂▃▄▅▆▇█"
+
+
+def wrap(text: str, width: int) -> list[str]:
+    """Words wrapped to cells, long words chopped, line breaks kept, control characters shown."""
+    out: list[str] = []
+    for paragraph in shown_lines(text):
+        line = ""
+        for word in paragraph.split(" "):
+            joined = f"{line} {word}" if line else word
+            if cell_len(joined) <= width:
+                line = joined
+                continue
+            if line:
+                out.append(line)
+            *whole, line = chop_cells(word, width) or [""]
+            out.extend(whole)
+        out.append(line)
+    return out
 
 
 def fit(text: str, width: int) -> str:

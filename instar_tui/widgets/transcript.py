@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from rich.cells import cell_len, chop_cells
 from rich.segment import Segment
 from textual.binding import Binding, BindingType
 from textual.geometry import Size
@@ -14,29 +13,11 @@ from textual.selection import Selection
 from textual.strip import Strip
 
 from instar_tui.widgets.live import Line
-from instar_tui.widgets.text import clock, fit, shown, shown_lines
+from instar_tui.widgets.text import clock, fit, shown, wrap
 from instar_tui.widgets.vocabulary import delivery_mark
 
 if TYPE_CHECKING:
     from instar_node.api.types import Message
-
-
-def wrap(text: str, width: int) -> list[str]:
-    """Words wrapped to cells, long words chopped, line breaks kept, control characters shown."""
-    out: list[str] = []
-    for paragraph in shown_lines(text):
-        line = ""
-        for word in paragraph.split(" "):
-            joined = f"{line} {word}" if line else word
-            if cell_len(joined) <= width:
-                line = joined
-                continue
-            if line:
-                out.append(line)
-            *whole, line = chop_cells(word, width) or [""]
-            out.extend(whole)
-        out.append(line)
-    return out
 
 
 def message_lines(message: Message, width: int, here: str) -> Iterable[Line]:

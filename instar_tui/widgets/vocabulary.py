@@ -55,6 +55,18 @@ DELIVERY = {
     "undecided": Mark("?", "undecided", "bold $needs-you"),
 }
 
+HEALTH = {
+    "ok": Mark("✔", "all is well", "$awake"),
+    "degraded": Mark("⚠", "works, with a flaw", "$needs-you"),
+    "alarm": Mark("‼", "alarm", "$danger"),
+}
+
+FINDINGS = {
+    "ok": Mark("✔", "well", "$awake"),
+    "warning": Mark("⚠", "warning", "bold $needs-you"),
+    "problem": Mark("✕", "problem", "bold $danger"),
+}
+
 GATES = {
     "open": Mark("✔", "open", "$awake"),
     "unverified": Mark("◌", "not tried yet", "$muted"),

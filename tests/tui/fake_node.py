@@ -83,6 +83,7 @@ class FakeNode(FakeChecks):
     """
 
     def __init__(self, machines: int = 4, *, expires: bool = True, clock: Clock | None = None) -> None:
+        super().__init__()
         self.clock = clock or SystemClock()
         self.hub = EventHub(self.clock)
         self.expires = expires
@@ -464,10 +465,7 @@ class FakeNode(FakeChecks):
 
     async def doctor(self) -> t.Doctor:
         self._enter("doctor")
-        return diagnosis(mesh_findings(await self.status()))
-
-    async def config(self) -> t.ConfigView:
-        return t.ConfigView("/home/config.toml", {})
+        return diagnosis([*self.findings, *mesh_findings(await self.status())])
 
     async def set_config(self, body: t.ConfigChange) -> t.ConfigChanged:
         self._enter("set_config", body)
@@ -645,10 +643,6 @@ class FakeNode(FakeChecks):
         self._enter("sync_seen")
         self.sync_.refused, self.sync_.conflicts = [], []
         return self.sync_
-
-    async def secrets(self) -> t.Secrets:
-        self._enter("secrets")
-        return t.Secrets(names=[], secrets=[])
 
     async def secret(self, name: str) -> t.Secret:
         self._enter("secret", name)

@@ -54,3 +54,19 @@ def test_states_and_steps_are_told_in_words() -> None:
     assert event_words(message(1, "local:7", "committed")) == "work: answered"
     assert event_words(transfer(1, "tail_synced")) == "topic work → mini: tail synced"
     assert event_words(event(1, "lease", "desk_2 is awake")) == "desk_2 is awake"
+
+
+def test_a_drill_is_one_line_and_the_next_one_another() -> None:
+    def step(n: int, component: str) -> Event:
+        return event(n, "drill", f"drill with mini: {component} works", peer="m", component=component)
+
+    def end(n: int, word: str) -> Event:
+        return event(n, "drill", f"drill with mini {word}", peer="m", passed=word == "passed", over=True)
+
+    assert numbers([step(1, "tunnel"), step(2, "lease")]) == [2], "while it runs, the newest step"
+    first = [step(1, "tunnel"), end(2, "failed")]
+    assert numbers([*first, step(3, "tunnel"), step(4, "lease"), end(5, "passed")]) == [5, 2]
+
+
+def test_an_alert_that_is_over_takes_the_line_of_the_alert() -> None:
+    assert numbers([event(1, "alert", "the hub is gone"), event(2, "alert", "over: the hub is gone")]) == [2]
