@@ -25,11 +25,8 @@ from tests.tui.standing import StandingClock, StandingDay
 
 DRAWN_WITH = "8.2.8"
 SIZES = ((80, 24), (120, 36), (200, 50))
-IN_LIGHT = ("overview", "lease", "topics", "pair")
-CASES = [
-    *((place.name, size, "instar-dark") for place in PLACES for size in SIZES),
-    *((name, size, "instar-light") for name in IN_LIGHT for size in SIZES),
-]
+THEMES = ("instar-dark", "instar-light")
+CASES = [(place.name, size, theme) for place in PLACES for size in SIZES for theme in THEMES]
 
 pytestmark = pytest.mark.skipif(
     textual.__version__ != DRAWN_WITH, reason=f"the pictures were drawn with Textual {DRAWN_WITH}"
