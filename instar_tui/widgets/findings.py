@@ -13,6 +13,7 @@ from instar_tui.widgets.vocabulary import FINDINGS, HEALTH
 
 if TYPE_CHECKING:
     from instar_node.api.types import Finding
+    from instar_tui.widgets.checks import Checks
 
 CHECK = 10
 """Cells of a check's name."""
@@ -22,7 +23,7 @@ TOLD_ABOVE = frozenset({"alert", "outbox"})
 """Checks of the doctor that the verdict above shows already."""
 
 
-class Verdict(Framed):
+class Verdict(Panel):
     """One line, then every alert with what to do about it."""
 
     def build(self, width: int) -> Iterable[Line]:
@@ -40,8 +41,11 @@ class Verdict(Framed):
             yield from hanging((" ⚠ ", "bold $needs-you"), alert.message, "bold", width)
             if alert.hint:
                 yield from hanging(("   ", ""), alert.hint, "", width)
+        remarks = len(_to_mend(self.checks))
+        if remarks:
+            yield [(f"   the doctor has {plural(remarks, 'remark')}", "$needs-you")]
         if not status.outbox:
-            calm = "" if health.alerts else "nothing needs you; "
+            calm = "" if health.alerts or remarks else "nothing needs you; "
             yield [(f"   {calm}no reply is undecided", "$muted")]
         yield []
 
@@ -54,7 +58,7 @@ class Findings(Panel):
         if doctor is None:
             return
         found = [finding for finding in doctor.findings if finding.check not in TOLD_ABOVE]
-        troubled = [finding for finding in found if finding.state != "ok"]
+        troubled = _to_mend(self.checks)
         well = [finding for finding in found if finding.state == "ok"]
         note = (
             f"{len(troubled)} of {len(found)} to mend"
@@ -62,7 +66,7 @@ class Findings(Panel):
             else f"{plural(len(found), 'check')}, all well"
         )
         yield heading("doctor", width, note)
-        for finding in sorted(troubled, key=lambda row: row.state):
+        for finding in troubled:
             yield from _finding(finding, width)
         if well and self.app.size.height < ROOMY:
             names = ", ".join(dict.fromkeys(finding.check for finding in well))
@@ -71,6 +75,13 @@ class Findings(Panel):
             for finding in well:
                 yield from _finding(finding, width)
         yield []
+
+
+def _to_mend(checks: Checks) -> list[Finding]:
+    """What the doctor found that the verdict does not tell already, problems first."""
+    found = checks.doctor.findings if checks.doctor is not None else []
+    rows = [row for row in found if row.state != "ok" and row.check not in TOLD_ABOVE]
+    return sorted(rows, key=lambda row: row.state)
 
 
 def _finding(finding: Finding, width: int) -> Iterable[Line]:
