@@ -16,8 +16,9 @@ from instar_node.clock import Clock, SystemClock
 from instar_node.config import load_config
 from instar_node.config_file import write_default_config
 from instar_node.coordination.hub import Hub, parse_hub
+from instar_node.coordination.hub_troubles import another_hub, hub_error, of_another_mesh
 from instar_node.coordination.hubs import open_store
-from instar_node.coordination.lease_store import StoreUnavailable
+from instar_node.coordination.lease_store import LeaseStore, StoreUnavailable
 from instar_node.coordination.record import PURPOSE, KnownRecord, is_authentic
 from instar_node.errors import InstarError
 from instar_node.identity.chain import Folded, fold
@@ -27,7 +28,7 @@ from instar_node.identity.registry import MachineRegistry
 from instar_node.identity.vault import Vault
 from instar_node.mesh.http import post_bytes
 from instar_node.pairing.joiner import Confirm, JoinOutcome, join
-from instar_node.pairing.wire import PairingGrant
+from instar_node.pairing.wire import HubTerms, PairingGrant
 from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
 from instar_node.storage.lock import HomeLock
@@ -59,7 +60,7 @@ async def join_home(
 
     Nothing of the mesh is written unless everything has succeeded. ``sas`` and ``confirm`` are those of
     ``pairing.joiner.join``. Raises ``InstarError`` naming the step that failed: ``already-running``,
-    ``already-member``, those of ``pairing.joiner.join``, ``hub-unreachable``.
+    ``already-member``, those of ``pairing.joiner.join``, those of ``coordination.hub_troubles``.
     """
     home.prepare()
     with HomeLock(home):
@@ -175,25 +176,36 @@ async def _post(url: str, body: bytes) -> tuple[int, bytes]:
         raise InstarError("host-unreachable", error.message, error.hint, status=error.status) from error
 
 
-async def _check_hub(home: Home, kind: str, url: str) -> None:
+async def _check_hub(home: Home, terms: HubTerms) -> None:
     """See whether this machine can use the hub of the mesh, before it is admitted.
 
-    A witness is reached through the tunnel, which only members have: nothing to look at yet. Raises
-    ``hub-unreachable`` saying what to mend; the other machine keeps nothing of this one.
+    A witness is reached through the tunnel, which only members have: nothing to look at yet. Raises what is
+    wrong with the hub, by the codes of ``hub_troubles``; the other machine keeps nothing of this one.
     """
-    hub = parse_hub(url, home)
-    if hub.kind == "witness":
+    if terms.kind == "witness":
         return
-    store = open_store(hub, home)
     try:
-        seen = await store.read()
-        await store.probe()
-    except StoreUnavailable as error:
-        raise _hub_unreachable(hub, error.message) from error
-    finally:
-        await store.close()
-    if seen is None:
-        raise _hub_unreachable(hub, "it holds no lease: is it another repository of that name?")
+        hub = parse_hub(terms.url, home)
+        store = open_store(hub, home)
+        try:
+            await _require_hub_of_the_mesh(store, hub, terms.id)
+            await store.probe()
+        finally:
+            await store.close()
+    except InstarError as error:
+        raise _unusable_hub(error) from error
+
+
+async def _require_hub_of_the_mesh(store: LeaseStore, hub: Hub, hub_id: str) -> None:
+    """The address may lead elsewhere from here: to another disk mounted there, another server so named."""
+    try:
+        register, found = await store.read(), await store.hub_id()
+    except StoreUnavailable as trouble:
+        raise hub_error(trouble) from trouble
+    if register is None:
+        raise hub_error(another_hub(hub.shown))
+    if hub_id and found != hub_id:
+        raise of_another_mesh(hub.shown)
 
 
 def _lease_of(grant: PairingGrant) -> KnownRecord:
@@ -215,13 +227,12 @@ def _believed(known: KnownRecord, folded: Folded) -> bool:
     return is_authentic(known.record, signed)
 
 
-def _hub_unreachable(hub: Hub, why: str) -> InstarError:
+def _unusable_hub(error: InstarError) -> InstarError:
     return InstarError(
-        "hub-unreachable",
-        f"the code is right, but the mesh's hub {hub.shown} cannot be used from this machine: {why}",
-        "make it reachable here (mount it, check the network and your git credentials), then `instar pair` "
-        "there again; nothing was registered",
-        status=502,
+        error.code,
+        f"the code is right, but the mesh's hub cannot be used from this machine: {error.message}",
+        f"{error.hint}. Then `instar pair` there again; nothing was registered",
+        status=error.status,
     )
 
 

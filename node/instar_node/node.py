@@ -29,6 +29,7 @@ from instar_node.known_secrets import KnownSecrets
 from instar_node.mesh.listener import PeerListener, PeerRoutes
 from instar_node.pairing.host import PairingHost
 from instar_node.pairing.session_store import PairingSessionStore
+from instar_node.pairing.wire import HubTerms
 from instar_node.rejoining import Rejoining
 from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
@@ -273,10 +274,11 @@ class Node:
 
     # -- small ties --------------------------------------------------------------------------------------
 
-    def _shared_hub(self) -> tuple[str, str] | None:
-        """Kind and URL of the present hub where every machine must be able to use it."""
-        hub = self._parts.base.lease.hub
-        return None if hub.kind == "embedded" else (hub.kind, hub.url)
+    def _shared_hub(self) -> HubTerms | None:
+        """The present hub where every machine must be able to use it."""
+        lease = self._parts.base.lease
+        place, hub = lease.lease.hub, lease.hub
+        return None if hub.kind == "embedded" else HubTerms(hub.kind, hub.url, place.id if place else "")
 
     async def _free_orphans(self) -> None:
         if (pool := self._parts.pool) is not None:

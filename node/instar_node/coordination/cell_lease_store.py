@@ -8,6 +8,7 @@ import msgspec
 
 from instar_node.coordination.cells import HUB_CELL, LEASE_CELL, Cells, ScratchCells, version_of
 from instar_node.coordination.hub_probe import probe_hub
+from instar_node.coordination.hub_troubles import hub_error
 from instar_node.coordination.lease_store import (
     Candidate,
     Lost,
@@ -18,7 +19,6 @@ from instar_node.coordination.lease_store import (
     Won,
 )
 from instar_node.coordination.record import KnownRecord, LeaseRecord, decode_record
-from instar_node.errors import InstarError
 
 
 class CellLeaseStore:
@@ -36,7 +36,7 @@ class CellLeaseStore:
         except RefusedSwap:
             return  # another machine was quicker
         except StoreUnavailable as error:
-            raise InstarError(error.code, error.message, status=503) from error
+            raise hub_error(error) from error
 
     async def hub_id(self) -> str | None:
         """As ``LeaseStore.hub_id``."""

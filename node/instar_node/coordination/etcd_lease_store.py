@@ -138,7 +138,7 @@ class EtcdCells:
         if "permission denied" in why:
             return StoreUnavailable(f"{self._shown} does not let this user write: {why}", "hub-read-only")
         if any(sign in why for sign in ("authentication failed", "invalid auth token", "user name is empty")):
-            message = f"{self._shown} wants other credentials ({why}); write etcd://USER:PASSWORD@HOST:PORT"
+            message = f"{self._shown} wants other credentials ({why}): etcd://USER:PASSWORD@HOST:PORT"
             return StoreUnavailable(message, "hub-credentials")
         return StoreUnavailable(f"{self._shown} refuses: {why}")
 

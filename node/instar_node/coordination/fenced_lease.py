@@ -374,9 +374,9 @@ class FencedLease:
     def _author(self) -> Author:
         return Author(self.me, self.incarnation, self.timing, self.build)
 
-    def founding_record(self, *, at: str, nonce: str) -> LeaseRecord:
-        """Epoch 1 of a new mesh with this machine alone in it."""
-        return successions.founding(self._author, Label("founded", at, nonce))
+    def founding_record(self, *, at: str, nonce: str, hub: HubPlace | None = None) -> LeaseRecord:
+        """Epoch 1 of a new mesh with this machine alone in it, on its own disk or in a hub for all."""
+        return successions.founding(self._author, Label("founded", at, nonce), hub)
 
     def contender_record(self, *, reason: str, at: str, nonce: str) -> LeaseRecord:
         """A takeover of the newest version by this machine: epoch + 1."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from instar_node.coordination.hub_troubles import hub_error
 from instar_node.coordination.lease_store import StoreUnavailable
 from instar_node.coordination.record import HubPlace
 from instar_node.coordination.successions import replace_record
@@ -104,7 +105,7 @@ class Generations:
         try:
             return await self._service.tip()
         except StoreUnavailable as error:
-            raise InstarError("hub-unreachable", f"the hub cannot be read: {error}", status=502) from error
+            raise hub_error(error) from error
 
     def _needs_vouching(self, unreachable: list[str]) -> InstarError:
         names = self._names(unreachable)

@@ -50,7 +50,9 @@ async def run_git(repository: Path, *arguments: str, within: float) -> GitResult
             start_new_session=True,
         )
     except FileNotFoundError as error:
-        raise StoreUnavailable("a remote hub needs the git program; install git", "git-missing") from error
+        raise StoreUnavailable(
+            "a remote hub needs the git program, which is not installed", "git-missing"
+        ) from error
     try:
         async with asyncio.timeout(within):
             output, errors = await process.communicate()

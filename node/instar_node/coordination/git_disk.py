@@ -26,6 +26,7 @@ from pygit2.transaction import ReferenceTransaction
 
 from instar_node.coordination.git_refs import in_thread
 from instar_node.coordination.git_repository import LeaseRepository, tip_of
+from instar_node.coordination.hub_troubles import not_writable
 from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
 
 STALE_AFTER = 2.0
@@ -130,8 +131,7 @@ def _locked_file(path: Path) -> int | None:
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        message = f"{path.parent} cannot be written: {error.strerror}"
-        raise StoreUnavailable(message, "hub-read-only") from error
+        raise not_writable(path.parent) from error
     try:
         if _try_lock(file, path) and os.path.samestat(os.fstat(file), os.stat(path)):
             os.pwrite(file, secrets.token_bytes(8), 0)

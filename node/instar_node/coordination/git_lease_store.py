@@ -12,7 +12,8 @@ from typing import TypeVar
 import msgspec
 
 from instar_node.coordination.git_refs import Refs, in_thread
-from instar_node.coordination.hub import Hub, may_become_repository, not_a_repository
+from instar_node.coordination.hub import Hub, may_become_repository
+from instar_node.coordination.hub_troubles import hub_error, not_a_repository, refusal
 from instar_node.coordination.lease_store import (
     Candidate,
     Lost,
@@ -23,7 +24,6 @@ from instar_node.coordination.lease_store import (
     Won,
 )
 from instar_node.coordination.record import KnownRecord, LeaseRecord
-from instar_node.errors import InstarError
 from instar_node.storage.home import Home
 
 T = TypeVar("T")
@@ -73,12 +73,12 @@ class GitLeaseStore:
             if await refs.tip(HUB_REF, None) is None:
                 await self._mark(refs)
         except StoreUnavailable as error:
-            raise InstarError(error.code, error.message, status=503) from error
+            raise hub_error(error) from error
 
     def _make_repository(self, refs: Refs) -> None:
         path = Path(self._hub.url)
-        if self._hub.kind == "path" and not path.parent.is_dir():
-            raise InstarError("hub-missing", f"there is no folder {path.parent}; is its disk mounted?")
+        if self._hub.kind == "path" and not path.parent.is_dir():  # False also for who may not look
+            raise StoreUnavailable(f"there is no folder {path.parent}", "hub-missing")
         if not refs.objects.exists() and not may_become_repository(path):
             raise not_a_repository(path)
         refs.objects.create()
@@ -86,11 +86,10 @@ class GitLeaseStore:
     async def _mark(self, refs: Refs) -> None:
         try:
             await refs.swap(HUB_REF, None, await refs.scratch())
-        except RefusedSwap as refusal:
+        except RefusedSwap as refused:
             if await refs.tip(HUB_REF, None) is None:  # and no other machine was quicker
-                raise InstarError(
-                    "hub-refuses", f"{self._hub.shown} refuses to set {HUB_REF}: {refusal}", status=502
-                ) from refusal
+                message = f"{self._hub.shown} refuses to set {HUB_REF}: {refused}"
+                raise refusal("hub-refuses", message) from refused
 
     async def hub_id(self) -> str | None:
         """As ``LeaseStore.hub_id``."""
@@ -126,8 +125,8 @@ class GitLeaseStore:
             refs = await self._opened()
             try:
                 await refs.swap(LEASE_REF, expected, candidate.version)
-            except RefusedSwap as refusal:
-                return await self._after_refusal(expected, ours, str(refusal))
+            except RefusedSwap as refused:
+                return await self._after_refusal(expected, ours, str(refused))
             await self._remember(ours)
         except StoreUnavailable as error:
             return Unknown(error.message)
@@ -153,7 +152,7 @@ class GitLeaseStore:
         try:
             refs = await self._opened()
         except StoreUnavailable as error:
-            raise InstarError(error.code, error.message, status=503) from error
+            raise hub_error(error) from error
         await probe_hub(refs, self._hub.shown, "refs/instar/")
 
     async def close(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from instar_node.coordination.git_command import GitResult, run_git
 from instar_node.coordination.git_refs import in_thread
 from instar_node.coordination.git_repository import LeaseRepository
+from instar_node.coordination.hub_troubles import not_writable
 from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
 
 _FETCH_TRIES = 3
@@ -73,6 +74,8 @@ class RemoteRefs:
         if status is None:
             raise self._unavailable(result)
         flag, summary = status
+        if flag == "!" and any(sign in result.errors.lower() for sign in _NO_WRITING):
+            raise self._unavailable(result)
         if flag == "!":
             raise RefusedSwap(summary)
 
@@ -119,15 +122,17 @@ def _push_status(output: str, ref: str) -> tuple[str, str] | None:
     return None
 
 
+_NO_WRITING = ("unable to create temporary object", "insufficient permission", "read-only file system")
+"""What git on a server says when it may read a repository and not write it."""
+
+_READ_ONLY = (
+    *_NO_WRITING,
+    *("write access", "read-only", "read only", "not allowed to push", "permission to", "error: 403"),
+)
 _REASONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
-        "hub-read-only",
-        "{hub} may be read but not written with this account; it needs push rights",
-        ("write access", "read-only", "read only", "not allowed to push", "permission to", "error: 403"),
-    ),
-    (
         "hub-credentials",
-        "{hub} wants credentials that git has not got; push to it once by hand, so that git remembers them",
+        "{hub} wants credentials that git has not got",
         (
             "permission denied (",
             "authentication failed",
@@ -138,13 +143,18 @@ _REASONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
-        "hub-credentials",
-        "the host key of {hub} is not known or has changed; connect to it once by ssh and check it",
+        "hub-host-key",
+        "the host key of {hub} is not known or has changed",
         ("host key verification failed",),
     ),
     (
+        "hub-refuses",
+        "{hub} belongs to another account of its server, and git there does not serve it",
+        ("dubious ownership",),
+    ),
+    (
         "hub-not-repository",
-        "{hub} is not a git repository",
+        "there is no git repository at {hub}",
         (
             "does not appear to be a git repository",
             "not a git repository",
@@ -157,11 +167,15 @@ _REASONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("repository not found", "not found", "does not exist"),
     ),
 )
+"""Code, message, and what git says then. A plain ssh server says the same of a path where nothing lies and of
+one that holds something else, so that message covers both."""
 
 
 def explain_failure(errors: str, hub: str) -> StoreUnavailable:
     """What git's stderr means, for people; its own last words when it is none of the usual."""
     text = errors.lower()
+    if any(sign in text for sign in _READ_ONLY):
+        return not_writable(hub)
     for code, message, signs in _REASONS:
         if any(sign in text for sign in signs):
             return StoreUnavailable(message.format(hub=hub), code)

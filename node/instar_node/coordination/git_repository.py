@@ -20,6 +20,7 @@ import pygit2
 from pygit2.enums import FileMode, Option
 
 from instar_node.coordination.hub import is_bare_repository
+from instar_node.coordination.hub_troubles import not_a_repository, not_writable
 from instar_node.coordination.lease_store import StoreUnavailable
 from instar_node.coordination.record import KnownRecord, LeaseRecord, decode_record, epoch_text
 
@@ -66,15 +67,20 @@ class LeaseRepository:
         Raises:
             StoreUnavailable: there is none, or the disk fails or is full, or may not be written.
         """
-        if not self.path.exists():
-            message = f"there is no repository at {self.path}; is its disk mounted?"
-            raise StoreUnavailable(message, "hub-missing")
-        if not self.exists():
-            raise StoreUnavailable(f"{self.path} is not a bare git repository", "hub-not-repository")
+        self._require_there()
         try:
             yield pygit2.Repository(str(self.path))
         except (pygit2.GitError, OSError) as error:
             raise self._failed(error) from error
+
+    def _require_there(self) -> None:
+        try:
+            if not self.path.exists():
+                raise StoreUnavailable(f"there is no repository at {self.path}", "hub-missing")
+            if not self.exists():
+                raise not_a_repository(self.path)
+        except PermissionError as error:
+            raise StoreUnavailable(f"{self.path} is closed to this account", "hub-credentials") from error
 
     def tip(self, ref: str) -> str | None:
         """The version ``ref`` holds now, ``None`` when it does not exist."""
@@ -147,8 +153,9 @@ class LeaseRepository:
 
     def _failed(self, error: Exception) -> StoreUnavailable:
         nearest = self.path if self.path.exists() else self.path.parent
-        code = "hub-unreachable" if os.access(nearest, os.W_OK) else "hub-read-only"
-        return StoreUnavailable(f"the repository {self.path} cannot be used: {error}", code)
+        if not os.access(nearest, os.W_OK):
+            return not_writable(self.path)
+        return StoreUnavailable(f"the repository {self.path} cannot be used: {error}")
 
 
 def tip_of(repository: pygit2.Repository, ref: str) -> str | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote, urlsplit
 
 import msgspec
 
+from instar_node.coordination.hub_troubles import hub_error, not_a_repository
 from instar_node.errors import InstarError
 from instar_node.storage.home import Home
 
@@ -76,11 +78,15 @@ def parse_hub(url: str, home: Home) -> Hub:
     """
     hub = read_hub(url, home)
     if hub.kind == "path":
-        path = Path(hub.url)
-        refuse_synced(path)
-        if not may_become_repository(path) and not is_bare_repository(path):
-            raise not_a_repository(path)
+        with suppress(PermissionError):  # whoever uses it says so
+            _look_at(Path(hub.url))
     return hub
+
+
+def _look_at(path: Path) -> None:
+    refuse_synced(path)
+    if not may_become_repository(path) and not is_bare_repository(path):
+        raise hub_error(not_a_repository(path), status=400)
 
 
 def read_hub(url: str, home: Home) -> Hub:
@@ -126,21 +132,6 @@ def refuse_synced(path: Path) -> None:
                 "use a git URL, or a repository on a disk that all machines mount",
                 status=400,
             )
-
-
-def not_a_repository(path: Path) -> InstarError:
-    """The error for a place that holds something else than a bare git repository."""
-    if (path / ".git").exists():
-        message, hint = (
-            f"{path} is a work tree, not a bare git repository",
-            "make one: git init --bare hub.git",
-        )
-    else:
-        message, hint = (
-            f"{path} holds something that is not a bare git repository",
-            "name an empty or new folder, or make one: git init --bare hub.git",
-        )
-    return InstarError("hub-not-repository", message, hint, status=400)
 
 
 def without_password(text: str) -> str:

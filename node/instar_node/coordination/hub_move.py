@@ -17,6 +17,7 @@ from msgspec import Meta
 
 from instar_node.contracts import Members, Mesh, PeerError
 from instar_node.coordination.hub import WITNESS, Hub
+from instar_node.coordination.hub_troubles import hub_error, of_another_mesh, refusal
 from instar_node.coordination.lease_store import LeaseStore, StoreUnavailable
 from instar_node.coordination.record import HubPlace, is_authentic
 from instar_node.errors import InstarError
@@ -184,7 +185,7 @@ class HubMove:
             await store.probe()
             known = await store.hub_id()
         except StoreUnavailable as error:
-            raise InstarError(error.code, error.message, status=502) from error
+            raise hub_error(error) from error
         return HubPlace(hub.wire_url, known or "", tip)
 
     async def _free_register(self, store: LeaseStore, hub: Hub) -> str | None:
@@ -193,17 +194,10 @@ class HubMove:
         if present is None:
             return None
         if not is_authentic(present.record, self._service.verify):
-            raise InstarError(
-                "hub-of-another-mesh",
-                f"{hub.shown} keeps the lease of another mesh",
-                "name an empty repository, or one that does not exist yet",
-            )
+            raise of_another_mesh(hub.shown)
         if not present.record.moves:
-            raise InstarError(
-                "hub-in-use",
-                f"{hub.shown} holds a lease of this mesh that was never closed: this mesh was forced away",
-                "name an empty repository, or one that does not exist yet",
-            )
+            message = f"{hub.shown} holds a lease of this mesh that was never closed: it was forced away"
+            raise refusal("hub-in-use", message, status=409)
         return present.version
 
     async def _try_everywhere(self, place: HubPlace) -> dict[str, str]:

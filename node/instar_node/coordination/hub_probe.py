@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
+from instar_node.coordination.hub_troubles import hub_error, refusal
 from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
 from instar_node.errors import InstarError
 
@@ -61,7 +62,7 @@ async def probe_hub(refs: Racecourse, shown: str, prefix: str = "") -> None:
         for _ in range(_ROUNDS):
             tip = await _race(refs, ref, tip, shown)
     except StoreUnavailable as error:
-        raise InstarError(error.code, error.message, status=503) from error
+        raise hub_error(error) from error
     finally:
         await _tidy(refs, ref)
 
@@ -80,7 +81,7 @@ async def _race(refs: Racecourse, ref: str, expected: str | None, shown: str) ->
             raise outcome
     winners = [candidate for candidate, refusal in zip(candidates, outcomes, strict=True) if refusal is None]
     if not winners:
-        raise InstarError("hub-refuses", f"{shown} refuses to set {ref}: {outcomes[0]}", status=502)
+        raise refusal("hub-refuses", f"{shown} refuses to set {ref}: {outcomes[0]}")
     if len(winners) > 1:
         raise _not_atomic(shown, "told two writers at once that each of them had won")
     if await refs.tip(ref, None) != winners[0]:
@@ -99,9 +100,4 @@ async def _tidy(refs: Racecourse, ref: str) -> None:
 
 
 def _not_atomic(shown: str, what: str) -> InstarError:
-    return InstarError(
-        "hub-not-atomic",
-        f"{shown} {what}, so it cannot keep a lease",
-        "use another git host, or a repository on a disk that all machines mount and no program synchronises",
-        status=502,
-    )
+    return refusal("hub-not-atomic", f"{shown} {what}, so it cannot keep a lease")

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from instar_node.coordination.hub import Hub, parse_hub, read_hub
+from instar_node.coordination.hub_troubles import another_hub
 from instar_node.coordination.lease_store import LeaseStore, StoreUnavailable
 from instar_node.coordination.record import HubPlace
 from instar_node.errors import InstarError
@@ -73,10 +74,7 @@ class Hubs:
             raise StoreUnavailable(error.message, error.code) from error
         if place is not None and place.id and place not in self._recognised:
             if await store.hub_id() != place.id:
-                raise StoreUnavailable(
-                    f"{self.hub(place).shown} is another hub than the mesh uses; is the right disk mounted?",
-                    "hub-foreign",
-                )
+                raise another_hub(self.hub(place).shown)
             self._recognised.add(place)
         return store
 

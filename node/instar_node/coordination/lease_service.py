@@ -36,6 +36,7 @@ from instar_node.coordination.http_lease_transport import (
 )
 from instar_node.coordination.hub import Hub
 from instar_node.coordination.hub_move import HubMove
+from instar_node.coordination.hub_troubles import hub_error, of_another_mesh
 from instar_node.coordination.hubs import Hubs
 from instar_node.coordination.lease_coordinator import (
     AskPromises,
@@ -263,17 +264,18 @@ class LeaseService:
 
     async def _found(self) -> None:
         try:
-            existing = await self._register()
+            store = await self.hubs.at(None)
+            existing, hub_id = await store.read(), await store.hub_id()
         except StoreUnavailable as error:
-            raise InstarError("hub-unreachable", f"the hub cannot be read: {error}", status=502) from error
+            raise hub_error(error) from error
         if existing is not None and self.hub.kind != "embedded":
-            raise InstarError(
-                "hub-of-another-mesh",
-                f"the hub {self.hub.shown} already holds the lease of another mesh",
-                "join that mesh with `instar join`, or give this one a hub of its own",
-            )
+            raise of_another_mesh(self.hub.shown)
         self.coordinator.own_tip = existing.version if existing is not None else None
-        record = self.lease.founding_record(at=self.coordinator.at(), nonce=self.coordinator.nonce())
+        place = None if self.hub.kind == "embedded" else HubPlace(self.hub.wire_url, hub_id or "")
+        record = self.lease.founding_record(
+            at=self.coordinator.at(), nonce=self.coordinator.nonce(), hub=place
+        )
+        self._place = place
         await self.swap_now(record, "contend")
         if not self.lease.may_act(self._clock.now()):
             raise InstarError(

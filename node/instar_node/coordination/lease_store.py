@@ -42,10 +42,8 @@ class StoreUnavailable(Exception):  # noqa: N818 - the name says what the caller
     """The register cannot be reached or read now.
 
     Attributes:
-        message: What is wrong and what to do about it, for people.
-        code: ``hub-unreachable``, ``hub-missing``, ``hub-not-repository``, ``hub-credentials``,
-            ``hub-read-only``, ``hub-foreign`` (its value is not a lease record), ``hub-busy`` or
-            ``git-missing``.
+        message: What is wrong, for people.
+        code: One of ``hub_troubles.HINTS``, which says what to do about it.
     """
 
     def __init__(self, message: str, code: str = "hub-unreachable") -> None:

@@ -63,7 +63,7 @@ class LeaseRecord(msgspec.Struct, frozen=True):
     nonce: str = ""
     """Random: makes every record unique, so that two writers can never both believe in one commit."""
     hub: HubPlace | None = None
-    """Where the register lies that takes the *next* record; ``None`` while it is the one of the founding."""
+    """Where the register lies that takes the *next* record; ``None`` for the founding holder's own disk."""
     build: Build | None = None
     """The program its holder runs: who shares no protocol with it may not follow."""
     signature: bytes = b""

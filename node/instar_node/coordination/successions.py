@@ -35,7 +35,7 @@ def replace_record(record: LeaseRecord, **changes: object) -> LeaseRecord:
     return msgspec.structs.replace(record, **changes)
 
 
-def founding(author: Author, label: Label) -> LeaseRecord:
+def founding(author: Author, label: Label, hub: HubPlace | None) -> LeaseRecord:
     """Epoch 1 of a new mesh with its author alone in it."""
     return LeaseRecord(
         epoch=1,
@@ -47,6 +47,7 @@ def founding(author: Author, label: Label) -> LeaseRecord:
         benched=(),
         ttl_ms=author.timing.ttl // 1_000,
         bench_ttl_ms=author.timing.bench_ttl // 1_000,
+        hub=hub,
         build=author.build,
         **label._asdict(),
     )

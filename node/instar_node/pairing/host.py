@@ -24,6 +24,7 @@ from instar_node.pairing.view import PairState, view_of
 from instar_node.pairing.wire import (
     Finish,
     Finished,
+    HubTerms,
     JoinerInfo,
     PairingGrant,
     Refusal,
@@ -51,8 +52,8 @@ class PairingHost:
             ``InstarError`` reaches the joiner; it must leave nothing half-registered.
         members: Who is a member already.
         urls: This machine's addresses for peers, as they are now.
-        hub: Kind and URL of the present hub if the joiner has to reach it, else ``None``. Then it is shown to
-            the joiner first, and nothing is admitted until that machine says that it can use it.
+        hub: The present hub if the joiner has to reach it, else ``None``. It is shown to the joiner first,
+            and nothing is admitted until that machine says that it can use it.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class PairingHost:
         members: Members,
         urls: Callable[[], Iterable[str]],
         admit: Callable[[JoinerInfo], Awaitable[PairingGrant]],
-        hub: Callable[[], tuple[str, str] | None] = lambda: None,
+        hub: Callable[[], HubTerms | None] = lambda: None,
     ) -> None:
         self._store = store
         self._machine_id = machine_id

@@ -22,6 +22,7 @@ from instar_node.pairing.wire import (
     PAIRING_VERSION,
     Finish,
     Finished,
+    HubTerms,
     JoinerInfo,
     PairingGrant,
     Refusal,
@@ -43,6 +44,7 @@ FINISH_TRIES = 3
 Post = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
 Confirm = Callable[[ShortString], Awaitable[bool]]
 """Shows the short string to the person here, and asks whether the other machine shows the same."""
+CheckHub = Callable[[HubTerms], Awaitable[None]]
 T = TypeVar("T")
 
 
@@ -68,7 +70,7 @@ async def join(
     protocol: tuple[int, int] = (1, 1),
     sas: bool = False,
     confirm: Confirm | None = None,
-    check_hub: Callable[[str, str], Awaitable[None]] | None = None,
+    check_hub: CheckHub | None = None,
 ) -> JoinOutcome:
     """Join the mesh of the machine at ``url`` as a standby. Nothing is written here.
 
@@ -76,7 +78,7 @@ async def join(
         post: Sends a body to an address and returns status and body; raises ``OSError`` or ``TimeoutError``
             when there is no answer. It must wait as long as an admission may take (a lease swap on the hub).
         sas: Demand that people compare the short string before anything is admitted; needs ``confirm``.
-        check_hub: Looks whether this machine can use a hub (kind, URL), before anything is admitted. Its
+        check_hub: Looks whether this machine can use the hub, before anything is admitted. Its
             ``InstarError`` is raised here, after the host was told that this machine does not come.
         confirm: Shows the short string and asks the person. Called if either side demands it; without it,
             a host that does is answered by a refusal that says so.
@@ -113,7 +115,7 @@ class _Join:
         post: Post,
         clock: Clock,
         confirm: Callable[[ShortString], Awaitable[bool]] | None,
-        check_hub: Callable[[str, str], Awaitable[None]] | None,
+        check_hub: CheckHub | None,
     ) -> None:
         self._endpoint = endpoint
         self._exchange = exchange
@@ -159,7 +161,7 @@ class _Join:
         terms = _decode(keys.unseal("terms", sealed_terms), Terms) if sealed_terms else None
         if terms is not None and self._check_hub is not None:
             try:
-                await self._check_hub(terms.hub_kind, terms.hub_url)
+                await self._check_hub(HubTerms(terms.hub_kind, terms.hub_url, terms.hub_id))
             except InstarError:
                 await self._tell(session, keys, accept=False)
                 raise

@@ -8,7 +8,7 @@ Everything is JSON; bytes are base64.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta
@@ -72,11 +72,21 @@ class Finished(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     terms: bytes = b""
 
 
+class HubTerms(NamedTuple):
+    """The present hub: kind, URL, and what it calls itself."""
+
+    kind: str
+    url: str
+    id: str
+
+
 class Terms(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a joiner has to be able to use before it is admitted: an admission cannot be undone."""
 
     hub_kind: str
     hub_url: str
+    hub_id: str
+    """What the hub at that address calls itself; empty when the host does not know."""
     compare: bool
     """Whether people compare the short string as well."""
 

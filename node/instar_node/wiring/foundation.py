@@ -11,6 +11,7 @@ from instar_node.build import Build, this_build
 from instar_node.clock import Clock
 from instar_node.config import Config, NodeOptions
 from instar_node.coordination.hub import Hub
+from instar_node.coordination.hub_troubles import hub_error, of_another_mesh
 from instar_node.coordination.hubs import open_store
 from instar_node.coordination.lease_store import LeaseStore, StoreUnavailable
 from instar_node.errors import InstarError
@@ -135,13 +136,9 @@ def _alone() -> InstarError:
 
 async def _look_at_hub(hub: Hub, store: LeaseStore) -> None:
     await store.create()
-    await store.probe()
     if hub.kind != "embedded" and await _read(store) is not None:
-        raise InstarError(
-            "hub-of-another-mesh",
-            f"the hub {hub.shown} already keeps the lease of another mesh",
-            "join that mesh (`instar pair` there, `instar join` here), or name a new hub",
-        )
+        raise of_another_mesh(hub.shown)
+    await store.probe()
 
 
 async def is_unfounded(foundation: Foundation) -> bool:
@@ -164,4 +161,4 @@ async def _read(store: LeaseStore) -> object | None:
     try:
         return await store.read()
     except StoreUnavailable as error:
-        raise InstarError(error.code, error.message, status=503) from error
+        raise hub_error(error) from error
