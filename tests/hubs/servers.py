@@ -77,6 +77,9 @@ server.max-request-size = 4096
 setenv.set-environment = ( "GIT_PROJECT_ROOT" => "{root}", "GIT_HTTP_EXPORT_ALL" => "1" )
 alias.url = ( "/git" => "{backend}", "/locked" => "{backend}", "/public" => "{backend}" )
 cgi.assign = ( "" => "" )
+$HTTP["url"] =~ "^/page" {{
+    cgi.assign = ()
+}}
 $HTTP["url"] =~ "^/git/" {{
     setenv.add-environment = ( "REMOTE_USER" => "writer" )
 }}
@@ -91,7 +94,7 @@ def web_server(folder: Path) -> Iterator[str]:
     """Serve the bare repositories in ``folder/www``; yields the base URL.
 
     ``/git/NAME`` may be read and written, ``/public/NAME`` only read, ``/locked/NAME`` wants a password
-    (``ada``, ``pass``).
+    (``ada``, ``pass``). What lies under ``/page…`` is what it is.
     """
     lighttpd = program("lighttpd", "lighttpd")
     root, port = folder / "www", free_port()

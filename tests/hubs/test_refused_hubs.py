@@ -245,22 +245,25 @@ def over_http(web: GitServer, tmp_path: Path) -> Hubs:
     ("what", "code"),
     [
         ("/git/none.git", "hub-missing"),
-        ("a web page", "hub-not-repository"),
+        ("/page.git", "hub-not-repository"),
         ("/locked/{fresh}", "hub-credentials"),
         ("/public/{fresh}", "hub-read-only"),
         ("/git/{foreign}", "hub-of-another-mesh"),
     ],
 )
 async def test_over_http(over_http: Hubs, web: GitServer, tmp_path: Path, what: str, code: str) -> None:
-    good = over_http.url(over_http.fresh())
-    if what == "a web page":
-        (web.root / "page.git" / "info").mkdir(parents=True, exist_ok=True)
-        (web.root / "page.git" / "info" / "refs").write_text("<h1>Welcome</h1>")
-        bad = f"{web.url}/page.git"
-    else:
-        bad = web.url + what.format(fresh=over_http.fresh(), foreign=await over_http.foreign())
-    harm = lambda: leading_elsewhere(tmp_path, good, bad)  # noqa: E731
+    name = over_http.fresh()
+    names = {"fresh": over_http.fresh(), "foreign": await over_http.foreign()}
+    _write_a_page(web.root / "page.git")
+    good, bad = over_http.url(name), web.url + what.format(**names)
+    elsewhere = web.url + what.format(**{**names, "fresh": name})
+    harm = lambda: leading_elsewhere(tmp_path, good, elsewhere)  # noqa: E731
     await refused_everywhere(tmp_path, Trouble(good, bad, code, harm, {}))
+
+
+def _write_a_page(folder: Path) -> None:
+    (folder / "info").mkdir(parents=True, exist_ok=True)
+    (folder / "info" / "refs").write_text("<html>\n<body>Welcome</body>\n</html>\n")
 
 
 # -- over ssh ------------------------------------------------------------------------------------------

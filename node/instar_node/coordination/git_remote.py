@@ -158,7 +158,7 @@ _REASONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         (
             "does not appear to be a git repository",
             "not a git repository",
-            "not valid: is this a git repository",
+            "is this a git repository",
         ),
     ),
     (
