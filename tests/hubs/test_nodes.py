@@ -115,40 +115,32 @@ async def test_checkpoints_are_written_while_somebody_is_benched(tmp_path: Path)
         assert record_of(hub).reason == "checkpoint"
 
 
-# -- hubs that will not do -----------------------------------------------------------------------------
+# -- hubs that will not do, beside those of test_refused_hubs.py -------------------------------------------
 
 
 @pytest.fixture
 def bad_urls(web: GitServer, tmp_path: Path) -> dict[str, tuple[str, str]]:
     """What is wrong -> the URL, and the code it is refused with."""
-    for name in ("locked.git", "public.git"):
-        if not (web.root / name).exists():
-            pygit2.init_repository(str(web.root / name), bare=True)
+    if not (web.root / "locked.git").exists():
+        pygit2.init_repository(str(web.root / "locked.git"), bare=True)
     (tmp_path / "Dropbox").mkdir()
-    (tmp_path / "music").mkdir()
-    (tmp_path / "music" / "song").touch()
     return {
-        "http: missing": (f"{web.url}/git/none.git", "hub-missing"),
-        "http: credentials": (f"{web.url}/locked/locked.git", "hub-credentials"),
         "http: wrong password": (
             f"{web.url}/locked/locked.git".replace("://", "://ada:no@"),
             "hub-credentials",
         ),
-        "http: read-only": (f"{web.url}/public/public.git", "hub-read-only"),
         "http: no server": ("http://127.0.0.1:9/hub.git", "hub-unreachable"),
         "etcd: no server": ("etcd://127.0.0.1:9", "hub-unreachable"),
         "etcd: a web server": (web.url.replace("http://", "etcd://"), "hub-not-etcd"),
         "path: missing disk": (str(tmp_path / "mnt" / "hub.git"), "hub-missing"),
-        "path: no repository": (str(tmp_path / "music"), "hub-not-repository"),
         "path: synced": (str(tmp_path / "Dropbox" / "hub.git"), "hub-synced"),
         "nonsense": ("hub dot git", "bad-hub"),
     }
 
 
 WRONG = (
-    "http: missing", "http: credentials", "http: wrong password", "http: read-only", "http: no server",
-    "etcd: no server", "etcd: a web server",
-    "path: missing disk", "path: no repository", "path: synced", "nonsense",
+    "http: wrong password", "http: no server", "etcd: no server", "etcd: a web server",
+    "path: missing disk", "path: synced", "nonsense",
 )  # fmt: skip
 
 
@@ -179,48 +171,6 @@ async def test_no_lease_moves_to_a_hub_that_will_not_do(
             assert (wrong, caught.value.code) == (wrong, code)
         after = await desk.api.lease()
         assert (after.epoch, after.hub.url, after.is_self) == (before.epoch, before.hub.url, True)
-
-
-async def test_a_joiner_that_cannot_use_the_hub_is_not_admitted(
-    web: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pygit2.init_repository(str(web.root / "guarded.git"), bare=True)
-    guarded = f"{web.url}/locked/guarded.git"
-    home = a_home(tmp_path, "mini")
-    with monkeypatch.context() as credentials:
-        _remember_password(credentials, tmp_path, web.url)
-        async with running(a_home(tmp_path, "desk"), hub=guarded) as desk:
-            credentials.delenv("GIT_CONFIG_GLOBAL")
-            with pytest.raises(InstarError) as caught:
-                await join(desk, home)
-            assert caught.value.code == "hub-unreachable"
-            assert "credentials" in caught.value.message
-            assert not [name for name in FRESH if (home.machine / name).exists()]
-            assert len((await desk.api.machines()).machines) == 1
-
-
-def _remember_password(environment: pytest.MonkeyPatch, folder: Path, url: str) -> None:
-    """A credential store of git that knows the password, as a person has one."""
-    (folder / "credentials").write_text(url.replace("://", "://ada:pass@") + "\n")
-    config = folder / "gitconfig"
-    config.write_text(f"[credential]\n\thelper = store --file={folder / 'credentials'}\n")
-    environment.setenv("GIT_CONFIG_GLOBAL", str(config))
-
-
-async def test_over_ssh_a_missing_repository_and_a_stranger_are_told_apart(
-    ssh: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("GIT_SSH_COMMAND", ssh.ssh_command)
-    await _refused(tmp_path, f"{ssh.url}/none.git", "hub-not-repository")
-    monkeypatch.setenv("GIT_SSH_COMMAND", "ssh -F none -o UserKnownHostsFile=/dev/null")
-    await _refused(tmp_path, f"{ssh.url}/none.git", "hub-credentials")
-
-
-async def _refused(folder: Path, url: str, code: str) -> None:
-    with pytest.raises(InstarError) as caught:
-        async with running(a_home(folder, "desk"), hub=url):
-            pass
-    assert caught.value.code == code
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,8 @@
 """Hubs that will not do, over every transport and at every door: founding a mesh, moving one, joining one.
 
 Each trouble has its own code and says the same wherever it is met, and nothing has changed when it is said.
+Over ssh, where every command takes its time, only founding is tried unless ``--long`` is given: what git says
+is read in one place.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import os
 import secrets
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +45,7 @@ class Trouble(NamedTuple):
     good: str
     bad: str
     code: str
-    harm: Callable[[], contextmanager[None]]  # type: ignore[valid-type]
+    harm: Callable[[], AbstractContextManager[None]]
     env: dict[str, str]
 
 
@@ -149,6 +151,18 @@ async def refused_everywhere(folder: Path, trouble: Trouble) -> None:
     assert joining.value.message.replace(trouble.good, trouble.bad).endswith(founding.message)
     assert {error.hint.partition(". Then")[0] for error in errors} == {HINTS[trouble.code]}
     assert not [name for name in FRESH for at in (home, lone) if (at.machine / name).exists()]
+
+
+async def refused_over_ssh(folder: Path, trouble: Trouble, long_run: bool) -> None:
+    """At every door in a long run, else where a mesh is founded."""
+    if long_run:
+        await refused_everywhere(folder, trouble)
+        return
+    home = a_home(folder, "lone")
+    with environment(**trouble.env):
+        founding = await _refused_founding(home, trouble.bad)
+    assert (founding.code, founding.hint) == (trouble.code, HINTS[trouble.code])
+    assert not [name for name in FRESH if (home.machine / name).exists()]
 
 
 async def _refused_founding(home: Home, url: str) -> InstarError:
@@ -285,27 +299,30 @@ def over_ssh(ssh: GitServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         ("another mesh", "hub-of-another-mesh"),
     ],
 )
-async def test_over_ssh(over_ssh: Hubs, tmp_path: Path, what: str, code: str) -> None:
+async def test_over_ssh(over_ssh: Hubs, tmp_path: Path, what: str, code: str, long_run: bool) -> None:
     good = over_ssh.url(over_ssh.fresh())
     names = {"nothing": "none.git", "a folder of music": over_ssh.folder_of_music()}
     bad = over_ssh.url(names.get(what) or await over_ssh.foreign())
     harm = lambda: leading_elsewhere(tmp_path, good, bad)  # noqa: E731
-    await refused_everywhere(tmp_path, Trouble(good, bad, code, harm, {}))
+    await refused_over_ssh(tmp_path, Trouble(good, bad, code, harm, {}), long_run)
 
 
 @pytest.mark.parametrize(("known", "code"), [(True, "hub-credentials"), (False, "hub-host-key")])
 async def test_over_ssh_as_a_stranger(
-    over_ssh: Hubs, ssh: GitServer, tmp_path: Path, known: bool, code: str
+    over_ssh: Hubs, ssh: GitServer, tmp_path: Path, known: bool, code: str, long_run: bool
 ) -> None:
     good, bad = (over_ssh.url(over_ssh.fresh()) for _ in range(2))
     stranger = STRANGER.format(known=ssh.root / "known" if known else "/dev/null")
     harm = lambda: leading_elsewhere(tmp_path, good, bad)  # noqa: E731
-    await refused_everywhere(tmp_path, Trouble(good, bad, code, harm, {"GIT_SSH_COMMAND": stranger}))
+    trouble = Trouble(good, bad, code, harm, {"GIT_SSH_COMMAND": stranger})
+    await refused_over_ssh(tmp_path, trouble, long_run)
 
 
-async def test_over_ssh_where_the_account_may_not_write(over_ssh: Hubs, tmp_path: Path) -> None:
+async def test_over_ssh_where_the_account_may_not_write(
+    over_ssh: Hubs, tmp_path: Path, long_run: bool
+) -> None:
     good, bad = over_ssh.fresh(), over_ssh.fresh()
     with read_only(over_ssh.root / bad):
         harm = lambda: read_only(over_ssh.root / good)  # noqa: E731
         trouble = Trouble(over_ssh.url(good), over_ssh.url(bad), "hub-read-only", harm, {})
-        await refused_everywhere(tmp_path, trouble)
+        await refused_over_ssh(tmp_path, trouble, long_run)

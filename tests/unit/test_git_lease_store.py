@@ -198,11 +198,12 @@ async def test_a_damaged_object_is_an_unavailable_hub_and_no_crash(path_hub: Hub
 
 async def test_a_disk_that_is_not_mounted_is_not_an_empty_register(home: Home, tmp_path: Path) -> None:
     store = GitLeaseStore(Hub("path", str(tmp_path / "mnt" / "hub.git")), home)
-    with pytest.raises(StoreUnavailable, match="mounted") as caught:
+    with pytest.raises(StoreUnavailable, match="no repository") as caught:
         await store.read()
     assert caught.value.code == "hub-missing"
-    with pytest.raises(InstarError, match="mounted"):
+    with pytest.raises(InstarError, match="no folder") as refused:
         await store.create()
+    assert (refused.value.code, "mount" in refused.value.hint) == ("hub-missing", True)
 
 
 async def test_a_folder_that_is_no_repository_is_refused_by_name(home: Home, tmp_path: Path) -> None:
@@ -231,7 +232,7 @@ async def test_a_read_only_disk_is_said_to_be_one(
     monkeypatch.setattr(git_disk.os, "open", refuse)
     outcome = await store.compare_and_swap(None, candidate)
     assert isinstance(outcome, Unknown)
-    assert "Read-only" in outcome.why
+    assert "read but not written" in outcome.why
 
 
 async def test_a_swap_that_cannot_get_the_lock_in_time_is_unknown(path_hub: Hub, home: Home) -> None:

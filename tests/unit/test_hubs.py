@@ -47,7 +47,7 @@ async def test_a_hub_is_known_by_its_id_and_another_one_at_its_address_is_not_us
 ) -> None:
     place = await set_up(hubs, tmp_path / "mnt")
     assert await (await hubs.at(place)).read() is None
-    with pytest.raises(StoreUnavailable, match="right disk") as caught:
+    with pytest.raises(StoreUnavailable, match="another hub") as caught:
         await hubs.at(HubPlace(place.url, "another"))
     assert caught.value.code == "hub-foreign"
 

@@ -13,6 +13,7 @@ failed.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -131,7 +132,9 @@ def _locked_file(path: Path) -> int | None:
     try:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        raise not_writable(path.parent) from error
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            raise not_writable(path.parent) from error
+        raise StoreUnavailable(f"{path.parent} cannot be used: {error.strerror}") from error
     try:
         if _try_lock(file, path) and os.path.samestat(os.fstat(file), os.stat(path)):
             os.pwrite(file, secrets.token_bytes(8), 0)

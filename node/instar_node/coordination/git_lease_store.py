@@ -13,7 +13,7 @@ import msgspec
 
 from instar_node.coordination.git_refs import Refs, in_thread
 from instar_node.coordination.hub import Hub, may_become_repository
-from instar_node.coordination.hub_troubles import hub_error, not_a_repository, refusal
+from instar_node.coordination.hub_troubles import closed, hub_error, not_a_repository, refusal
 from instar_node.coordination.lease_store import (
     Candidate,
     Lost,
@@ -77,10 +77,13 @@ class GitLeaseStore:
 
     def _make_repository(self, refs: Refs) -> None:
         path = Path(self._hub.url)
-        if self._hub.kind == "path" and not path.parent.is_dir():  # False also for who may not look
-            raise StoreUnavailable(f"there is no folder {path.parent}", "hub-missing")
-        if not refs.objects.exists() and not may_become_repository(path):
-            raise not_a_repository(path)
+        try:
+            if self._hub.kind == "path" and not path.parent.is_dir():
+                raise StoreUnavailable(f"there is no folder {path.parent}", "hub-missing")
+            if not refs.objects.exists() and not may_become_repository(path):
+                raise not_a_repository(path)
+        except PermissionError as error:
+            raise closed(path) from error
         refs.objects.create()
 
     async def _mark(self, refs: Refs) -> None:

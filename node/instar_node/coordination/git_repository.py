@@ -20,7 +20,7 @@ import pygit2
 from pygit2.enums import FileMode, Option
 
 from instar_node.coordination.hub import is_bare_repository
-from instar_node.coordination.hub_troubles import not_a_repository, not_writable
+from instar_node.coordination.hub_troubles import closed, not_a_repository, not_writable
 from instar_node.coordination.lease_store import StoreUnavailable
 from instar_node.coordination.record import KnownRecord, LeaseRecord, decode_record, epoch_text
 
@@ -80,7 +80,7 @@ class LeaseRepository:
             if not self.exists():
                 raise not_a_repository(self.path)
         except PermissionError as error:
-            raise StoreUnavailable(f"{self.path} is closed to this account", "hub-credentials") from error
+            raise closed(self.path) from error
 
     def tip(self, ref: str) -> str | None:
         """The version ``ref`` holds now, ``None`` when it does not exist."""

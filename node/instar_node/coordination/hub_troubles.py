@@ -44,10 +44,20 @@ def hub_error(trouble: StoreUnavailable, *, status: int = 502) -> InstarError:
     return refusal(trouble.code, trouble.message, status=status)
 
 
+def told(trouble: StoreUnavailable) -> str:
+    """What a store met and what to do about it, in one line for screens that show nothing else."""
+    return f"{trouble.message}; {HINTS[trouble.code]}"
+
+
 def not_a_repository(path: Path) -> StoreUnavailable:
     """A place on a disk that holds something else than a bare git repository."""
     what = "is a work tree, not" if (path / ".git").exists() else "holds something that is not"
     return StoreUnavailable(f"{path} {what} a bare git repository", "hub-not-repository")
+
+
+def closed(path: Path) -> StoreUnavailable:
+    """A place on a disk that this account may not even look into."""
+    return StoreUnavailable(f"{path} is closed to this account", "hub-credentials")
 
 
 def not_writable(shown: object) -> StoreUnavailable:

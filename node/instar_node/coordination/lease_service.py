@@ -36,7 +36,7 @@ from instar_node.coordination.http_lease_transport import (
 )
 from instar_node.coordination.hub import Hub
 from instar_node.coordination.hub_move import HubMove
-from instar_node.coordination.hub_troubles import hub_error, of_another_mesh
+from instar_node.coordination.hub_troubles import hub_error, of_another_mesh, told
 from instar_node.coordination.hubs import Hubs
 from instar_node.coordination.lease_coordinator import (
     AskPromises,
@@ -396,7 +396,7 @@ class LeaseService:
         try:
             seen = await (await self.hubs.at(effect.hub)).read()
         except StoreUnavailable as error:
-            self._hub_error = str(error)
+            self._hub_error = told(error)
             self.coordinator.on_read_failed(self._clock.now())
             return
         seen = self._judged(seen)
@@ -430,7 +430,7 @@ class LeaseService:
             store = await self.hubs.at(swap.hub)
             candidate = await self._prepared(store, swap.record)
         except StoreUnavailable as error:
-            self._hub_error = str(error)
+            self._hub_error = told(error)
             self._not_sent(swap)
         else:
             if self.lease.open is not swap:
