@@ -8,6 +8,7 @@ import pytest
 
 from instar_node.api import types as t
 from instar_node.errors import InstarError
+from instar_node.events import Event
 from instar_node.node import Node
 from tests.unit.node_world import a_home, lines, pair, running, until
 
@@ -25,9 +26,13 @@ async def test_a_drill_asked_for_tries_everything_and_moves_the_role_there_and_b
     async with pair(tmp_path, hub=hub) as (desk, mini):
         await desk.api.send(t.SendRequest("work", "before"))
         epoch = (await desk.api.lease()).epoch
+        told = heard(desk)
         result = await mini.api.verify(t.VerifyRequest())
         (drill,) = result.drills
         assert result.passed, drill.finding
+        assert [event.data.get("component", "over") for event in told] == [*COMPONENTS, "handoff", "over"]
+        assert len({event.data["drill"] for event in told}) == 1, "one drill, whoever folds its lines"
+        assert all(event.text for event in told)
         assert [step.component for step in drill.steps] == COMPONENTS
         assert drill.live
         assert (drill.peer, drill.signed_by) == (mini.machine_id, desk.machine_id)
@@ -40,6 +45,13 @@ async def test_a_drill_asked_for_tries_everything_and_moves_the_role_there_and_b
         assert await lines(desk, "work") == [("user", "before"), ("agent", "before")]
 
 
+def heard(node: Node) -> list[Event]:
+    """The events of drills from now on."""
+    told: list[Event] = []
+    node._parts.base.events.listen(lambda event: told.append(event) if event.kind == "drill" else None)
+    return told
+
+
 async def _all_open(node: Node) -> bool:
     return set((await gates(node)).values()) == {"open"}
 
@@ -49,6 +61,7 @@ async def test_a_drill_runs_by_itself_after_a_join_and_the_epoch_stays(
 ) -> None:
     monkeypatch.setattr("instar_node.verification.rehearsals.SETTLE_US", 1_000)
     async with pair(tmp_path) as (desk, mini):
+        told = heard(desk)
         assert (await desk.api.lease()).epoch == 1
         await until(lambda: _all_open(desk))
         await until(lambda: _all_open(mini))
@@ -58,6 +71,8 @@ async def test_a_drill_runs_by_itself_after_a_join_and_the_epoch_stays(
             assert sorted(one.component for one in results) == sorted(COMPONENTS)
             assert all(one.passed and one.verified and not one.live for one in results)
             assert {one.signed_by for one in results} == {desk.machine_id}
+        await until(lambda: told and told[-1].data.get("over"))
+        assert [event.text for event in told if event.text] == ["drill with mini passed"]
 
 
 # -- a component that does not work --------------------------------------------------------------------------

@@ -44,7 +44,8 @@ class Scripted:
     def shut_out(self) -> set[str]:
         return self.shut
 
-    async def drill(self, machine: str, *, live: bool) -> list[Any]:
+    async def drill(self, machine: str, *, live: bool, asked: bool) -> list[Any]:
+        assert not asked
         self.drilled.append((machine, live))
         if not self.passes:
             raise InstarError("not-awake", "no")

@@ -89,25 +89,27 @@ class Verification:
 
     # -- drills -----------------------------------------------------------------------------------------
 
-    async def drill(self, machine: str, *, live: bool) -> list[DrillReport]:
+    async def drill(self, machine: str, *, live: bool, asked: bool = True) -> list[DrillReport]:
         """Try every component with a machine; ``live`` then moves the awake role there and back.
 
-        The live handoff gets a report of its own, and only follows a drill in which everything worked.
-        One drill runs at a time; another waits for it. Raises ``InstarError("not-awake")``; what is wrong
-        with the other machine is in the reports.
+        The live handoff gets a report of its own, and only follows a drill in which everything worked. Of a
+        drill that nobody ``asked`` for, people are told the end and what does not work. One drill runs at a
+        time; another waits for it. Raises ``InstarError("not-awake")``; what is wrong with the other machine
+        is in the reports.
         """
         async with self._busy:
             if self._authority.acting_epoch() is None:
                 raise InstarError("not-awake", "only the awake machine runs drills", "ask that one")
-            told = self._teller(machine)
+            drill = self._clock.token_hex(4)
+            told = self._teller(machine, drill, asked)
             outcome = await run_drill(self._probes, machine, self._mesh, self._clock, told)
             report = await self._record(machine, outcome, live=False)
             if not (live and report.passed):
-                self._tell_end(report)
+                self._tell_end(report, drill)
                 return [report]
             # The other machine must have this result too: its own gate has to let the role come back.
             handoff = await self._move(machine, told)
-            self._tell_end(handoff)
+            self._tell_end(handoff, drill)
             return [report, handoff]
 
     async def _move(self, machine: str, told: Callable[[StepResult], None]) -> DrillReport:
@@ -140,21 +142,21 @@ class Verification:
         await self._spread(ResultsNews((report,)))
         return report
 
-    def _teller(self, machine: str) -> Callable[[StepResult], None]:
+    def _teller(self, machine: str, drill: str, asked: bool) -> Callable[[StepResult], None]:
+        """Publishes each step; all events of one drill carry the same ``drill``."""
         name = self._members.nickname(machine)
 
         def tell(step: StepResult) -> None:
             word = "works" if step.passed else "FAILED"
+            text = f"drill with {name}: {step.component} {word} ({step.finding})"
+            silent = step.passed and not asked
             self._events.publish(
-                "drill",
-                f"drill with {name}: {step.component} {word} ({step.finding})",
-                peer=machine,
-                **msgspec.to_builtins(step),
+                "drill", "" if silent else text, drill=drill, peer=machine, **msgspec.to_builtins(step)
             )
 
         return tell
 
-    def _tell_end(self, report: DrillReport) -> None:
+    def _tell_end(self, report: DrillReport, drill: str) -> None:
         name, failed = self._members.nickname(report.peer), report.failed
         if failed is not None:
             text = f"drill with {name} failed: {failed.component}: {failed.finding}"
@@ -162,7 +164,7 @@ class Verification:
             text = f"drill with {name} not finished: {report.unfinished}"
         else:
             text = f"drill with {name} passed"
-        self._events.publish("drill", text, peer=report.peer, passed=report.passed, over=True)
+        self._events.publish("drill", text, drill=drill, peer=report.peer, passed=report.passed, over=True)
 
     # -- gates ------------------------------------------------------------------------------------------
 
