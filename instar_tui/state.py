@@ -323,7 +323,7 @@ class MeshState:
         """Draw a handoff that somebody else started, and the newest steps of ours."""
         operation = self.operation
         running = operation is not None and operation.outcome == "running"
-        steps = [(step.step, step.at_ms) for step in handoff.steps]
+        steps: list[tuple[str, float]] = [(step.step, step.at_ms) for step in handoff.steps]
         if handoff.outcome == "running":
             if operation is None or not running:
                 title = f"handing the lease to {self.nickname(handoff.target) or 'another machine'}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from instar_node.api import types as t
+from instar_node.api.durations import told
 from instar_node.api.lease_picture import hub_name
 from instar_node.api.membership import Membership, unknown_machine
 from instar_node.api.parts import Base, NodeParts, PoolParts
@@ -55,7 +56,7 @@ class HolderApi:
         to = via if body.to.casefold() == "here" else body.to
         wish = TransferRequest(body.topic, to, body.confirm, body.undo)
         moved = await self._pool().transfers.transfer(wish)
-        return msgspec.convert(msgspec.to_builtins(moved), t.TransferResult)
+        return told(moved, t.TransferResult)
 
     async def unpin(self, via: str, body: t.UnpinRequest) -> t.PlacementView:
         """Let a topic run anywhere again."""
@@ -170,7 +171,7 @@ def farewell(readable: list[str]) -> t.Ok:
 
 def handoff_result(outcome: HandoffOutcome) -> t.HandoffResult:
     """A change of holder as the API tells it."""
-    return msgspec.convert(msgspec.to_builtins(outcome), t.HandoffResult)
+    return told(outcome, t.HandoffResult)
 
 
 def hub_moved(base: Base, moved: HubMoved) -> t.HubMoved:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from instar_node.api import types as t
+from instar_node.api.durations import told
 from instar_node.api.machine_view import awake_build, build_of, role_of
 from instar_node.api.parts import Base, UpdateParts
 from instar_node.errors import InstarError
@@ -44,7 +43,7 @@ def update_result(outcome: RollOutcome) -> t.UpdateResult:
 
 
 def _step(step: RollStep) -> t.UpdateStep:
-    return msgspec.convert(msgspec.to_builtins(step), t.UpdateStep)
+    return told(step, t.UpdateStep)
 
 
 async def _installed(parts: UpdateParts) -> str | None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from instar_node.api import types as t
+from instar_node.api.durations import told
 from instar_node.api.parts import Base, VerificationParts
 from instar_node.verification.components import COMPONENTS, USES, Component
 from instar_node.verification.gates import SEVERITY
@@ -34,9 +33,9 @@ def drill_view(base: Base, reports: Sequence[DrillReport]) -> t.Drill:
         finding=failed.finding if failed is not None else unfinished,
         at=first.at,
         epoch=last.epoch,
-        took_ms=sum(report.took_ms for report in reports),
+        took_ms=round(sum(report.took_ms for report in reports)),
         versions=first.versions(),
-        steps=[msgspec.convert(msgspec.to_builtins(step), t.DrillStep) for step in steps.values()],
+        steps=[told(step, t.DrillStep) for step in steps.values()],
     )
 
 
@@ -55,7 +54,7 @@ def result_views(base: Base, store: ResultStore) -> list[t.E2EResult]:
             signed_by_nickname=base.registry.nickname(report.runner),
             verified=store.is_authentic(report),
             finding=step.finding,
-            took_ms=step.took_ms,
+            took_ms=round(step.took_ms),
             live=report.live,
             epoch=report.epoch,
         )

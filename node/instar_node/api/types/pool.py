@@ -60,7 +60,7 @@ class TransferResult(Model):
     owner_nickname: str | None
     source: str | None
     ownership_epoch: tuple[int, int] | None
-    took_ms: float
+    took_ms: int
     steps: list[Step] = msgspec.field(default_factory=list)
     pending_reason: str | None = None
 

@@ -29,7 +29,7 @@ class HandoffRequest(Body):
 
 class Step(Model):
     step: str
-    at_ms: float
+    at_ms: int
     """Milliseconds since the operation began."""
     note: str = ""
 
@@ -39,7 +39,7 @@ class HandoffResult(Model):
     holder: str | None
     holder_nickname: str | None
     epoch: int
-    took_ms: float
+    took_ms: int
     steps: list[Step]
     reason: str = ""
     kind: str = ""

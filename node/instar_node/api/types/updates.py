@@ -40,7 +40,7 @@ class UpdateStep(Model):
     machine_id: str
     nickname: str
     step: str
-    at_ms: float
+    at_ms: int
     note: str = ""
 
 

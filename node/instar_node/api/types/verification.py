@@ -23,7 +23,7 @@ class DrillStep(Model):
     passed: bool
     finding: str
     """What was found: evidence when it passed, what is wrong when it did not."""
-    took_ms: float
+    took_ms: int
 
 
 class Drill(Model):
@@ -42,7 +42,7 @@ class Drill(Model):
     """What failed, or why the drill did not come to its end; empty when it passed."""
     at: str
     epoch: int
-    took_ms: float
+    took_ms: int
     versions: dict[str, str]
     """Machine id -> version that ran."""
     steps: list[DrillStep]
@@ -67,7 +67,7 @@ class E2EResult(Model):
     verified: bool
     """Whether the signature holds; a result without a good one counts for nothing."""
     finding: str
-    took_ms: float
+    took_ms: int
     live: bool
     epoch: int
 
