@@ -25,9 +25,9 @@ FINGERPRINTS = ("amber-canoe-lunar-pelican-drift", "velvet-orbit-mango-thrive-ce
 FINGERPRINTS = (*FINGERPRINTS, "crystal-badge-winter-poet-onion")
 HOUR_MS = 3_600_000
 NUMBERS: dict[str, float] = {
-    "rtt_ms": 2.1, "took_ms": 38.0, "round_took_ms": 3.4, "latency_ms": 1.8, "last_seen_ms": 120,
+    "rtt_ms": 2.1, "took_ms": 38, "round_took_ms": 3.4, "latency_ms": 1.8, "last_seen_ms": 120,
     "renewed_ms_ago": 600, "promised_ms_ago": 600, "last_ack_ms": 400, "last_write_ms_ago": 3 * HOUR_MS,
-    "since_ms": 3 * HOUR_MS, "for_ms": HOUR_MS, "expires_in_ms": 84_000, "after_ms": 3_060, "at_ms": 8.0,
+    "since_ms": 3 * HOUR_MS, "for_ms": HOUR_MS, "expires_in_ms": 84_000, "after_ms": 3_060, "at_ms": 8,
 }  # fmt: skip
 TEXTS = (
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), iso((NOON - timedelta(hours=3)).timestamp())),
@@ -116,7 +116,7 @@ class SteadyApi:
         rows = [self._steady(row, name) for row in value]
         for number, row in enumerate(rows):
             if isinstance(row, t.Step):
-                row.at_ms = 8.0 * (number + 1) - 4
+                row.at_ms = 8 * (number + 1) - 4
             elif isinstance(row, t.TopicRow):
                 row.last_at_ms = 90_000 * (number + 1)
             elif isinstance(row, t.Message):

@@ -75,8 +75,8 @@ def a_handoff(outcome: Any = "awake", reason: str = "") -> t.HandoffResult:
         holder=MINI,
         holder_nickname="mini",
         epoch=8,
-        took_ms=41.5,
-        steps=[t.Step("asked", 0.0), t.Step("closed", 12.25), t.Step("awake", 41.5)],
+        took_ms=42,
+        steps=[t.Step("asked", 0), t.Step("closed", 12), t.Step("awake", 42)],
         reason=reason,
         kind="handoff",
         source=ME,
@@ -361,7 +361,7 @@ class FakeNodeApi:
                     "confirm": "token-1",
                 },
             )
-        return t.TransferResult("moved", body.topic, MINI, "mini", ME, (7, 3), 12.5)
+        return t.TransferResult("moved", body.topic, MINI, "mini", ME, (7, 3), 12)
 
     async def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
         self._called("unpin", body)
@@ -396,7 +396,7 @@ class FakeNodeApi:
         self._called("verify", body)
         passed = not self.broken
         finding = "acknowledged in 3 ms" if passed else "a push was not acknowledged within 10 s"
-        steps = [t.DrillStep("livetail", passed, finding, 3.0)]
+        steps = [t.DrillStep("livetail", passed, finding, 3)]
         drill = t.Drill(
             peer=MINI,
             peer_nickname="mini",
@@ -408,7 +408,7 @@ class FakeNodeApi:
             finding="" if passed else finding,
             at=AT,
             epoch=7,
-            took_ms=40.0,
+            took_ms=40,
             versions={ME: "0.1.0", MINI: "0.1.0"},
             steps=steps,
         )
@@ -440,7 +440,7 @@ class FakeNodeApi:
 
     async def update(self, body: t.UpdateRequest) -> t.UpdateResult:
         self._called("update", body)
-        steps = [t.UpdateStep(MINI, "mini", "updated", 900.0, "runs 0.2.0")]
+        steps = [t.UpdateStep(MINI, "mini", "updated", 900, "runs 0.2.0")]
         if self.broken:
             return t.UpdateResult("failed", "mini: it came up with version 0.1.0 instead of 0.2.0", steps)
         return t.UpdateResult("updated", "", steps)

@@ -78,6 +78,13 @@ async def test_a_removed_machine_is_no_target_and_frees_its_topics(tmp_path: Pat
         for name in ("mini", mini.machine_id):
             error = await refused(desk.api.transfer(t.TransferRequest("43", name)))
             assert (error.status, error.extra["known"]) == (404, ["desk"])
+            for call in (
+                desk.api.pool_machine(name),
+                desk.api.rename(name, t.RenameRequest("attic")),
+                desk.api.verify(t.VerifyRequest(name)),
+                desk.api.handoff(t.HandoffRequest(name)),
+            ):
+                assert (await refused(call)).status == 404
         place = await desk.api.placement("42")
         assert (place.owner, place.pinned_to) == (desk.machine_id, None)
         for call in (

@@ -266,7 +266,7 @@ async def test_only_the_awake_machine_may_order_and_a_node_that_nobody_restarts_
     world.machines["m-mini"].updater.local._restart = None
     world.net.isolate("m-attic")
     outcome = await world.update()
-    assert (outcome.outcome, "only a person can restart" in outcome.reason) == ("failed", True)
+    assert (outcome.outcome, "nothing would start this node again" in outcome.reason) == ("failed", True)
 
 
 async def test_one_update_at_a_time(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Everything the node API takes and gives, as typed structs. Field names are the contract of scripts.
 
-Times are ISO-8601 UTC strings; durations are integer milliseconds (``_ms``), but measured round trips, which may take less than
-one (``rtt_ms``, ``round_took_ms``, ``latency_ms``), have a fraction. ``None`` means "not known" or "does not apply".
+Times are ISO-8601 UTC strings; durations are integer milliseconds (``_ms``), but measured round trips, which
+may take less than one (``rtt_ms``, ``round_took_ms``, ``latency_ms``), have a fraction. ``None`` means "not
+known" or "does not apply".
 """
 
 from instar_node.api.types.base import TOPIC_PATTERN, Body, ErrorBody, Key, Model, Ok, Role, Topic
