@@ -148,15 +148,21 @@ async def test_a_hub_that_is_away_is_neither_empty_nor_lost(
     assert isinstance(await store.compare_and_swap(first.version, candidate), Won)
 
 
-@pytest.mark.parametrize("content", [b"{}", b"\xff\x00 no text"], ids=["no record", "no text"])
+@pytest.mark.parametrize(
+    "content",
+    [b"{}", b"\xff\x00 no text", b'{"holder":"\xff"}', b'{"unknown":' + b"[" * 100_000],
+    ids=["no record", "no text", "text in no encoding", "deeper than a stack"],
+)
 async def test_a_value_that_is_no_lease_record_is_not_taken_for_an_empty_register(
     store: LeaseStore, kind: HubKind, content: bytes
 ) -> None:
-    await won(store, lease_record())
+    known = await won(store, lease_record())
     kind.spoil(content)
     with pytest.raises(StoreUnavailable) as caught:
         await store.read()
     assert caught.value.code == "hub-foreign"
+    anew = await store.prepare(taken(known))  # as a person may decide: what was found is what is replaced
+    assert isinstance(await store.compare_and_swap(caught.value.found, anew), Won)
 
 
 async def test_the_probe_passes_and_leaves_nothing_behind(store: LeaseStore, kind: HubKind) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from instar_node.coordination import git_disk, git_refs
 from instar_node.coordination.git_lease_store import LEASE_REF, GitLeaseStore
+from instar_node.coordination.git_refs import UNREADABLE
 from instar_node.coordination.git_repository import LeaseRepository
 from instar_node.coordination.hub import Hub
 from instar_node.coordination.lease_store import StoreUnavailable, Unknown, Won
@@ -169,6 +170,25 @@ async def test_a_tip_that_is_no_lease_record_is_not_taken_for_an_empty_register(
     assert caught.value.code == "hub-foreign"
 
 
+@pytest.mark.parametrize("kind", ["blob", "tag"])
+async def test_a_ref_that_was_set_to_what_is_no_commit_is_foreign_and_may_be_replaced(
+    store: GitLeaseStore, hub: Hub, kind: str
+) -> None:
+    known = await won(store, lease_record())
+    repository = pygit2.Repository(hub.url)
+    person = pygit2.Signature("someone", "s@example.org", 1, 0)
+    planted = {
+        "blob": lambda: repository.create_blob(b"x"),
+        "tag": lambda: repository.create_tag("t", known.version, pygit2.enums.ObjectType.COMMIT, person, "m"),
+    }[kind]()
+    repository.references.create(LEASE_REF, planted, force=True)
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.read()
+    assert (caught.value.code, caught.value.found) == ("hub-foreign", str(planted))
+    anew = await store.prepare(lease_record(epoch=2, serial=2, prev=known.version))
+    assert isinstance(await store.compare_and_swap(caught.value.found, anew), Won)
+
+
 # -- a repository on a disk ----------------------------------------------------------------------------
 
 
@@ -184,6 +204,26 @@ async def test_a_shared_disk_may_show_another_account_as_the_owner(path_hub: Hub
     for path in (Path(path_hub.url), *Path(path_hub.url).rglob("*")):
         os.chown(path, 12_345, 12_345)
     await won(GitLeaseStore(path_hub, home), lease_record())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"junk", b"ref: refs/instar/nowhere\n", b"ref: refs/\xff\n", b"0" * 40 + b"\n", b"a" * 100_000],
+    ids=["empty", "junk", "a ref that is nowhere", "no text", "no object", "large"],
+)
+async def test_a_garbled_ref_is_foreign_and_may_be_replaced(
+    path_hub: Hub, home: Home, content: bytes
+) -> None:
+    store = GitLeaseStore(path_hub, home)
+    known = await won(store, lease_record())
+    (Path(path_hub.url) / LEASE_REF).write_bytes(content)
+    with pytest.raises(StoreUnavailable) as caught:
+        await store.read()
+    assert (caught.value.code, caught.value.found) == ("hub-foreign", UNREADABLE)
+    anew = await store.prepare(lease_record(epoch=2, serial=2, prev=known.version))
+    assert isinstance(await store.compare_and_swap(known.version, anew), Unknown), "it is not what was there"
+    assert isinstance(await store.compare_and_swap(UNREADABLE, anew), Won)
+    assert await store.read() == KnownRecord(anew.record, anew.version)
 
 
 async def test_a_damaged_object_is_an_unavailable_hub_and_no_crash(path_hub: Hub, home: Home) -> None:

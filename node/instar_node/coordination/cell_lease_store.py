@@ -50,9 +50,9 @@ class CellLeaseStore:
             return None
         try:
             return KnownRecord(decode_record(value), version_of(value))
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except msgspec.MsgspecError as error:
             message = f"the register on {self._shown} does not hold a lease record: {error}"
-            raise StoreUnavailable(message, "hub-foreign") from error
+            raise StoreUnavailable(message, "hub-foreign", version_of(value)) from error
 
     async def prepare(self, record: LeaseRecord) -> KnownRecord:
         """As ``LeaseStore.prepare``; nothing is needed of the hub."""

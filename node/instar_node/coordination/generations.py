@@ -105,6 +105,8 @@ class Generations:
         try:
             return await self._service.tip()
         except StoreUnavailable as error:
+            if error.found is not None:
+                return error.found
             raise hub_error(error) from error
 
     def _needs_vouching(self, unreachable: list[str]) -> InstarError:

@@ -25,7 +25,7 @@ from pathlib import Path
 import pygit2
 from pygit2.transaction import ReferenceTransaction
 
-from instar_node.coordination.git_refs import in_thread
+from instar_node.coordination.git_refs import UNREADABLE, in_thread
 from instar_node.coordination.git_repository import LeaseRepository, tip_of
 from instar_node.coordination.hub_troubles import not_writable
 from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
@@ -85,6 +85,8 @@ def swap_ref(
         current = tip_of(opened, ref)
         if current != expected:
             raise RefusedSwap(f"the register holds {current or 'nothing'}")
+        if current == UNREADABLE:  # libgit2 would read it once more before it writes
+            (repository.path / ref).unlink()
         if new is None:
             transaction.remove(ref)
         else:

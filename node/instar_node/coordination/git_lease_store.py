@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import msgspec
 
-from instar_node.coordination.git_refs import Refs, in_thread
+from instar_node.coordination.git_refs import UNREADABLE, Refs, in_thread
 from instar_node.coordination.hub import Hub, may_become_repository
 from instar_node.coordination.hub_troubles import closed, hub_error, not_a_repository, refusal
 from instar_node.coordination.lease_store import (
@@ -105,14 +105,22 @@ class GitLeaseStore:
             version = await refs.tip(LEASE_REF, self._seen.version if self._seen else None)
             if version is None:
                 return None
-            known = await self._blocking(partial(refs.objects.record_at, version))
+            known = await self._record_at(refs, version)
             if known is not None:
                 await self._remember(known)
                 return known
             # Replaced and dropped by a renewal between the two steps: look again.
         raise StoreUnavailable(
-            f"the register's commit {version} is missing from {self._hub.shown}", "hub-foreign"
+            f"the register's commit {version} is missing from {self._hub.shown}", "hub-foreign", version
         )
+
+    async def _record_at(self, refs: Refs, version: str) -> KnownRecord | None:
+        if version == UNREADABLE:
+            raise StoreUnavailable(f"{LEASE_REF} of {self._hub.shown} is garbled", "hub-foreign", version)
+        try:
+            return await self._blocking(partial(refs.objects.record_at, version))
+        except StoreUnavailable as error:
+            raise StoreUnavailable(error.message, error.code, version) from error
 
     async def prepare(self, record: LeaseRecord) -> Candidate:
         refs = await self._opened()

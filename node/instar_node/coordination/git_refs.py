@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+UNREADABLE = "0" * 40
+"""The version of a ref whose file says nothing that git understands: a value that no object has."""
+
 _DISK_GRACE = 1.0
 """Seconds a disk may take beyond the time that waiting for locks is bounded to."""
 
@@ -26,7 +29,8 @@ class Refs(Protocol):
         """Where commits are built and read."""
 
     async def tip(self, ref: str, have: str | None) -> str | None:
-        """The version ``ref`` holds, ``None`` if absent; its objects are then in ``objects``.
+        """The version ``ref`` holds, ``None`` if absent; its objects are then in ``objects``. A garbled one
+        is ``UNREADABLE``, where that can be told.
 
         ``have`` is a version whose history is there already. Raises ``StoreUnavailable``.
         """

@@ -37,12 +37,13 @@ class RemoteRefs:
         """As ``Refs.tip``. A value that moves on while it is fetched is looked up again."""
         for _ in range(_FETCH_TRIES):
             version = await self._advertised(ref)
-            if version is None or await asyncio.to_thread(self.objects.has, version):
+            if version is None or await asyncio.to_thread(self.objects.holds, version):
                 return version
             fetched = await self._fetch(ref, have)
-            if await asyncio.to_thread(self.objects.has, version):
+            if await asyncio.to_thread(self.objects.holds, version):
                 return version
-        raise self._unavailable(fetched)
+        failed = self._unavailable(fetched)
+        raise StoreUnavailable(failed.message, failed.code, version)
 
     async def swap(self, ref: str, expected: str | None, new: str, hooks: Path | None = None) -> None:
         """As ``Refs.swap``; a ``pre-push`` hook in ``hooks`` runs after the ref is read, before it is set."""

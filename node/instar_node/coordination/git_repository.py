@@ -8,6 +8,7 @@ anew, because libgit2's repository objects must not be shared between threads.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ import msgspec
 import pygit2
 from pygit2.enums import FileMode, Option
 
+from instar_node.coordination.git_refs import UNREADABLE
 from instar_node.coordination.hub import is_bare_repository
 from instar_node.coordination.hub_troubles import closed, not_a_repository, not_writable
 from instar_node.coordination.lease_store import StoreUnavailable
@@ -26,6 +28,7 @@ from instar_node.coordination.record import KnownRecord, LeaseRecord, decode_rec
 
 LEASE_FILE = "lease.json"
 MAX_RECORD_BYTES = 262_144
+_OBJECT_NAME = re.compile(rb"[0-9a-f]{40}\s*")
 
 # An acknowledged swap must outlive a power cut; libgit2 by default syncs neither objects nor refs.
 pygit2.option(Option.ENABLE_FSYNC_GITDIR, True)
@@ -91,6 +94,11 @@ class LeaseRepository:
         """Whether the commit of this version is here."""
         with self.opened() as repository:
             return _holds(repository, version)
+
+    def holds(self, oid: str) -> bool:
+        """Whether an object of any kind is here: whoever may push may set a ref to what is no commit."""
+        with self.opened() as repository:
+            return pygit2.Oid(hex=oid) in repository.odb
 
     def build(self, record: LeaseRecord, base: str | None) -> str:
         """Write the commit of ``record`` and return its version.
@@ -159,11 +167,22 @@ class LeaseRepository:
 
 
 def tip_of(repository: pygit2.Repository, ref: str) -> str | None:
-    """The version ``ref`` holds in an open repository."""
-    reference = repository.references.get(ref)
-    if reference is None:
-        return None
-    return str(reference.resolve().target)
+    """The version ``ref`` holds in an open repository; ``UNREADABLE`` for a garbled one."""
+    try:
+        reference = repository.references.get(ref)
+        return None if reference is None else str(reference.resolve().target)
+    except (pygit2.GitError, UnicodeDecodeError) as error:
+        if _is_garbled(Path(repository.path) / ref):
+            return UNREADABLE
+        raise pygit2.GitError(str(error)) from error
+
+
+def _is_garbled(file: Path) -> bool:
+    """Whether a ref's file is there and names no object. Raises ``OSError`` when it cannot be read."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return _OBJECT_NAME.fullmatch(opened.read(len(UNREADABLE) + 2)) is None
 
 
 def _holds(repository: pygit2.Repository, version: str) -> bool:

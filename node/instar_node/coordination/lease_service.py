@@ -396,14 +396,21 @@ class LeaseService:
         try:
             seen = await (await self.hubs.at(effect.hub)).read()
         except StoreUnavailable as error:
-            self._hub_error = told(error)
-            self.coordinator.on_read_failed(self._clock.now())
+            self._unread(error)
             return
         seen = self._judged(seen)
         now = self._clock.now()
         self._hub_latency, self._hub_error = now - began, None
         self.coordinator.on_read(seen, before, began, now)
         self.after_step()
+
+    def _unread(self, error: StoreUnavailable) -> None:
+        """The hub is away, or it answers and what it shows is no lease record at all."""
+        foreign = error.code == "hub-foreign" and error.found is not None and self.known is not None
+        self._hub_error = None if foreign else told(error)
+        if foreign:
+            self._set_alarm(f"{error}, but epoch {epoch_text(self.epoch)} is known: it was replaced")
+        self.coordinator.on_read_failed(self._clock.now())
 
     def _judged(self, seen: KnownRecord | None) -> KnownRecord | None:
         """What a register shows, if a member signed it. Nothing, or something else, where a lease is known
@@ -413,13 +420,15 @@ class LeaseService:
         if genuine is None and self.known is not None and not (self.lease.baton or self.known.record.moves):
             what = "no lease" if seen is None else "a lease that no member signed"
             alarm = f"the hub shows {what}, but epoch {epoch_text(self.epoch)} is known: it was replaced"
-        if alarm != self.register_alarm:
-            self.register_alarm = alarm
-            self._events.publish("alert", alarm or "the hub shows the lease again")
-            log.log(
-                logging.INFO if alarm is None else logging.ERROR, "%s", alarm or "the register is well again"
-            )
+        self._set_alarm(alarm)
         return genuine
+
+    def _set_alarm(self, alarm: str | None) -> None:
+        if alarm == self.register_alarm:
+            return
+        self.register_alarm = alarm
+        self._events.publish("alert", alarm or "the hub shows the lease again")
+        log.log(logging.INFO if alarm is None else logging.ERROR, "%s", alarm or "the register is well again")
 
     def _is_ours(self, seen: KnownRecord) -> bool:
         return is_authentic(seen.record, self.verify)

@@ -44,12 +44,15 @@ class StoreUnavailable(Exception):  # noqa: N818 - the name says what the caller
     Attributes:
         message: What is wrong, for people.
         code: One of ``hub_troubles.HINTS``, which says what to do about it.
+        found: The version that the register holds although it cannot be read as a lease record; ``None``
+            where that is not known. Only what a person decides may replace it.
     """
 
-    def __init__(self, message: str, code: str = "hub-unreachable") -> None:
+    def __init__(self, message: str, code: str = "hub-unreachable", found: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.code = code
+        self.found = found
 
 
 class RefusedSwap(Exception):  # noqa: N818 - an outcome for our caller, not a fault

@@ -94,9 +94,12 @@ def decode_record(raw: bytes) -> LeaseRecord:
     """Decode ``lease.json`` strictly.
 
     Raises:
-        msgspec.MsgspecError: when the bytes are not a lease record.
+        msgspec.MsgspecError: when the bytes are not a lease record, whatever else they are.
     """
-    return _DECODER.decode(raw)
+    try:
+        return _DECODER.decode(raw)
+    except (UnicodeDecodeError, RecursionError) as error:  # whoever may write to the hub chooses the bytes
+        raise msgspec.DecodeError(str(error)) from error
 
 
 class KnownRecord(msgspec.Struct, frozen=True):

@@ -111,11 +111,11 @@ class WitnessRegister:
         """A register of ours is never emptied, never rewound, and holds nothing that no member signed."""
         try:
             record = decode_record(value or b"")
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except msgspec.MsgspecError as error:
             raise RefusedSwap(f"not a lease record: {error}") from error
         if not is_authentic(record, self._verify):
             raise RefusedSwap("no member signed this lease record")
-        if present is not None and record.order <= decode_record(present).order:
+        if present is not None and record.order <= _order(present):
             raise RefusedSwap("the register holds a newer record than this one")
 
     async def _on_read(self, peer: str, question: ReadCell) -> CellState:
@@ -132,6 +132,14 @@ class WitnessRegister:
         except StoreUnavailable as error:
             raise InstarError(error.code, error.message, status=503) from error
         return CellState(wish.value, swapped=True)
+
+
+def _order(present: bytes) -> tuple[int, int]:
+    """How new a stored record is; any other is newer than one that this disk has damaged."""
+    try:
+        return decode_record(present).order
+    except msgspec.MsgspecError:
+        return (0, 0)
 
 
 class WitnessCells:

@@ -15,7 +15,7 @@ from instar_node.events import EventHub
 from instar_node.identity.registry import MachineRegistry
 from instar_node.sync.folder import StateFolder
 from instar_node.sync.memory import RefusedLine, SyncMemory
-from instar_node.sync.ports import StateHub, StateLease
+from instar_node.sync.ports import GARBLED, StateHub, StateLease
 from instar_node.sync.rules import Known, Prove
 from instar_node.sync.state_copy import StateCopy
 from instar_node.sync.transfer import Transfer
@@ -113,6 +113,9 @@ class StateCore:
 
     async def take_line(self, tip: str, source: str) -> Outcome:
         """Take in a line that is here, if it breaks no rule."""
+        if tip == GARBLED:
+            message = "its ref names no commit: somebody wrote something else into it"
+            return await self.refuse(tip, source, InstarError("garbled", message, status=422))
         try:
             moved = await self.worker.run(self.copy.accept, tip, self.known(), self.lease.state_head)
         except InstarError as error:

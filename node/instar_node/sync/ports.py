@@ -30,6 +30,10 @@ class StateLease(Authority, Protocol):
         """The newest lease record with its holder's signature; empty when none is known."""
 
 
+GARBLED = "0" * 40
+"""The tip of a ref that names no object at all: its file was damaged, or overwritten with anything."""
+
+
 class HubRefusedError(Exception):
     """The hub's state ref holds something else than was expected; nothing was changed."""
 
@@ -58,7 +62,8 @@ class StateHub(Protocol):
 
     async def tip(self, have: str | None) -> str | None:
         """The commit the ref names, ``None`` if there is none; what can be had of it is then in the state
-        repository. ``have`` is a commit whose history is there already. Raises ``HubUnavailableError``."""
+        repository. ``have`` is a commit whose history is there already. ``GARBLED`` for a ref that cannot
+        be read. Raises ``HubUnavailableError``."""
 
     async def push(self, expected: str | None, new: str) -> None:
         """Put a commit of the state repository there, and all it names, in the place of ``expected``.
