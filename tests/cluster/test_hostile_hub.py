@@ -102,9 +102,9 @@ def test_harm_to_the_lease_ref_stops_nobody_and_a_person_has_the_lease_written_a
     desk, mini, old = with_one_removed(cluster)
     keys, said, epoch = list[str](), set[str | None]({None}), desk.api.health().epoch
     for harm in (
+        move_to_a_record_of_its_own,
         delete,
         move_to_a_foreign_commit,
-        move_to_a_record_of_its_own,
         move_to_what_no_decoder_survives,
         garble,
     ):

@@ -83,6 +83,38 @@ async def test_a_standby_that_becomes_awake_takes_its_own_queue_in(tmp_path: Pat
         await world.in_step()
 
 
+async def test_a_holder_that_hangs_over_an_offer_keeps_the_standby_from_nothing(tmp_path: Path) -> None:
+    def waiting() -> set[str]:
+        return {edit.path for change in mini.facts.queue for edit in change.edits}
+
+    async with a_world(tmp_path, "desk", "mini") as (world, desk, mini):
+        async with desk.sync._core.lock:
+            mini.write("a.md", "offered\n")
+            await until(lambda: mini.sync._follower._offering is not None)
+            mini.write("b.md", "after it\n")
+            await until(lambda: waiting() == {"a.md", "b.md"})
+            desk.lease.valid = False
+            world.elect(mini, deaf=(desk,))
+            await until(lambda: mini.facts.writes and not mini.facts.queue, lambda: mini.facts)
+        desk.lease.hear()
+        await world.in_step()
+        assert desk.files() == {"a.md": b"offered\n", "b.md": b"after it\n"}
+        assert not mini.facts.conflicts
+
+
+async def test_what_hangs_at_one_holder_is_offered_to_the_next(tmp_path: Path) -> None:
+    async with a_world(tmp_path, "desk", "mini", "nas") as (world, desk, mini, nas):
+        async with desk.sync._core.lock:
+            mini.write("a.md", "offered twice\n")
+            await until(lambda: mini.sync._follower._offering is not None)
+            desk.lease.valid = False
+            world.elect(nas, deaf=(desk,))
+            await until(lambda: nas.read("a.md") == "offered twice\n", lambda: nas.facts)
+        desk.lease.hear()
+        await world.in_step()
+        assert desk.files() == {"a.md": b"offered twice\n"}
+
+
 async def test_the_last_edits_of_a_holder_that_lost_the_lease_are_not_lost(tmp_path: Path) -> None:
     async with a_world(tmp_path, "desk", "mini", hub=False) as (world, desk, mini):
         desk.write("shared.md", "both\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 
 from instar_node.clock import MICROS_PER_SECOND
 from instar_node.contracts import Lane, PeerError
@@ -24,13 +26,25 @@ RETRY_S = 1.0
 class StateFollower:
     """The standby's part of a step."""
 
-    def __init__(self, core: StateCore) -> None:
+    def __init__(self, core: StateCore, wake: Callable[[], None]) -> None:
+        """``wake`` asks for another step."""
         self._core = core
+        self._wake = wake
         self._news: dict[str, str] = {}
         self._to_ask: set[str] = set()
         self._audit_at = 0
         self._offer_at = 0
         self._offered: tuple[str, int, int] | None = None
+        self._offering: asyncio.Task[None] | None = None
+        """Beside the steps: a holder that hangs must not keep this machine from looking at its folder, or
+        from leading."""
+        self._offered_to: tuple[str | None, int] = (None, 0)
+
+    async def stop(self) -> None:
+        """Offer nothing more."""
+        if self._offering is not None:
+            self._offering.cancel()
+            await asyncio.gather(self._offering, return_exceptions=True)
 
     def on_news(self, peer: str, head: str) -> None:
         """Another machine has this commit."""
@@ -47,11 +61,16 @@ class StateFollower:
         """Another machine may be awake now: it has not seen our edits."""
         self._offered = None
         self._offer_at = 0
+        if self._offering is not None and self._offered_to != (
+            self._core.lease.holder,
+            self._core.lease.epoch,
+        ):
+            self._offering.cancel()
 
     async def follow(self) -> float:
         """Do what is due; returns the seconds until there may be more."""
         waiting = await self._take_news()
-        pauses = [await self._audit(), await self._offer(), RETRY_S if waiting else 3_600.0]
+        pauses = [await self._audit(), self._offer(), RETRY_S if waiting else 3_600.0]
         return min(pauses)
 
     async def _take_news(self) -> bool:
@@ -107,26 +126,38 @@ class StateFollower:
 
     # -- offering edits ---------------------------------------------------------------------------------
 
-    async def _offer(self) -> float:
+    def _offer(self) -> float:
         """Offer the queue to the awake machine until all of it shows up in the history."""
         core = self._core
         queue, holder, now = core.memory.now.queue, core.lease.holder, core.clock.now()
         if not queue or holder is None or holder == core.mesh.me or not core.mesh.connected(holder):
             return 3_600.0
+        if self._offering is not None:
+            return 3_600.0  # its end asks for another step
         batch = queue[:MAX_SETS]
         mark = (holder, core.lease.epoch, batch[-1].number)
-        if now >= self._offer_at or mark != self._offered:
-            core.memory.offer(batch[-1].number)
-            self._offered = mark
-            await self._offer_to(holder, OfferChanges(core.memory.now.queue_id, batch))
-            self._offer_at = core.clock.now() + round(AGAIN_S * MICROS_PER_SECOND)
-        return max(0.05, (self._offer_at - core.clock.now()) / MICROS_PER_SECOND)
+        if now < self._offer_at and mark == self._offered:
+            return max(0.05, (self._offer_at - now) / MICROS_PER_SECOND)
+        core.memory.offer(batch[-1].number)
+        self._offered, self._offered_to = mark, mark[:2]
+        offer = OfferChanges(core.memory.now.queue_id, batch)
+        self._offering = asyncio.create_task(self._offer_to(holder, offer), name="offer-edits")
+        self._offering.add_done_callback(self._on_answered)
+        return 3_600.0
 
     async def _offer_to(self, holder: str, offer: OfferChanges) -> None:
         try:
             await self._core.mesh.request(holder, offer, ChangesTaken, within=OFFER_S, lane=Lane.BULK)
         except PeerError as error:
             log.info("edits wait for %s: %s", self._core.registry.nickname(holder), error.message)
+
+    def _on_answered(self, task: asyncio.Task[None]) -> None:
+        self._offering = None
+        if not task.cancelled():
+            self._offer_at = self._core.clock.now() + round(AGAIN_S * MICROS_PER_SECOND)
+            if (error := task.exception()) is not None:
+                log.error("an offer of edits failed", exc_info=error)
+        self._wake()
 
 
 def rewound(tip: str | None, published: str) -> InstarError:

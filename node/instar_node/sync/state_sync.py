@@ -78,9 +78,9 @@ class StateSync:
         )
         writer = StateWriter(copy, identity, registry, clock)
         self._leader = StateLeader(core, writer, own_files, checkpoints)
-        self._follower = StateFollower(core)
-        self._watch = FolderWatch(home.state, self._on_folder)
         self._wake = asyncio.Event()
+        self._follower = StateFollower(core, self._wake.set)
+        self._watch = FolderWatch(home.state, self._on_folder)
         self._opened = False
         self._noticed = 1
         self._looked = 0
@@ -112,6 +112,7 @@ class StateSync:
         """Take no more part. What was edited and is not captured yet is found at the next start."""
         await self._watch.stop()
         await self._task.stop()
+        await self._follower.stop()
         await asyncio.to_thread(self._core.worker.close)
 
     def _open(self) -> None:
