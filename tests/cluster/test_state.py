@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.cluster.harness import Cluster, Machine, wait_for
+from tests.hubs.servers import etcd_server
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
@@ -40,7 +43,30 @@ def paired(cluster: Cluster, hub: str | None) -> list[Machine]:
     return [desk, mini]
 
 
-@pytest.mark.parametrize("hub", ["path", None], ids=["path", "embedded"])
+def on_a_witness(cluster: Cluster) -> list[Machine]:
+    """``desk`` and ``mini``, and ``nas``, which keeps register and state for them."""
+    desk, mini = paired(cluster, None)
+    nas = cluster.machine("nas", hub=None)
+    cluster.join(desk, nas)
+    nas.start("--witness")
+    wait_for(lambda: nas.api.health().role == "witness")
+    moved = desk.cli("hub", "witness:nas")
+    assert moved.returncode == 0, moved.stderr
+    cluster.wait_in_sync(desk, [mini])
+    return [desk, mini, nas]
+
+
+@pytest.fixture
+def hub(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str | None]:
+    """What to hand to the machines as their hub."""
+    if request.param != "etcd":
+        yield {"path": "path", "embedded": None}[request.param]
+        return
+    with etcd_server(tmp_path) as url:
+        yield url
+
+
+@pytest.mark.parametrize("hub", ["path", "embedded", "etcd"], indirect=True)
 def test_edits_of_both_machines_arrive_once_through_a_handoff(cluster: Cluster, hub: str | None) -> None:
     desk, mini = paired(cluster, hub)
     write(desk, "MEMORY.md", "desk remembers\n")
@@ -78,6 +104,30 @@ def test_after_a_kill_the_other_goes_on_with_the_same_state_and_the_first_catche
     wait_for(lambda: read(mini, "c.md") == "edited while off\n", 30)
     in_step(desk, mini)
     assert mini.api.lease().epoch > 1
+    assert not mini.api.sync().refused
+
+
+def test_a_witness_gives_the_state_to_a_machine_that_was_away_when_its_writer_is_gone(
+    cluster: Cluster,
+) -> None:
+    """Nobody else is there to fetch from: what mini gets of desk's last edit comes through nas's tunnel."""
+    desk, mini, nas = on_a_witness(cluster)
+    in_step(desk, mini, nas)
+    mini.kill()
+    wait_for(lambda: desk.api.lease().benched == [mini.id], 30)
+    write(desk, "last words.md", "of desk\n")
+    (desk.home.state / "ünïcode name.bin").write_bytes(bytes(range(256)))
+    wait_for(lambda: read(nas, "last words.md") and (nas.home.state / "ünïcode name.bin").is_file())
+    in_step(desk, nas)
+    desk.kill()
+    write(mini, "queued.md", "while off\n")
+    mini.start()
+    wait_for(lambda: (mini.home.state / "ünïcode name.bin").is_file(), 30)
+    assert read(mini, "last words.md") == "of desk\n"
+    assert (mini.home.state / "ünïcode name.bin").read_bytes() == bytes(range(256))
+    desk.start()
+    wait_for(lambda: read(nas, "queued.md") == read(desk, "queued.md") == "while off\n", 30)
+    in_step(desk, mini, nas)
     assert not mini.api.sync().refused
 
 

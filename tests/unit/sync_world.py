@@ -124,6 +124,8 @@ class Machine:
         self.mesh = world.net.node(identity.machine_id)
         self.told: list[Event] = []
         self.markers = Markers()
+        self.own_files: dict[str, bytes] = {}
+        """The sealed secrets that this machine knows."""
         self.sync: StateSync
 
     @property
@@ -144,7 +146,8 @@ class Machine:
             prove=prove,
             events=events,
             clock=SystemClock(),
-            own_files=dict,
+            own_files=lambda: dict(self.own_files),
+            learn_secrets=self.own_files.update,
             checkpoints=self.markers,
         )
         await self.sync.start()

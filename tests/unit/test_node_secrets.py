@@ -12,7 +12,7 @@ from node_world import a_home, in_sync, join, lines, pair, running, until
 from instar_node.api import types as t
 from instar_node.config import NodeOptions, load_config
 from instar_node.errors import InstarError
-from instar_node.identity.secret_record import SecretRecord
+from instar_node.identity.secret_record import SecretRecord, read_record
 from instar_node.node import Node
 from instar_node.node_log import node_log
 
@@ -52,7 +52,7 @@ async def test_the_shared_state_holds_the_secret_sealed(tmp_path: Path) -> None:
         record = msgspec.json.decode(copy.read_bytes(), type=SecretRecord)
         assert record == desk._parts.base.vault.record("TOKEN")
         await desk.api.remove_secret("TOKEN")
-        await until(lambda: not copy.exists(), within=20)
+        await until(lambda: read_record(copy.read_bytes()).removed, within=20)
 
 
 async def test_a_secret_outlives_the_machine_that_kept_it(tmp_path: Path) -> None:
@@ -62,6 +62,47 @@ async def test_a_secret_outlives_the_machine_that_kept_it(tmp_path: Path) -> Non
         await mini.api.set_secret("OTHER", t.SecretValue("written by the next holder"))
         assert await value_of(desk, "OTHER") == "written by the next holder"
         assert await value_of(mini, "TOKEN") == PLANTED
+
+
+async def test_who_was_away_finds_secrets_and_removals_in_the_state_when_their_writer_is_gone(
+    tmp_path: Path,
+) -> None:
+    hub, homes = str(tmp_path / "hub.git"), [a_home(tmp_path, name) for name in ("desk", "mini")]
+    async with running(homes[0], hub=hub) as desk:
+        await join(desk, homes[1])
+        async with running(homes[1]) as mini:
+            await in_sync(desk, mini)
+            await desk.api.set_secret("OLD", t.SecretValue("to be removed"))
+        await until(lambda: _benched(desk, mini.machine_id))
+        await desk.api.set_secret("TOKEN", t.SecretValue(PLANTED))
+        await desk.api.remove_secret("OLD")
+        await until(lambda: _shared(desk, "TOKEN") and not _in_force(desk, "OLD"), within=20)
+    async with running(homes[1]) as mini:
+        await until(lambda: _names(mini) == ["TOKEN"])
+        assert await value_of(mini, "TOKEN") == PLANTED
+        await mini.api.wakeup(t.WakeupRequest(force=True, vouch=[desk.machine_id]))
+
+        async def writes() -> bool:
+            return (await mini.api.sync()).writes
+
+        await until(writes)
+        await until(lambda: _shared(mini, "TOKEN"))
+        assert _names(mini) == ["TOKEN"]
+
+
+async def _benched(node: Node, machine: str) -> bool:
+    return machine in (await node.api.lease()).benched
+
+
+def _shared(node: Node, name: str) -> bool:
+    """Whether the state, as the hub has it, holds a value for this name."""
+    state = node._parts.state
+    return state.head == state.facts().published and _in_force(node, name)
+
+
+def _in_force(node: Node, name: str) -> bool:
+    copy = node._home.state / "secrets" / f"{name}.json"
+    return copy.exists() and not read_record(copy.read_bytes()).removed
 
 
 async def test_a_machine_that_joins_later_is_given_what_there_is(tmp_path: Path) -> None:

@@ -101,6 +101,19 @@ def written(
     return msgspec.structs.replace(record, signature=signature)
 
 
+def as_file(record: SecretRecord) -> bytes:
+    """The record as the shared state holds it; sealed: all may copy it."""
+    return msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
+
+
+def read_record(raw: bytes) -> SecretRecord:
+    """Read what ``as_file`` wrote. Raises ``secret-refused`` for anything else."""
+    try:
+        return msgspec.json.decode(raw, type=SecretRecord)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise InstarError("secret-refused", f"it is no record of a secret: {error}", status=422) from error
+
+
 def check_record(record: SecretRecord, members: Members) -> None:
     """Raise ``InstarError("secret-refused")`` unless an active member signed this record for this mesh."""
     signer = members.get(record.by)

@@ -15,7 +15,14 @@ from instar_node.contracts import Members
 from instar_node.errors import InstarError
 from instar_node.identity.keys import MachineIdentity
 from instar_node.identity.sealing import WrappedKey, open_value, unwrap, wrap_for
-from instar_node.identity.secret_record import SecretRecord, Stamp, check_record, check_value, written
+from instar_node.identity.secret_record import (
+    SecretRecord,
+    Stamp,
+    as_file,
+    check_record,
+    check_value,
+    written,
+)
 from instar_node.storage.atomic import read_json, write_atomic
 
 log = logging.getLogger("instar.vault")
@@ -112,12 +119,9 @@ class Vault:
         return sha256(msgspec.msgpack.encode(list(stamps))).digest()
 
     def files(self) -> dict[str, bytes]:
-        """The records as files of the shared state, ``secrets/NAME.json``; sealed: all may copy them."""
-        return {
-            f"secrets/{name}.json": msgspec.json.format(msgspec.json.encode(record), indent=1) + b"\n"
-            for name, record in self._records.items()
-            if not record.removed
-        }
+        """The records as files of the shared state, ``secrets/NAME.json``; of a removed secret too, so that
+        nobody who was away brings it back."""
+        return {f"secrets/{name}.json": as_file(record) for name, record in self._records.items()}
 
     def stamps(self) -> dict[str, Stamp]:
         """The newest writing known of each secret, removed ones too."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
@@ -22,7 +23,7 @@ from instar_node.events import EventHub
 from instar_node.identity.registry import MachineRegistry
 from instar_node.identity.sealing import WrappedKey
 from instar_node.identity.secret_names import SecretName
-from instar_node.identity.secret_record import SecretRecord, Stamp
+from instar_node.identity.secret_record import SecretRecord, Stamp, read_record
 from instar_node.identity.vault import MAX_RECORDS, Vault
 
 log = logging.getLogger("instar.vault")
@@ -135,6 +136,25 @@ class VaultSync:
         needed = self._authority.ack_set() & readers.keys()
         return sorted(machine for machine in needed if self._holds.get(machine) != digest)
 
+    # -- the copies in the shared state ---------------------------------------------------------------------
+
+    def learn(self, files: Mapping[str, bytes]) -> None:
+        """Take over what the shared state holds and this machine lacks: ``secrets/NAME.json`` to content."""
+        if not self._is_reader(self._mesh.me):
+            return
+        records: list[SecretRecord] = []
+        for path, raw in files.items():
+            try:
+                records.append(read_record(raw))
+            except InstarError as error:
+                self._tell_refused(f"{path} of the state", [error])
+        self._tell_refused("the state", self._vault.merge(records))
+
+    def _tell_refused(self, source: str, refused: list[InstarError]) -> None:
+        if refused:
+            text = f"refused a secret from {source}: {refused[0].message}"
+            self._events.publish("secrets", text, source=source, refusals=self._vault.refusals)
+
     # -- telling ----------------------------------------------------------------------------------------
 
     def _on_peer(self, peer: str, up: bool) -> None:
@@ -182,11 +202,7 @@ class VaultSync:
             except PeerError as error:
                 log.info("the vault of %s was not fetched: %s", peer, error.message)
                 return
-            refused = self._vault.merge(page.records)
-            if refused:
-                name = self._registry.nickname(peer)
-                text = f"refused a secret from {name}: {refused[0].message}"
-                self._events.publish("secrets", text, peer=peer, refusals=self._vault.refusals)
+            self._tell_refused(self._registry.nickname(peer), self._vault.merge(page.records))
             more = page.more and self._vault.digest != before
 
     # -- answering --------------------------------------------------------------------------------------

@@ -53,8 +53,7 @@ class BenchCheckpoints:
         if self._taken == epoch or standing is None:
             return
         if core.lease.incomplete:
-            files = {path: file for path, file in core.copy.files.items() if path.startswith(MARKERS)}
-            blocks = await core.worker.run(self._read, {path: file.oid for path, file in files.items()})
+            blocks = await core.contents(path for path in core.copy.files if path.startswith(MARKERS))
             writer = await core.worker.run(core.copy.writer_before, epoch)
             try:
                 count = await self._checkpoints.take_in(writer or core.mesh.me, blocks)
@@ -68,6 +67,3 @@ class BenchCheckpoints:
                     "ledger", f"{count} answers are known from the last checkpoint", count=count
                 )
         self._taken = epoch
-
-    def _read(self, oids: dict[str, str]) -> dict[str, bytes]:
-        return {path: self._core.copy.repository.blob(oid) for path, oid in oids.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,10 +15,12 @@ from instar_node.events import EventHub
 from instar_node.identity.registry import MachineRegistry
 from instar_node.sync.folder import StateFolder
 from instar_node.sync.memory import RefusedLine, SyncMemory
+from instar_node.sync.paths import SECRETS
 from instar_node.sync.ports import GARBLED, StateHub, StateLease
 from instar_node.sync.rules import Known, Prove
 from instar_node.sync.state_copy import StateCopy
 from instar_node.sync.transfer import Transfer
+from instar_node.sync.tree import File
 from instar_node.sync.wire import AskTip, StateNews, Tip
 from instar_node.sync.worker import Worker
 
@@ -63,10 +65,14 @@ class StateCore:
     prove: Prove
     events: EventHub
     clock: Clock
+    learn_secrets: Callable[[Mapping[str, bytes]], None]
+    """Takes in the sealed secrets of a verified state, by path."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held while the history or the folder changes."""
     times: Times = field(default_factory=Times)
     hub_error: str | None = None
+    _learned: dict[str, File] = field(default_factory=dict)
+    """The secrets that were handed on."""
     _waiting: dict[tuple[str, str], int] = field(default_factory=dict)
     """Commits with a reason that may pass, and since when they wait."""
 
@@ -125,8 +131,25 @@ class StateCore:
         self.times.pulled = self.clock.now()
         await self.settle(published=tip)
         self._merge_registry(source)
+        await self.hand_on_secrets()
         self.events.publish("sync", "", head=tip, source=source)
         return "moved"
+
+    async def hand_on_secrets(self) -> None:
+        """A machine that was away when a secret was set finds it here, whoever is still there to ask.
+
+        It must, before it writes: what it does not know goes from the mesh's own folders.
+        """
+        files = {path: file for path, file in self.copy.files.items() if path.startswith(f"{SECRETS}/")}
+        news = [path for path, file in files.items() if self._learned.get(path) != file]
+        self._learned = files
+        if news:
+            self.learn_secrets(await self.contents(news))
+
+    async def contents(self, paths: Iterable[str]) -> dict[str, bytes]:
+        """Files of the verified state."""
+        oids = {path: self.copy.files[path].oid for path in paths}
+        return await self.worker.run(lambda: {p: self.copy.repository.blob(oid) for p, oid in oids.items()})
 
     async def settle(self, published: str | None = None) -> None:
         """After the head moved: bring the folder to it. ``published``: what is not to be lost any more."""

@@ -61,10 +61,8 @@ class StateFollower:
         """Another machine may be awake now: it has not seen our edits."""
         self._offered = None
         self._offer_at = 0
-        if self._offering is not None and self._offered_to != (
-            self._core.lease.holder,
-            self._core.lease.epoch,
-        ):
+        lease = self._core.lease
+        if self._offering is not None and self._offered_to != (lease.holder, lease.epoch):
             self._offering.cancel()
 
     async def follow(self) -> float:

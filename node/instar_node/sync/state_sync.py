@@ -54,10 +54,12 @@ class StateSync:
         events: EventHub,
         clock: Clock,
         own_files: Callable[[], Mapping[str, bytes]],
+        learn_secrets: Callable[[Mapping[str, bytes]], None],
         checkpoints: Checkpoints,
     ) -> None:
         """``find_hub`` gives the git hub of the moment, if any; ``own_files`` the mesh's own files (below the
-        reserved folders) as they should be now."""
+        reserved folders) as they should be now; ``learn_secrets`` takes in the sealed secrets of a state
+        that others wrote."""
         self.folder = home.state
         repository = StateRepository(home.state_repository, home.state)
         worker, copy = Worker("state"), StateCopy(repository)
@@ -75,6 +77,7 @@ class StateSync:
             prove=prove,
             events=events,
             clock=clock,
+            learn_secrets=learn_secrets,
         )
         writer = StateWriter(copy, identity, registry, clock)
         self._leader = StateLeader(core, writer, own_files, checkpoints)
@@ -169,6 +172,7 @@ class StateSync:
             await core.worker.run(self._open)
             self._opened = True
             self._watch.start()
+            await core.hand_on_secrets()
         own = core.registry.get(core.mesh.me)
         if own is None or own.removed:  # locked out: neither writes nor reads any more
             return RESCAN_S

@@ -93,11 +93,13 @@ async def build(
     )
     base.registry.on_change(base.mesh.refresh)
     base.registry.on_change(replication.refresh)
-    state = _state(home, base, ledger, database)
+    state = _state(home, base, secrets, ledger, database)
     return _delivery_and_pool(home, base, sync, secrets, state, tail, ledger, replication, database, restart)
 
 
-def _state(home: Home, base: Base, ledger: MessageProcessingLedger, database: SqliteDatabase) -> StateSync:
+def _state(
+    home: Home, base: Base, secrets: VaultSync, ledger: MessageProcessingLedger, database: SqliteDatabase
+) -> StateSync:
     pins = PinsCopy(ledger.placements, base.events)
     state = StateSync(
         home=home,
@@ -110,6 +112,7 @@ def _state(home: Home, base: Base, ledger: MessageProcessingLedger, database: Sq
         events=base.events,
         clock=base.clock,
         own_files=lambda: {**pins.files(), **base.vault.files()},
+        learn_secrets=secrets.learn,
         checkpoints=LedgerCheckpoints(ledger, database),
     )
     base.vault.on_change(state.look_again)
