@@ -169,6 +169,7 @@ class InstarApp(App[None]):
         self.set_reactive(App.theme, self._wanted_theme())
         self.set_class(self.current_theme.dark, "-dark-mode", update=False)
         self.set_class(not self.current_theme.dark, "-light-mode", update=False)
+        self.stylesheet.set_variables(self.get_css_variables())
 
     def _wanted_theme(self) -> str:
         if self._plain:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import gc
 import os
 
-import click
 import msgspec
 
 from instar_node.config import Config, NodeOptions, is_address, load_config
 from instar_node.config_file import write_default_config
 from instar_node.storage.home import Home
-from instar_node.trust_on_use import trust_on_use
 from instar_tui.exit_codes import ExitCode
 from instar_tui.renewal import Renewal, become_the_installed_program
 
@@ -19,26 +17,30 @@ from instar_tui.renewal import Renewal, become_the_installed_program
 def launch(
     home: Home,
     *,
-    daemon: bool,
-    listen: str | None,
-    hub: str | None,
-    nickname: str | None,
-    witness: bool,
-    read_only: bool,
-    no_mouse: bool,
+    daemon: bool = False,
+    listen: str | None = None,
+    hub: str | None = None,
+    nickname: str | None = None,
+    witness: bool = False,
+    read_only: bool = False,
+    no_mouse: bool = False,
 ) -> int:
     """Prepare the home and run until the person, or a signal, ends it. Returns the exit code.
 
     Raises ``InstarError`` when the home or its settings are refused, or the node cannot start.
     """
     if listen is not None and not is_address(listen):
-        raise click.UsageError(f"--listen: {listen!r} is not HOST:PORT")
+        from click import UsageError
+
+        raise UsageError(f"--listen: {listen!r} is not HOST:PORT")
     home.prepare()
     write_default_config(home.config)
     config = load_config(home.config)
     options = NodeOptions(listen=listen, hub=hub, nickname=nickname, witness=witness)
     if daemon:
         gc.disable()  # until the node is up: start-up makes a great many objects and hardly any garbage
+        from instar_node.trust_on_use import trust_on_use
+
         with trust_on_use():
             from instar_tui.daemon import run_daemon
         return run_daemon(home, config, options)

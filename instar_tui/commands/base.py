@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -26,13 +25,10 @@ class Invocation:
 
     @property
     def home(self) -> Home:
-        """``--home``, else ``INSTAR_HOME``, else the folder of the operating system."""
-        from pathlib import Path
+        """The home that was asked for."""
+        from instar_tui.place import chosen_home
 
-        from instar_node.storage.home import Home
-
-        chosen = self.home_option or os.environ.get("INSTAR_HOME")
-        return Home(Path(chosen).expanduser().absolute()) if chosen else Home.default()
+        return chosen_home(self.home_option)
 
     @property
     def api(self) -> BlockingNodeApi:

@@ -59,6 +59,11 @@ class MeshScreen(Screen[None]):
     whole: bool = False
     """Whether the body is built."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # Its styles are read with those of the app: else Textual would read all of them anew for each screen.
+        self._css_update_count = self.app._css_update_count
+
     def compose(self) -> ComposeResult:
         yield Header(classes="header")
         yield Tabs(classes="tabs")

@@ -15,7 +15,7 @@ import pytest
 
 from instar_node.api.http_server import ApiServer
 from instar_node.storage.home import Home
-from instar_tui.cli import instar, run
+from instar_tui.program import instar, run
 from tests.unit.fake_api import FakeNodeApi
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from instar_node.errors import InstarError
 from instar_node.storage.home import Home
-from instar_tui.cli import COMMANDS, instar, instar_tui, run
 from instar_tui.commands.base import Command, Group
 from instar_tui.exit_codes import ExitCode, exit_code_of
+from instar_tui.program import COMMANDS, instar, instar_tui, run
 from tests.unit.fake_api import FakeNodeApi
 from tests.unit.served import Cli, home_at, serving
 
@@ -164,7 +164,7 @@ def test_text_of_others_cannot_steer_the_terminal(cli: Cli, api: FakeNodeApi) ->
 
 def loaded_after(*arguments: str, home: Path) -> set[str]:
     code = (
-        "import sys\nfrom instar_tui.cli import instar, run\n"
+        "import sys\nfrom instar_tui.program import instar, run\n"
         f"run(instar, {list(arguments)!r})\n"
         "sys.stderr.write('MODULES ' + ' '.join(sys.modules))"
     )
@@ -187,6 +187,37 @@ def test_help_loads_nothing_but_click(tmp_path: Path) -> None:
 def test_commands_load_no_screens_no_server_and_no_git(line: str, tmp_path: Path) -> None:
     loaded = loaded_after(*line.split(), home=tmp_path)
     assert not loaded & {"textual", "aiohttp", "pygit2", "rich.console"}
+
+
+ALONE = """
+import sys
+import instar_tui.launch as launch
+heavy = {"click", "textual", "ssl", "aiohttp", "pygit2", "nacl", "cryptography", "rich"}
+launch.show = lambda *args, **kwargs: print(sorted(heavy & set(sys.modules))) or 0
+sys.argv = ["instar-tui"]
+from instar_tui.cli import main_tui
+main_tui()
+"""
+
+
+def alone(home: Path) -> subprocess.CompletedProcess[str]:
+    """``instar-tui`` without arguments, up to where the screens would begin."""
+    command, env = [sys.executable, "-c", ALONE], {**os.environ, "INSTAR_HOME": str(home)}
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+
+
+def test_the_control_centre_alone_loads_no_command_line_and_no_network(tmp_path: Path) -> None:
+    ran = alone(tmp_path / "home")
+    assert (ran.stdout, ran.returncode) == ("[]\n", 0), ran.stderr
+    assert (tmp_path / "home" / "config.toml").exists()
+
+
+def test_the_control_centre_alone_says_what_is_wrong_with_its_settings(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[lease]\nttl = 1\n")
+    ran = alone(tmp_path)
+    assert (ran.stdout, ran.returncode) == ("", 1)
+    assert ran.stderr.startswith("error: ")
+    assert "ttl_ms" in ran.stderr
 
 
 def test_a_closed_pipe_is_no_traceback(home: Home, api: FakeNodeApi) -> None:

@@ -19,9 +19,9 @@ from instar_node.config import Config, NodeOptions
 from instar_node.errors import InstarError
 from instar_node.known_secrets import KnownSecrets
 from instar_node.storage.home import Home
-from instar_tui.cli import instar_tui, run
 from instar_tui.demo_agent import reply
 from instar_tui.embedding import NodeThread, open_api
+from instar_tui.program import instar_tui, run
 from tests.unit.fake_api import ME, FakeNodeApi
 from tests.unit.served import home_at, serving
 

@@ -94,7 +94,7 @@ def test_certificates_are_read_at_the_first_handshake_and_count_as_ever(
 def test_a_node_that_speaks_no_tls_reads_none(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, click\n"
-        "from instar_tui.cli import instar_tui, run\n"
+        "from instar_tui.program import instar_tui, run\n"
         "click.echo = lambda *_: os.kill(os.getpid(), signal.SIGTERM)  # `ready` is enough\n"
         "run(instar_tui, ['--daemon', '--listen', '127.0.0.1:0', '--home', sys.argv[1]])\n"
         "from aiohttp import connector\n"
