@@ -8,7 +8,10 @@ from instar_node.contracts import Member
 from instar_node.pool.nicknames import Command, NicknameCommand, RelocationNicknameSet
 from tests.unit.fakes_mesh import FakeMembers
 
-MEMBERS = FakeMembers("desk", "mini", "Old Laptop", "mac-studio", "Büro", "机器", "attic yes")
+MEMBERS = FakeMembers(
+    *("desk", "mini", "Old Laptop", "mac-studio", "Büro", "机器", "attic yes"),
+    *("server", "office", "home", "work"),  # names that are words as well
+)
 
 
 def recognise(text: str) -> Command | None:
@@ -39,7 +42,7 @@ def recognise(text: str) -> Command | None:
         ("pin this here", "here"),
         ("Pin this topic to the mini", "mini"),
         ("pin it on desk", "desk"),
-        ("keep this here please", "here"),
+        ("keep this conversation here please", "here"),
         ("move it back here", "here"),
         ("bring this over here", "here"),
         ("ok, move this here now", "here"),
@@ -52,6 +55,26 @@ def recognise(text: str) -> Command | None:
         ("hand this session over to desk", "desk"),
         ("take this back to the Old Laptop!!", "Old Laptop"),
         ("hey, relocate this thread to mac-studio now", "mac-studio"),
+        ("run this on the server", "server"),
+        ("move it to the office", "office"),
+        ("switch me to home", "home"),
+        ("send this conversation to work please", "work"),
+        ("take us over to the office", "office"),
+        ("bring me back to the office", "office"),
+        ("continue this at home", "home"),
+        ("continue this here", "here"),
+        ("run this topic here", "here"),
+        ("move us over here, thanks", "here"),
+        ("MOVE THIS TO THE MINI!!!", "MINI"),
+        ("move\u3000this\u3000to\u3000mini", "mini"),
+        ("move this\nto the mini", "mini"),
+        ("/move to the mini", "mini"),
+        ("/move this to desk", "desk"),
+        ("/move the mini please", "mini"),
+        ('/move "Old Laptop"', "Old Laptop"),
+        ("/move @mini", "mini"),
+        ("/move back here", "here"),
+        ("/move to nowhere", "to nowhere"),
     ],
 )
 def test_a_whole_message_that_orders_a_move_is_a_command(text: str, name: str) -> None:
@@ -109,6 +132,45 @@ def test_a_whole_message_that_orders_a_move_is_a_command(text: str, name: str) -
         "keep this here until Friday",
         "bring it home",
         "send this to mini@example.net",
+        # A machine may be called "server" or "work": then "it" is the file, the mail, the release.
+        "send it to the server",
+        "send this to work",
+        "send it over to the office",
+        "take it to the office",
+        "take me home",
+        "bring it to work",
+        "bring it here",
+        "hand it over to the office",
+        "do it on the server",
+        "do this at home",
+        "do it at work please",
+        "run it here",
+        "run this here",
+        "keep this here",
+        "keep it on the server",
+        "move the work to home",
+        "move the files to the server",
+        "copy this to the server",
+        "deploy this to the server",
+        "I am at home now",
+        "is the server up?",
+        "switch on the server",
+        "let's move this to the mini after lunch",
+        "if it is slow, move this to the mini",
+        "move this to mini :)",
+        "(move this to mini)",
+        "*move this to mini*",
+        "move this to mini, then to desk",
+        "move this to mini; it is faster",
+        "move\u202ethis to mini",
+        "move this to mini\u200b",
+        "move back",
+        "come back here",
+        "/mover mini",
+        "//move mini",
+        "pin it up here",
+        "please " * 40 + "move this to the mini",
+        "/move mini" + " please" * 30_000,
     ],
 )
 def test_talk_reaches_the_agent(text: str) -> None:
@@ -137,7 +199,7 @@ def test_names_resolve_whatever_their_case_and_ids_do_too() -> None:
     assert names.resolve("old  laptop") == "m-Old Laptop"
     assert names.resolve("here") == "m-desk"
     assert names.resolve("nowhere") is None
-    assert names.known() == ["desk", "mini", "Old Laptop", "mac-studio", "Büro", "机器", "attic yes"]
+    assert names.known()[:7] == ["desk", "mini", "Old Laptop", "mac-studio", "Büro", "机器", "attic yes"]
     assert names.resolve("BU\u0308RO") == "m-Büro"
     assert names.resolve("m-" + "0" * 32) is None, "the id of a machine that is no member"
 

@@ -46,28 +46,46 @@ class Command(msgspec.Struct, frozen=True):
     confirmed: bool = False
 
 
+LONGEST = 200
+"""Characters of the longest command; what is longer is talk, and no work for the patterns."""
+
 _POLITE = r"(?:(?:please|pls|now|ok|okay|hey),?\s+|(?:can|could|would|will) you\s+(?:please\s+)?)*"
-_THIS = r"(?:this|it|us|me|(?:this|the)\s+(?:topic|chat|conversation|thread|session|agent|work))"
-_TO = r"(?:over\s+)?(?:back\s+)?(?:over\s+)?(?:to|onto)\s+(?:the\s+|my\s+)?"
+_TOPIC = r"(?:us|(?:this|the)\s+(?:topic|chat|conversation|thread|session|agent))"
+_THIS = rf"(?:this|it|me|{_TOPIC})"
+_BACK = r"(?:over\s+)?back\s+(?:over\s+)?"
+_TO = r"(?:to|onto)\s+(?:the\s+|my\s+)?"
+_OVER_TO = rf"(?:{_BACK}|over\s+)?{_TO}"
 _ON = r"(?:on|at)\s+(?:the\s+|my\s+)?"
 _NAME = r"(?P<name>[\w][\w .-]{0,39}?)"
-_HERE = r"(?:back\s+)?(?:over\s+)?(?P<name>here)"
+_HERE = rf"(?:{_BACK}|over\s+)?(?P<name>here)"
 _END = r"(?:,?\s+(?:please|pls|now|thanks|thank you))*\s*[.!?]*"
 
-_VERBS_TO = r"(?:move|transfer|relocate|switch|send|bring|take|hand)"
+_MOVE = r"(?:move|transfer|relocate|switch)"
+_CARRY = r"(?:send|bring|take|hand)"
+"""Of these "it" is as often a file or a mail: what is carried has to be the conversation, or to go back."""
 _PHRASES = tuple(
     re.compile(_POLITE + phrase + _END, re.IGNORECASE)
     for phrase in (
-        rf"{_VERBS_TO}\s+{_THIS}\s+{_TO}{_NAME}",
-        rf"{_VERBS_TO}\s+{_THIS}\s+{_HERE}",
-        rf"(?:run|continue|do)\s+{_THIS}\s+(?:{_ON}{_NAME})",
-        rf"(?:run|continue)\s+{_THIS}\s+(?P<name>here)",
+        rf"{_MOVE}\s+{_THIS}\s+(?:{_OVER_TO}{_NAME})",
+        rf"{_MOVE}\s+{_THIS}\s+{_HERE}",
+        rf"{_CARRY}\s+{_TOPIC}\s+(?:{_OVER_TO}{_NAME})",
+        rf"{_CARRY}\s+{_TOPIC}\s+{_HERE}",
+        rf"(?:bring|take)\s+(?:this|it|me)\s+{_BACK}(?:{_TO}{_NAME})",
+        rf"bring\s+(?:this|it)\s+(?:{_BACK}|over\s+)(?P<name>here)",
+        rf"(?:run|continue)\s+{_THIS}\s+(?:{_ON}{_NAME})",
+        rf"continue\s+{_THIS}\s+(?P<name>here)",
         rf"pin\s+{_THIS}\s+(?:{_TO}|{_ON}){_NAME}",
-        rf"(?:pin|keep)\s+{_THIS}\s+(?P<name>here)",
+        rf"pin\s+{_THIS}\s+(?P<name>here)",
+        rf"(?:run|keep)\s+{_TOPIC}\s+(?P<name>here)",
     )
 )
 _UNPIN = re.compile(_POLITE + rf"unpin\s+{_THIS}" + _END, re.IGNORECASE)
 _SLASH = re.compile(r"/move\s+(?P<name>\S.*?)(?P<yes>\s+yes|\s*!)?", re.IGNORECASE)
+_AROUND_A_NAME = re.compile(
+    rf"""(?:{_THIS}\s+)?(?:{_BACK}|back\s+)?(?:{_TO}|(?:the|my)\s+)?["'@]?(?P<name>.+?)["']?""" + _END,
+    re.IGNORECASE,
+)
+"""What people put around the name in ``/move``; it is only dropped when the rest is a machine's name."""
 
 
 class NicknameCommand:
@@ -83,6 +101,8 @@ class NicknameCommand:
     def recognise(self, text: str) -> Command | None:
         """The command, or ``None`` for a message to the agent."""
         text = unicodedata.normalize("NFC", " ".join(text.split()))
+        if len(text) > LONGEST:
+            return None
         if text.casefold() == "/unpin" or _UNPIN.fullmatch(text):
             return Command("unpin")
         if text.casefold() in ("/undo", "/move back"):
@@ -92,12 +112,19 @@ class NicknameCommand:
             whole = slash["name"] + (slash["yes"] or "")
             if self._nicknames.resolve(whole) is not None:  # "mini yes" may be a name
                 return Command("move", whole)
-            return Command("move", slash["name"], slash["yes"] is not None)
+            return Command("move", self._name_in(slash["name"]), slash["yes"] is not None)
         for phrase in _PHRASES:
             match = phrase.fullmatch(text)
             if match is not None and self._nicknames.resolve(match["name"]) is not None:
                 return Command("move", match["name"])
         return None
+
+    def _name_in(self, written: str) -> str:
+        """The name in what follows ``/move``; all of it when there is none, so that the refusal quotes it."""
+        match = _AROUND_A_NAME.fullmatch(written)
+        if self._nicknames.resolve(written) is None and match is not None:
+            return match["name"] if self._nicknames.resolve(match["name"]) is not None else written
+        return written
 
 
 def _folded(name: str) -> str:
