@@ -169,8 +169,8 @@ def test_a_whole_message_that_orders_a_move_is_a_command(text: str, name: str) -
         "/mover mini",
         "//move mini",
         "pin it up here",
-        "please " * 40 + "move this to the mini",
-        "/move mini" + " please" * 30_000,
+        pytest.param("please " * 40 + "move this to the mini", id="long"),
+        pytest.param("/move mini" + " please" * 30_000, id="very long"),
     ],
 )
 def test_talk_reaches_the_agent(text: str) -> None:

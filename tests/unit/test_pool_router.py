@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import NoReturn
 
 import pytest
 
@@ -11,6 +12,7 @@ from instar_node.contracts import Lane, PeerError, Placement, RunResult
 from instar_node.errors import InstarError
 from instar_node.pool import remote_grant
 from instar_node.pool.messages import RunAccepted, RunDone, RunDoneTaken, RunKeep, RunOrder
+from instar_node.pool.transfers import TransferRequest
 from tests.unit.fakes_mesh import eventually
 from tests.unit.pool_support import DESK, LAPTOP, MINI, Machine, World, request
 
@@ -36,6 +38,19 @@ async def test_a_new_topic_runs_on_the_holder_and_is_placed_once(world: World) -
         "ok", ("desk says hello",), machine="m-desk"
     )
     assert world.log.writes == [Placement("42", DESK, 1, 1, "placed")]
+
+
+async def test_where_a_message_runs_is_decided_without_looking_at_the_other_topics(world: World) -> None:
+    def all_of_them() -> NoReturn:
+        raise AssertionError("ten thousand topics would be gone through for one message")
+
+    world.log.placements = all_of_them  # type: ignore[method-assign]
+    world.pin("17", MINI)
+    assert (await world.desk.router.run(request("k1", topic="42"))).machine == DESK
+    assert (await world.desk.router.run(request("k2", topic="17"))).machine == MINI
+    await world.desk.transfers.transfer(TransferRequest("42", "laptop"))
+    assert (await world.desk.router.run(request("k3", topic="42"))).machine == LAPTOP
+    assert world.desk.transfers.describe("42").owner == LAPTOP
 
 
 async def test_a_pinned_topic_runs_on_its_machine_which_is_named_in_the_provenance(world: World) -> None:
