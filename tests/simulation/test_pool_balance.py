@@ -1,8 +1,9 @@
 """A fleet of 50 machines with 10,000 topics in virtual time, over the real placement rules.
 
 Stated bound: a run is begun on a machine whose load is below 0.85, or at most 0.15 above the least loaded
-machine there is; a topic moves only away from a machine at 0.85 or more, to one that is less loaded by 0.15. So once every topic has a place, hardly any moves; and a decision looks at each machine once,
-however many topics there are.
+machine there is; a topic moves only away from a machine at 0.85 or more, to one that is less loaded by 0.15.
+So once every topic has a place, hardly any moves; and a decision looks at each machine once, however many
+topics there are.
 """
 
 from __future__ import annotations
