@@ -42,6 +42,8 @@ SAMPLES_MS = 10 * 60_000
 URGENT_KINDS = frozenset(
     {"lease", "handoff", "wakeup", "transfer", "pair", "alert", "split-brain", "drill", "update"}
 )
+ROLE_KINDS = frozenset({"handoff", "wakeup"})
+"""Kinds of what moves the awake role: two words for the same steps."""
 EVENTS_KEPT = 2_000
 
 Link = Literal["connecting", "live", "waiting", "lost"]
@@ -270,16 +272,22 @@ class MeshState:
         return event.kind in URGENT_KINDS or (self.watched_topic is not None and self.watched_topic in topics)
 
     def _note_step(self, event: Event) -> None:
-        operation, step = self.operation, event.data.get("step", event.data.get("component"))
-        if operation is None or operation.outcome != "running" or not isinstance(step, str):
+        operation, step = self.operation, self._step_of(event)
+        if operation is None or operation.outcome != "running" or not step:
             return
-        if event.kind == "update":
-            step = f"{event.data.get('nickname')} {step}"
-        if event.kind == operation.kind or {event.kind, operation.kind} == {"handoff", "wakeup"}:
+        if event.kind == operation.kind or {event.kind, operation.kind} == ROLE_KINDS:
             at_ms = event.data.get("at_ms")
             spent = float(at_ms) if isinstance(at_ms, int | float) else self.now_ms() - operation.started
             if all(step != name for name, _ in operation.steps):
                 operation.steps.append((step, spent))
+
+    def _step_of(self, event: Event) -> str:
+        """The step an event tells of, with the machine where several take the same; empty where none."""
+        data = event.data
+        if event.kind == "drill" and "component" in data:
+            return f"{self.nickname(str(data.get('peer')))} {data['component']}"
+        step = str(data.get("step") or "")
+        return f"{data.get('nickname')} {step}" if step and event.kind == "update" else step
 
     async def _keep_fresh(self) -> None:
         """Fetch after events: urgent ones at once, others gathered for half a second."""
@@ -328,7 +336,7 @@ class MeshState:
             if operation is None or not running:
                 title = f"handing the lease to {self.nickname(handoff.target) or 'another machine'}"
                 operation = self.operation = Operation("handoff", title, self.now_ms(), own=False)
-            if operation.kind != "transfer":
+            if operation.kind in ROLE_KINDS:
                 operation.steps = steps
         elif operation is not None and running and not operation.own:
             operation.outcome = "done" if handoff.outcome in ("awake", "already-awake") else "failed"

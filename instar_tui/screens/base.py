@@ -151,6 +151,16 @@ class MeshScreen(Screen[None]):
         self.whole = True
         self.show(frozenset({"all"}))
 
+    def on_descendant_focus(self) -> None:
+        """The keys that are valid may be others."""
+        self._frame()
+
+    def on_descendant_blur(self) -> None:
+        self._frame()
+
+    def on_grid_typing(self) -> None:
+        self._frame()
+
     async def on_screen_resume(self) -> None:
         if self.instar.painted:
             await self.fill()

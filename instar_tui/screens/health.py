@@ -121,6 +121,7 @@ class HealthScreen(MeshScreen):
     # -- keys ---------------------------------------------------------------------------------------------
 
     def action_verify(self) -> None:
+        self.query_one(Drill).scroll_visible(top=True, animate=False)
         self.instar.operations.verify()
 
     def action_set_gate(self) -> None:

@@ -11,13 +11,15 @@ from textual.binding import Binding, BindingType
 from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 
-from instar_tui.actions import ACTIONS, EVERYWHERE, PLACES
-from instar_tui.widgets.live import Line, Live, heading
+from instar_tui.actions import ACTIONS, EVERYWHERE, PLACES, Action
+from instar_tui.widgets.live import Line, Live, hanging, heading
 from instar_tui.widgets.text import fit
 
 if TYPE_CHECKING:
     from instar_tui.app import InstarApp
 
+BESIDE = 100
+"""Cells from which on the command stands beside the words."""
 _TITLES = {place.name: f"{place.key} {place.title}" for place in PLACES}
 
 
@@ -37,20 +39,29 @@ class Keys(Live):
             ("/", "bold $awake"),
             (" filter (! inverts)", ""),
         ]
+        here = app.current_mode
+        own = [action for action in ACTIONS if action.scope != EVERYWHERE and action.on(here)]
+        if own:
+            yield from _group(app, f"on this screen: {_TITLES[here]}", own, width)
         for group, members in groupby(ACTIONS, key=lambda action: action.group):
-            yield []
-            yield heading(group.lower(), width)
-            for action in members:
-                key = app.key_of(action).replace("left_square_bracket", "[").replace("ctrl+", "^")
-                where = "" if action.scope == EVERYWHERE else f"  ({_TITLES.get(action.scope, action.scope)})"
-                words = f"{action.tooltip}{where}"
-                room = width - 50 if width >= 100 else width - 10
-                yield [
-                    (f"   {fit(key, 7)}", "bold $awake" if app.allows(action) else "$faint"),
-                    (fit(words, room), ""),
-                ] + ([(fit(action.cli, 40), "$muted")] if width >= 100 else [])
-                if width < 100 and action.cli:
-                    yield [("          ", ""), (action.cli, "$muted")]
+            yield from _group(app, group.lower(), members, width)
+
+
+def _group(app: InstarApp, title: str, members: Iterable[Action], width: int) -> Iterable[Line]:
+    """A heading and its actions; the command beside or, where it is narrow, below."""
+    yield []
+    yield heading(title, width)
+    for action in members:
+        key = app.key_of(action).replace("left_square_bracket", "[").replace("ctrl+", "^")
+        where = "" if action.scope == EVERYWHERE else f"  ({_TITLES.get(action.scope, action.scope)})"
+        words = f"{action.tooltip}{where}"
+        mark = (f"   {fit(key, 7)}", "bold $awake" if app.allows(action) else "$faint")
+        if width >= BESIDE:
+            yield [mark, (fit(words, width - 50), ""), (fit(action.cli, 40), "$muted")]
+            continue
+        yield from hanging(mark, words, "", width)
+        if action.cli:
+            yield [("          ", ""), (action.cli, "$muted")]
 
 
 class HelpScreen(ModalScreen[None]):

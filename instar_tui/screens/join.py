@@ -21,7 +21,7 @@ from instar_tui.widgets.live import Line
 from instar_tui.widgets.text import plural, shown, span
 
 if TYPE_CHECKING:
-    from instar_node.api.types import JoinResult
+    from instar_node.api.types import JoinResult, Status
 
 WORDS_IN_CODE = 2
 
@@ -49,6 +49,11 @@ class CodeWords(Suggester):
         return value + whole[len(start) :] if value.isupper() else value + whole[len(start) :].lower()
 
 
+def may_join(status: Status) -> bool:
+    """Whether this home may join a mesh: it has none, or one of its own that is empty."""
+    return status.me.mesh_id is None or (len(status.machines) == 1 and not status.topics)
+
+
 class Situation(Framed):
     """Whether this home can join at all, said before anything is typed."""
 
@@ -67,7 +72,7 @@ class Situation(Framed):
             ]
             yield []
             return
-        if len(status.machines) == 1 and not status.topics:
+        if may_join(status):
             yield [("This home holds a mesh of its own, alone and empty: joining gives it up.", "")]
             yield [
                 ("On the awake machine of the other mesh press ", ""),
@@ -139,11 +144,12 @@ class JoinScreen(MeshScreen):
     SCOPE = "join"
     FOOTER = ("copy",)
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("join")]
-    AUTO_FOCUS = "#url"
+    AUTO_FOCUS = None
 
     def __init__(self) -> None:
         super().__init__()
         self._comparing = False
+        self._begun = False
 
     def body(self) -> Iterable[Widget]:
         off = self.instar.read_only
@@ -169,6 +175,10 @@ class JoinScreen(MeshScreen):
 
     def refresh_body(self, kinds: frozenset[str]) -> None:
         super().refresh_body(kinds)
+        if not self._begun and self.mesh.status is not None:
+            self._begun = True
+            if may_join(self.mesh.status):  # where it may not, the keys stay keys: y copies the way out
+                self.query_one("#url").focus()
         if self.ticking and not self._comparing and "pair" in kinds:
             self._comparing = True
             self.instar.operations.start(self._compare)

@@ -20,6 +20,12 @@ if TYPE_CHECKING:
 
 SPINNER = "◐◓◑◒"
 LONG_START_MS = 3_000
+WHILE_TYPING: Line = [
+    ("  enter ", "bold $awake"),
+    ("takes it ", ""),
+    (" esc ", "bold $awake"),
+    ("leaves it", ""),
+]
 LATE = {"lost": "no contact", "waiting": "no answer"}
 """What the header says instead of the lease while nobody can say how it stands."""
 
@@ -204,7 +210,7 @@ class OperationStrip(Framed):
             result.append((f"in {span(operation.took_ms)}", "$muted"))
         undo: Line = (
             [("z takes it back ", "$muted")]
-            if operation.kind == "transfer" and operation.outcome == "done"
+            if operation.kind == "transfer" and operation.outcome == "done" and operation.target
             else []
         )
         room = width - length(title) - length(result) - length(undo) - 1
@@ -229,7 +235,7 @@ def _newest_steps(steps: Sequence[tuple[str, float]], room: int) -> Line:
 
 
 class KeyLine(Framed):
-    """The keys valid on this screen; a click does what the key does."""
+    """The keys valid on this screen; a click does what the key does. A line being typed takes all letters."""
 
     def __init__(self, scope: str, extra: Iterable[str] = ()) -> None:
         super().__init__()
@@ -238,15 +244,16 @@ class KeyLine(Framed):
         self._ends: list[tuple[int, str]] = []
 
     def build(self, width: int) -> Iterable[Line]:
-        right: Line = [
-            (" ? ", "bold $awake"),
-            ("keys ", "$muted"),
-            (" ^p ", "bold $awake"),
-            ("palette ", "$muted"),
-        ]
+        focused = self.screen.focused
+        typing = focused is not None and focused.check_consume_key("a", "a")
+        palette: Line = [(" ^p ", "bold $awake"), ("palette ", "$muted")]
+        right: Line = palette if typing else [(" ? ", "bold $awake"), ("keys ", "$muted"), *palette]
         room = width - length(right)
         line: Line = [(" ", "")]
         self._ends = []
+        if typing:
+            self._ends = [(room, ""), (width, "palette")]
+            return [spread(WHILE_TYPING, right, width)]
         for action in self._actions():
             cost = len(self._key(action)) + len(action.title) + 4
             if length(line) + cost > room:

@@ -75,6 +75,9 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
             super().__init__()
             self.grid = grid
 
+    class Typing(Message):
+        """A filter is being typed, or is no more."""
+
     def __init__(
         self,
         columns: Sequence[Column[Row]],
@@ -156,12 +159,14 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
         self._typing = True
         self.focus()
         self.refresh()
+        self.post_message(self.Typing())
 
     def clear_filter(self) -> bool:
         """Drop the filter; ``False`` if there was none."""
         had = bool(self._filter) or self._typing
         self._filter, self._typing = "", False
         self._arrange()
+        self.post_message(self.Typing())
         return had
 
     def check_consume_key(self, key: str, character: str | None = None) -> bool:
@@ -174,6 +179,7 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
             self.clear_filter()
         elif event.key == "enter":
             self._typing = False
+            self.post_message(self.Typing())
         elif event.key == "backspace":
             self._filter = self._filter[:-1]
         elif event.is_printable and event.character:

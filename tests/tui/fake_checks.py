@@ -33,6 +33,9 @@ class FakeChecks:
         return t.Secrets([row.name for row in self.secrets_], self.secrets_)
 
     async def verify(self, body: t.VerifyRequest) -> t.VerifyResult:
+        self._enter("verify", body)
+        if self.gate is not None:
+            await self.gate.wait()
         return t.VerifyResult(True, [])
 
     async def e2e_results(self) -> t.E2EResults:

@@ -77,3 +77,25 @@ async def test_a_click_on_a_key_does_what_the_key_does(centre: Centre) -> None:
 def test_the_readme_lists_the_keys_as_they_are() -> None:
     readme = README.read_text("utf-8")
     assert readme == with_table(readme), "write it anew: python -m tests.readme_keys"
+
+
+async def test_while_a_line_is_typed_the_footer_shows_the_keys_of_the_line(centre: Centre) -> None:
+    await centre.go("conversation")
+    await centre.until("t transfer")
+    await centre.pilot.press("i")
+    await centre.until("enter takes it  esc leaves it")
+    assert "transfer" not in centre.lines()[-1]
+    await centre.pilot.press("escape")
+    await centre.until("t transfer")
+    await centre.go("topics")
+    await centre.pilot.press("slash")
+    await centre.until("enter takes it  esc leaves it")
+    await centre.pilot.press("enter")
+    await centre.until("t transfer")
+
+
+async def test_help_begins_with_the_keys_of_the_screen_one_is_on(centre: Centre) -> None:
+    await centre.go("topics")
+    await centre.pilot.press("question_mark")
+    await centre.until("on this screen: 5 Topics")
+    assert "move the topic to another machine" in centre.text()

@@ -182,3 +182,20 @@ def test_of_many_steps_the_newest_are_shown_that_fit() -> None:
     assert words(45) == "… ✔ tail synced 2ms  ✔ committed 6ms  "
     assert words(22) == "… ✔ committed 6ms  "
     assert words(10) == ""
+
+
+async def test_a_drill_is_drawn_step_by_step_with_the_machine_it_is_with(node: FakeNode) -> None:
+    node.gate = asyncio.Event()
+    async with running(node) as centre:
+        await centre.go("health")
+        await centre.pilot.press("v")
+        await centre.until("drill with every machine")
+        for peer in (MINI, ATTIC):
+            node.say(
+                "drill", "works", peer=peer, component="tunnel", passed=True, finding="16 KiB", took_ms=2.0
+            )
+        await centre.until("✔ attic tunnel")
+        assert "✔ mini tunnel" in centre.lines()[-2]
+        assert "running" in centre.text()
+        node.gate.set()
+        await centre.until("everything works with")
