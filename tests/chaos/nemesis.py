@@ -20,6 +20,7 @@ from typing import get_args
 from instar_node.api import types as t
 from instar_node.errors import InstarError
 from tests.chaos.client import ImpatientApi
+from tests.chaos.disks import filled, locked, tear
 from tests.chaos.history import Deed, History
 from tests.chaos.network import Network
 from tests.chaos.outside import Outside
@@ -31,6 +32,9 @@ FAULTS = {
     "crash": 4,
     "pause": 4,
     "restart": 2,
+    "torn_write": 2,
+    "full_disk": 2,
+    "locked_database": 1,
     "cut": 3,
     "half_open": 3,
     "slow_wire": 2,
@@ -115,6 +119,32 @@ class Nemesis:
                 self._wait_after(f"kill -9 {machine.nickname}", random.uniform(0.0, 2 * TTL_S))
                 machine.start()
                 self._note(f"{machine.nickname} is started again")
+
+    def _torn_write(self, random: Random) -> None:
+        with self._victim(random) as machine:
+            if machine is not None:
+                machine.kill()
+                torn = "in the middle of a write" if tear(machine) else "with nothing to tear"
+                self._wait_after(f"kill -9 {machine.nickname} {torn}", random.uniform(0.0, 2 * TTL_S))
+                machine.start()
+                self._note(f"{machine.nickname} is started again")
+
+    def _full_disk(self, random: Random) -> None:
+        with self._victim(random) as machine:
+            if machine is not None:
+                with filled(machine):
+                    self._wait_after(
+                        f"the disk of {machine.nickname} is full", random.uniform(0.2, 3.0) * TTL_S
+                    )
+                self._note(f"there is room on the disk of {machine.nickname}")
+
+    def _locked_database(self, random: Random) -> None:
+        with self._victim(random) as machine:
+            if machine is not None:
+                with locked(machine):
+                    what = f"the database of {machine.nickname} is locked by somebody"
+                    self._wait_after(what, random.uniform(0.2, 4.0) * TTL_S)
+                self._note(f"the database of {machine.nickname} is free")
 
     def _pause(self, random: Random) -> None:
         with self._victim(random) as machine:

@@ -18,8 +18,9 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the wires are t
         (2, 2, 5, True, ()),
         (3, 3, 10, False, ()),
         (3, 4, 8, False, ("crash", "unwell_receiver")),
+        (2, 5, 8, False, ("torn_write", "full_disk", "locked_database")),
     ],
-    ids=["two machines without a hub", "three machines", "kills alone"],
+    ids=["two machines without a hub", "three machines", "kills alone", "disks alone"],
 )
 def test_whatever_breaks_each_message_is_answered_once_in_order(
     machines: int, seed: int, seconds: int, embedded: bool, only: tuple[str, ...], tmp_path: Path

@@ -19,6 +19,7 @@ import msgspec
 from instar_node.delivery.rows import MessageRow
 from tests.chaos.checker import Violation, check
 from tests.chaos.client import Client
+from tests.chaos.disks import SmallDisks
 from tests.chaos.history import Beat, Copy, Deed, History, Line, Sent
 from tests.chaos.nemesis import FAULTS, Nemesis
 from tests.chaos.network import Network
@@ -58,8 +59,10 @@ class World:
         self.sink = Sink(self.history)
         self.network = Network(self._pids)
         self._beats = folder / "beats.jsonl"
+        self.disks = SmallDisks()
         sink_url = self.outside.do(self.sink.start())
         for nickname in NICKNAMES[:machines]:
+            self.disks.mount(folder / nickname)
             self._configure(self.cluster.machine(nickname, hub=None if embedded else "path"), sink_url)
 
     def _configure(self, machine: Machine, sink_url: str) -> None:
@@ -83,7 +86,7 @@ class World:
 
     def run(self, seconds: float, hands: int = 2, only: Collection[str] = ()) -> list[Violation]:
         """Talk and break things for so long, heal, and judge; ``only`` as in ``Nemesis``."""
-        faults = [fault for fault in only or FAULTS if not (self._embedded and fault.startswith("hub"))]
+        faults = [fault for fault in only or FAULTS if self._is_possible(fault)]
         client = Client(self.cluster.machines, self.topics, self.history, self.sink.answered)
         nemesis = Nemesis(
             self.cluster, self.outside, self.network, self.sink, self.topics, self.history, faults
@@ -97,6 +100,11 @@ class World:
         client.finish(HEALING_S)
         trouble = [Violation("nemesis", repr(failure)) for failure in nemesis.failures]
         return trouble or self.judge()
+
+    def _is_possible(self, fault: str) -> bool:
+        if fault == "full_disk":
+            return self.disks.mounted
+        return not (self._embedded and fault.startswith("hub"))
 
     def send(self, machine: Machine, key: str, number: int) -> None:
         """One message in the first topic through one machine, repeated until it is acknowledged."""
@@ -118,6 +126,7 @@ class World:
     def close(self) -> None:
         """End every process and the outside."""
         self.cluster.close()
+        self.disks.unmount()
         self.outside.do(self.network.close())
         self.outside.do(self.sink.stop())
         self.outside.close()

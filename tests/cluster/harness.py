@@ -150,9 +150,10 @@ class Machine:
         return self.api.health().role == "awake"
 
     def log(self) -> list[dict[str, Any]]:
-        """The node's own log, for failures."""
+        """The node's own log, for failures. A crash or a full disk may leave half a line."""
         path = self.home.logs / "node.jsonl"
-        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
 
 class Cluster:

@@ -6,13 +6,15 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
 from instar_node.contracts import RunResult
+from instar_node.delivery import steps
 from instar_node.delivery.contract import IngressMessage
 from instar_node.delivery.conversation import Conversation
+from instar_node.delivery.rows import MessageRow
 from instar_node.errors import InstarError
 from tests.unit.delivery_world import Machine, World, running_world, until
 
@@ -434,6 +436,25 @@ async def test_a_full_disk_is_shown_and_the_message_goes_on_when_there_is_room(m
     assert "no space left" in shown[0]
     broken.clear()
     await until(lambda: texts(machine) == ["a: x"])
+
+
+async def test_a_grant_that_found_no_room_on_the_disk_costs_neither_the_answer_nor_its_place(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin, broken = steps.begin, [True]
+
+    def failing(*args: Any) -> MessageRow:
+        if broken:
+            broken.pop()
+            raise InstarError("disk-full", "no space left")
+        return begin(*args)
+
+    monkeypatch.setattr(steps, "begin", failing)
+    await machine.delivery.submit("t", "one")
+    await machine.delivery.submit("t", "two")
+    await until(lambda: not machine.ledger.log.state.open)
+    assert texts(machine) == ["a: one", "a: two"]
+    assert machine.agent.runs_of("one") == 1
 
 
 async def test_an_epoch_that_cannot_begin_is_shown_and_begins_later(world: World, machine: Machine) -> None:

@@ -78,14 +78,19 @@ class LedgerMachine(RuleBasedStateMachine):
             assert before.reservations == ()
             self.grants[key] = grant
 
-    @rule(key=keys, replies=answers, stale=st.booleans())
-    def reserve(self, key: str, replies: tuple[str, ...], stale: bool) -> None:
-        grant = Grant(0, 1) if stale else self.grants.get(key, Grant(0, 1))
+    @rule(key=keys, replies=answers, under=st.sampled_from(["newest", "older epoch", "unwritten"]))
+    def reserve(self, key: str, replies: tuple[str, ...], under: str) -> None:
+        """``unwritten``: the grant was given, and the disk was full when it was to be written."""
+        self.n += 1
+        grant = self.grants.get(key, Grant(0, 1))
+        if under != "newest":
+            grant = Grant(self.epoch if under == "unwritten" else self.epoch - 1, self.n)
         before = self.row(key)
         done = self.apply(lambda tx: steps.reserve(tx, self.epoch, key, grant, replies, "a"))
         if done is not None:
             assert before is not None
-            assert before.grant == grant
+            assert (before.grant, under) == (grant, "newest") or under == "unwritten"
+            assert done.grant == grant
             assert before.reservations == ()
             assert done.rank is Rank.RESERVED
 

@@ -110,7 +110,8 @@ class MessageProcessingLedger:
 
         Not waited for: the grant is a number never given before in this epoch, and any result must be
         reserved, which comes after this entry in the log. If this entry is lost in a crash, the run died
-        with this process, or its result is refused as stale; the message is still open and runs again.
+        with this process; the message is still open and runs again. If it cannot be written (a full disk),
+        it comes with the result.
         """
         epoch = self._acting()
         newest = max(self._grants, row.grant)

@@ -88,13 +88,13 @@ def begin(tx: Transaction, epoch: int, key: str, grant: Grant) -> MessageRow:
 
 def wait_for_person(tx: Transaction, epoch: int, key: str, grant: Grant) -> MessageRow:
     """A person will answer."""
-    _granted(tx, key, grant)
+    _granted(tx, epoch, key, grant)
     return _append(tx, epoch, "waiting", MessageRow(key, _status(tx, epoch, Rank.WAITING)))
 
 
 def abandon(tx: Transaction, epoch: int, key: str, grant: Grant, reason: str) -> MessageRow:
     """The agent failed for good."""
-    _granted(tx, key, grant)
+    _granted(tx, epoch, key, grant)
     return _append(tx, epoch, "abandoned", MessageRow(key, _status(tx, epoch, Rank.ABANDONED, reason)))
 
 
@@ -102,7 +102,7 @@ def reserve(
     tx: Transaction, epoch: int, key: str, grant: Grant, replies: tuple[str, ...], machine: str
 ) -> MessageRow:
     """Fix the whole answer before any of it is sent. From here on the agent is never run again for it."""
-    _granted(tx, key, grant)
+    _granted(tx, epoch, key, grant)
     reservation = Reservation(digest_of(replies), epoch, machine, replies)
     part = MessageRow(key, _status(tx, epoch, Rank.RESERVED), reservations=(reservation,))
     return _append(tx, epoch, "reserved", part)
@@ -271,11 +271,15 @@ def _unanswered(tx: Transaction, key: str) -> MessageRow:
     return row
 
 
-def _granted(tx: Transaction, key: str, grant: Grant) -> MessageRow:
+def _granted(tx: Transaction, epoch: int, key: str, grant: Grant) -> None:
+    """Raises ``stale-grant`` when a newer one was given, or another epoch has begun. A grant of this epoch
+    that the log does not have could not be written when it was given (the disk was full): nobody else has
+    the message, so it is entered now."""
     row = _unanswered(tx, key)
-    if row.grant != grant:
+    if row.grant > grant or grant.epoch != epoch:
         raise _stale_grant(key)
-    return row
+    if row.grant < grant:
+        begin(tx, epoch, key, grant)
 
 
 def _already(row: MessageRow) -> InstarError:
