@@ -41,12 +41,12 @@ class Look(NamedTuple):
 class Mesh:
     """Three machines on three hosts, the first awake, and their hub on the router between them."""
 
-    def __init__(self, network: Lan, folder: Path, ttl_ms: int) -> None:
+    def __init__(self, network: Lan, cluster: Cluster, ttl_ms: int) -> None:
         self.network = network
-        hub = folder / "hubs" / "hub.git"
+        hub = cluster.folder / "hubs" / "hub.git"
         subprocess.run(["git", "init", "-q", "--bare", str(hub)], check=True)
         url = f"{network.serve_hub(hub.parent)}/{hub.name}"
-        self.cluster = Cluster(folder)
+        self.cluster = cluster
         for name in NAMES:
             machine = self.cluster.machine(name, hub=url)
             machine.host = network.hosts[name].address
@@ -115,12 +115,8 @@ class Mesh:
 
 @contextmanager
 def mesh(folder: Path, ttl_ms: int = TTL_MS) -> Iterator[Mesh]:
-    with lan(f"instar-{os.getpid()}", NAMES) as network:
-        made = Mesh(network, folder, ttl_ms)
-        try:
-            yield made
-        finally:
-            made.cluster.close()
+    with lan(f"instar-{os.getpid()}", NAMES) as network, Cluster(folder) as cluster:
+        yield Mesh(network, cluster, ttl_ms)
 
 
 def from_to(sources: str, targets: str) -> list[Way]:

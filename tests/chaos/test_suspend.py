@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,16 +28,22 @@ MOODS: tuple[Mood, ...] = ("well", "slow-to-answer")
 
 def test_a_node_that_hung_past_its_ttl_does_nothing_in_the_old_epoch(tmp_path: Path) -> None:
     world = World(tmp_path, 2, seed=1)
-    world.start()
+    try:
+        world.start()
+        talk_while(world, lambda: [hang_and_go_on(world, mood) for mood in MOODS])
+    finally:
+        world.close()
+    assert world.history.unanswered == []
+
+
+def talk_while(world: World, happens: Callable[[], object]) -> None:
+    """Somebody sends messages meanwhile, and hears every answer in the end."""
     client = Client(world.cluster.machines, world.topics, world.history, world.sink.answered)
     client.start()
     try:
-        for mood in MOODS:
-            hang_and_go_on(world, mood)
+        happens()
     finally:
         client.finish(20)
-        world.close()
-    assert world.history.unanswered == []
 
 
 def hang_and_go_on(world: World, mood: Mood) -> None:
@@ -49,6 +57,8 @@ def hang_and_go_on(world: World, mood: Mood) -> None:
     old.freeze()
     world.sink.mood = "well"
     before = entries(old, epoch)
+    edited = f"while it hung {epoch}.md"
+    (old.home.state / edited).write_text("whose turn is it to write this?\n")
     wait_for(new.is_awake)
     thawed = time.monotonic()
     old.thaw()
@@ -60,6 +70,7 @@ def hang_and_go_on(world: World, mood: Mood) -> None:
     assert [a for a in world.history.attempts if a.arrived > thawed and a.epoch <= epoch] == []
     assert [began for began in beginnings(world, epoch) if began > thawed] == []
     assert {kind for seq, kind in entries(old, epoch) if (seq, kind) not in before} <= FACTS
+    assert wait_for(lambda: epoch_of_commit(world, edited)) == epoch + 1
 
 
 def knows_the_other(old: Machine, new: Machine) -> bool:
@@ -69,6 +80,14 @@ def knows_the_other(old: Machine, new: Machine) -> bool:
 def register(world: World) -> Any:
     show = ["git", "-C", world.cluster.hub, "show", "refs/instar/lease:lease.json"]
     return json.loads(subprocess.run(show, capture_output=True, check=True).stdout)
+
+
+def epoch_of_commit(world: World, path: str) -> int | None:
+    """The epoch in which a file of the state was written, as the hub has it; ``None`` while it has not."""
+    show = ["git", "-C", world.cluster.hub, "log", "-1", "--format=%B", "refs/instar/state", "--", path]
+    said = subprocess.run(show, capture_output=True, text=True, check=True).stdout
+    found = re.search(r"^Instar-Epoch: (\d+)$", said, re.MULTILINE)
+    return int(found[1]) if found else None
 
 
 def entries(machine: Machine, epoch: int) -> list[tuple[int, str]]:

@@ -13,9 +13,8 @@ from tests.cluster.harness import Cluster
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     """Real machines of one test; what still runs is killed. A failure shows the end of their logs."""
-    cluster = Cluster(tmp_path)
-    yield cluster
-    for machine in cluster.machines:
-        for line in machine.log()[-40:]:
-            print(f"{machine.nickname}: {line}")
-    cluster.close()
+    with Cluster(tmp_path) as cluster:
+        yield cluster
+        for machine in cluster.machines:
+            for line in machine.log()[-40:]:
+                print(f"{machine.nickname}: {line}")

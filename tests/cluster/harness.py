@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, TypeVar
 
 from instar_node.api import types as t
@@ -157,12 +158,21 @@ class Machine:
 
 
 class Cluster:
-    """Machines of one test, in one folder, with a path hub between them. ``close`` ends all of them."""
+    """Machines of one test, in one folder, with a path hub between them; all of them end with the block it is
+    used in (``with``), or by ``close``."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.hub = str(folder / "hub.git")
         self.machines: list[Machine] = []
+
+    def __enter__(self) -> Cluster:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def machine(self, nickname: str, *, hub: str | None = "path") -> Machine:
         """A machine that is not started yet. ``hub``: ``"path"`` for the common one, ``None`` for its own."""

@@ -41,13 +41,17 @@ def journey(*ids: str) -> Callable[[Journey], Journey]:
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """``desk``, awake, and ``mini``, both as daemons with a hub between them."""
-    cluster = Cluster(tmp_path_factory.mktemp("mesh"))
-    try:
+    with Cluster(tmp_path_factory.mktemp("mesh")) as cluster:
         # nothing is to fail over here, however busy the computer is
         cluster.pair_up("desk", "mini", configure=lambda machine: machine.configure(ttl_ms=9_000))
         yield cluster
-    finally:
-        cluster.close()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    """Machines of one test alone."""
+    with Cluster(tmp_path) as cluster:
+        yield cluster
 
 
 @pytest.fixture
@@ -315,9 +319,9 @@ def webhook() -> Iterator[DeafWebhook]:
 
 
 async def test_undecided_replies_of_an_embedded_node_are_sent_or_dropped_by_a_key(
-    tmp_path: Path, webhook: DeafWebhook
+    cluster: Cluster, webhook: DeafWebhook
 ) -> None:
-    alone = Cluster(tmp_path).machine("desk", hub=None)
+    alone = cluster.machine("desk", hub=None)
     alone.configure(more=f'[channels.webhook]\nurl = "{webhook.url}"\nidempotent = false\n')
     async with watching(alone) as real:
         await real.until("embedded")
@@ -335,8 +339,8 @@ async def test_undecided_replies_of_an_embedded_node_are_sent_or_dropped_by_a_ke
         assert "about kept" in webhook.taken[0]
 
 
-async def test_a_person_answers_where_the_agent_is_manual(tmp_path: Path) -> None:
-    alone = Cluster(tmp_path).machine("desk", hub=None)
+async def test_a_person_answers_where_the_agent_is_manual(cluster: Cluster) -> None:
+    alone = cluster.machine("desk", hub=None)
     alone.configure(agent='[agent]\nkind = "manual"\n')
     async with watching(alone) as real:
         await real.until("embedded")
@@ -350,9 +354,8 @@ async def test_a_person_answers_where_the_agent_is_manual(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(("key", "left"), [("enter", 2), ("x", 1)])
 async def test_a_machine_is_admitted_when_both_persons_see_the_same(
-    tmp_path: Path, key: str, left: int
+    cluster: Cluster, key: str, left: int
 ) -> None:
-    cluster = Cluster(tmp_path)
     desk, mini = cluster.machine("desk", hub=None), cluster.machine("mini", hub=None)
     async with watching(desk) as real:
         await real.until("embedded")
@@ -377,94 +380,82 @@ async def test_a_machine_is_admitted_when_both_persons_see_the_same(
 
 
 async def test_a_lonely_machine_joins_from_its_own_screen_when_the_symbols_are_the_same(
-    tmp_path: Path,
+    cluster: Cluster,
 ) -> None:
-    cluster = Cluster(tmp_path)
-    try:
-        desk, mini = cluster.machine("desk"), cluster.machine("mini", hub=None)
-        await asyncio.to_thread(desk.start)
-        wait_for(desk.is_awake)
-        view = desk.api.pair(t.PairRequest(sas=True))
-        assert view.url is not None
-        assert view.code is not None
-        async with watching(mini) as real:
-            await real.until("embedded")
-            await real.press("J")
-            await real.until("joining gives it up")
-            for field, value in (("url", view.url), ("code", view.code), ("nickname", "mini")):
-                real.app.base_screen().query_one(f"#{field}").value = value
-            await real.press("enter", "enter", "enter")
-            await real.until("Does the other machine show the same?")
-            shown = desk.api.pair_view().sas
-            assert shown is not None
-            assert f"{shown.digits[:3]} {shown.digits[3:]}" in real.text()
-            desk.api.pair_confirm(t.PairConfirm(True))
-            await real.press("y")
-            await real.until("● standby", 30.0)
-            assert [m.nickname for m in desk.api.machines().machines] == ["desk", "mini"]
-    finally:
-        cluster.close()
+    desk, mini = cluster.machine("desk"), cluster.machine("mini", hub=None)
+    await asyncio.to_thread(desk.start)
+    wait_for(desk.is_awake)
+    view = desk.api.pair(t.PairRequest(sas=True))
+    assert view.url is not None
+    assert view.code is not None
+    async with watching(mini) as real:
+        await real.until("embedded")
+        await real.press("J")
+        await real.until("joining gives it up")
+        for field, value in (("url", view.url), ("code", view.code), ("nickname", "mini")):
+            real.app.base_screen().query_one(f"#{field}").value = value
+        await real.press("enter", "enter", "enter")
+        await real.until("Does the other machine show the same?")
+        shown = desk.api.pair_view().sas
+        assert shown is not None
+        assert f"{shown.digits[:3]} {shown.digits[3:]}" in real.text()
+        desk.api.pair_confirm(t.PairConfirm(True))
+        await real.press("y")
+        await real.until("● standby", 30.0)
+        assert [m.nickname for m in desk.api.machines().machines] == ["desk", "mini"]
 
 
 # -- what ends a mesh as it was -------------------------------------------------------------------------
 
 
-async def test_force_and_removal_when_the_holder_of_the_embedded_hub_is_gone(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path)
+async def test_force_and_removal_when_the_holder_of_the_embedded_hub_is_gone(cluster: Cluster) -> None:
     gone, here = cluster.machine("gone", hub=None), cluster.machine("near", hub=None)
     gone.start()
     wait_for(gone.is_awake)
     await asyncio.to_thread(cluster.join, gone, here)
-    try:
-        async with watching(here) as real:
-            await real.until(lambda: here.api.machines().machines[0].electorate)
-            await real.until("gone is awake")
-            cluster.wait_in_sync(gone, [])
-            await asyncio.to_thread(gone.kill)
-            await real.press("w")
-            await real.until("--force")  # refused, with the way out
-            await real.press("W")
-            await real.until("Go on?")
-            await real.press("y")
-            await real.until(lambda: here.api.health().role == "awake")
-            await real.until("◆ AWAKE")
-            dead = next(m for m in here.api.machines().machines if not m.is_self)
-            await real.press("2")
-            await real.select(dead.machine_id)
-            await real.press("x")
-            await real.until("Remove gone from the mesh?")
-            await real.press("y")
-            await real.until(lambda: len(here.api.machines().machines) == 1)
-    finally:
-        cluster.close()
+    async with watching(here) as real:
+        await real.until(lambda: here.api.machines().machines[0].electorate)
+        await real.until("gone is awake")
+        cluster.wait_in_sync(gone, [])
+        await asyncio.to_thread(gone.kill)
+        await real.press("w")
+        await real.until("--force")  # refused, with the way out
+        await real.press("W")
+        await real.until("Go on?")
+        await real.press("y")
+        await real.until(lambda: here.api.health().role == "awake")
+        await real.until("◆ AWAKE")
+        dead = next(m for m in here.api.machines().machines if not m.is_self)
+        await real.press("2")
+        await real.select(dead.machine_id)
+        await real.press("x")
+        await real.until("Remove gone from the mesh?")
+        await real.press("y")
+        await real.until(lambda: len(here.api.machines().machines) == 1)
 
 
-async def test_a_split_brain_is_seen_on_every_screen_and_healed_by_a_key(tmp_path: Path) -> None:
-    cluster = Cluster(tmp_path)
-    try:
-        desk, mini = await asyncio.to_thread(cluster.pair_up, "desk", "mini")
-        git = ("git", "--git-dir", cluster.hub)
-        tip = subprocess.run([*git, "rev-parse", REF], capture_output=True, text=True, check=True).stdout
-        wait_for(lambda: mini.cli("wakeup").returncode == 0)
-        async with watching(mini) as real:
-            await real.until("◆ AWAKE")
-            subprocess.run([*git, "update-ref", REF, tip.strip()], check=True)  # a hub that forgets
-            await real.until("‼ SPLIT BRAIN. Everybody has stopped")
-            await real.press("3")
-            await real.until("the lines that were seen")
-            await real.press("H")
-            await real.until("Go on from this machine's line?")
-            await real.press("n")
-            assert mini.api.health().split_brain is not None
-            await real.press("H")
-            await real.until("Go on from this machine's line?")
-            await real.press("y")
-            await real.until("mini is awake, epoch 1·0")
-            await real.until(lambda: "SPLIT BRAIN" not in real.text())
-            assert mini.is_awake()
-            wait_for(lambda: desk.api.health().split_brain is None)
-    finally:
-        cluster.close()
+async def test_a_split_brain_is_seen_on_every_screen_and_healed_by_a_key(cluster: Cluster) -> None:
+    desk, mini = await asyncio.to_thread(cluster.pair_up, "desk", "mini")
+    git = ("git", "--git-dir", cluster.hub)
+    tip = subprocess.run([*git, "rev-parse", REF], capture_output=True, text=True, check=True).stdout
+    wait_for(lambda: mini.cli("wakeup").returncode == 0)
+    async with watching(mini) as real:
+        await real.until("◆ AWAKE")
+        subprocess.run([*git, "update-ref", REF, tip.strip()], check=True)  # a hub that forgets
+        await real.until("‼ SPLIT BRAIN. Everybody has stopped")
+        await real.press("3")
+        await real.until("the lines that were seen")
+        await real.press("H")
+        await real.until("Go on from this machine's line?")
+        await real.press("n")
+        assert mini.api.health().split_brain is not None
+        await real.press("H")
+        await real.until("Go on from this machine's line?")
+        await real.press("y")
+        await real.until("mini is awake, epoch 1·0")
+        await real.until(lambda: "SPLIT BRAIN" not in real.text())
+        assert mini.is_awake()
+        wait_for(lambda: desk.api.health().split_brain is None)
 
 
 async def test_leaving_an_embedded_awake_node_hands_the_lease_over_first(
