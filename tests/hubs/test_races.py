@@ -5,6 +5,7 @@ Most races are short here; ``--long`` runs 100 swaps in every process.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import secrets
@@ -76,12 +77,25 @@ async def race(kind: GitKind, folder: Path, writers: int, swaps: int) -> None:
     assert [record.epoch for record in history] == list(range(len(history), 0, -1))
 
 
-@pytest.fixture
-async def path_kind(tmp_path: Path) -> GitKind:
-    path = tmp_path / "hub.git"
-    kind = GitKind(tmp_path, Hub("path", str(path)), path)
+async def new_hub(medium: str, request: pytest.FixtureRequest, folder: Path) -> GitKind:
+    """A hub without a lease, on a path or on one of the servers."""
+    if medium == "path":
+        path = folder / "hub.git"
+        kind = GitKind(folder, Hub("path", str(path)), path)
+    else:
+        server: GitServer = request.getfixturevalue("web" if medium == "http" else "ssh")
+        if medium == "ssh":
+            request.getfixturevalue("monkeypatch").setenv("GIT_SSH_COMMAND", server.ssh_command)
+        name = f"{secrets.token_hex(4)}.git"
+        url = f"{server.url}{'/git' if medium == 'http' else ''}/{name}"
+        kind = GitKind(folder, Hub("remote", url), server.root / name)
     await kind.store().create()
     return kind
+
+
+@pytest.fixture
+async def path_kind(request: pytest.FixtureRequest, tmp_path: Path) -> GitKind:
+    return await new_hub("path", request, tmp_path)
 
 
 @pytest.fixture
@@ -91,34 +105,14 @@ def swappers(tmp_path: Path, path_kind: GitKind) -> Iterator[Swappers]:
     swappers.close()
 
 
-@pytest.mark.parametrize(("writers", "swaps"), [(2, 100), (8, 20)])
-async def test_on_a_path_exactly_the_acknowledged_swaps_survive(
-    path_kind: GitKind, tmp_path: Path, writers: int, swaps: int, long_run: bool
+@pytest.mark.parametrize(
+    ("medium", "writers", "swaps"),
+    [("path", 2, 100), ("path", 8, 20), ("http", 2, 6), ("http", 8, 1), ("ssh", 2, 2), ("ssh", 8, 1)],
+)
+async def test_exactly_the_acknowledged_swaps_survive(
+    medium: str, writers: int, swaps: int, request: pytest.FixtureRequest, tmp_path: Path, long_run: bool
 ) -> None:
-    await race(path_kind, tmp_path, writers, 100 if long_run else swaps)
-
-
-@pytest.mark.parametrize(("writers", "swaps"), [(2, 6), (8, 1)])
-async def test_over_http_exactly_the_acknowledged_swaps_survive(
-    web: GitServer, tmp_path: Path, writers: int, swaps: int, long_run: bool
-) -> None:
-    name = f"{secrets.token_hex(4)}.git"
-    kind = GitKind(tmp_path, Hub("remote", f"{web.url}/git/{name}"), web.root / name)
-    await race(kind, tmp_path, writers, 100 if long_run else swaps)
-
-
-@pytest.mark.parametrize(("writers", "swaps"), [(2, 2), (8, 1)])
-async def test_over_ssh_exactly_the_acknowledged_swaps_survive(
-    ssh: GitServer,
-    tmp_path: Path,
-    writers: int,
-    swaps: int,
-    long_run: bool,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("GIT_SSH_COMMAND", ssh.ssh_command)
-    name = f"{secrets.token_hex(4)}.git"
-    kind = GitKind(tmp_path, Hub("remote", f"{ssh.url}/{name}"), ssh.root / name)
+    kind = await new_hub(medium, request, tmp_path)
     await race(kind, tmp_path, writers, 100 if long_run else swaps)
 
 
@@ -132,24 +126,40 @@ async def test_a_path_and_a_server_may_lead_to_the_same_repository(web: GitServe
     assert isinstance(await swapped(served.store(), taken(second)), Won)
 
 
+@pytest.mark.parametrize(("medium", "kills"), [("path", 6), ("http", 4), ("ssh", 1)])
 async def test_killing_swappers_at_any_moment_stops_nobody_and_loses_nothing(
-    path_kind: GitKind, swappers: Swappers
+    medium: str, kills: int, request: pytest.FixtureRequest, tmp_path: Path, long_run: bool
 ) -> None:
-    store = path_kind.store()
+    kind = await new_hub(medium, request, tmp_path)
+    store, swappers = kind.store(), Swappers(tmp_path, kind.hub)
     await won(store, lease_record())
     acknowledged: list[str] = []
     chance = random.Random(7)
-    for _ in range(6):
-        process = swappers.start(100_000, "m-killed")
-        assert process.stdout is not None
-        acknowledged += process.stdout.readline().split()  # it is swapping now
-        time.sleep(chance.uniform(0.0, 0.05))
-        process.send_signal(signal.SIGKILL)
-        acknowledged += process.communicate()[0].split()
-    known = await store.read()
-    assert known is not None
-    assert isinstance(await swapped(store, taken(known)), Won)
+    try:
+        for _ in range(20 if long_run else kills):
+            process = swappers.start(100_000, "m-killed")
+            assert process.stdout is not None
+            acknowledged += process.stdout.readline().split()  # it is swapping now
+            time.sleep(chance.uniform(0.0, 0.05 if medium == "path" else 0.3))
+            kill_with_children(process.pid)
+            acknowledged += process.communicate()[0].split()
+    finally:
+        swappers.close()
+    outcome: object = None
+    while not isinstance(outcome, Won):  # the last push of a dead swapper may land even now
+        assert not isinstance(outcome, Unknown)
+        known = await store.read()
+        assert known is not None
+        outcome = await swapped(store, taken(known))
     assert {record.nonce for record in await store.epochs(100_000)} >= set(acknowledged)
+
+
+def kill_with_children(pid: int) -> None:
+    """SIGKILL a process and the git that it runs at this moment."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    for victim in (pid, *children):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
 
 
 async def test_a_swapper_that_stands_still_under_its_locks_is_passed_over_and_learns_that_it_failed(
