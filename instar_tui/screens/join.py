@@ -144,7 +144,7 @@ class JoinScreen(MeshScreen):
     SCOPE = "join"
     FOOTER = ("copy",)
     BINDINGS: ClassVar[list[BindingType]] = [*screen_bindings("join")]
-    AUTO_FOCUS = None
+    AUTO_FOCUS = ""  # none; ``None`` would leave it to the app
 
     def __init__(self) -> None:
         super().__init__()
