@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from instar_node.contracts import Placement
 from instar_node.errors import InstarError
 from instar_node.node import Node
 from instar_node.wiring.placement_log import PlacementSeal
-from tests.unit.node_world import a_home, lines, pair, running, until
+from tests.unit.node_world import a_home, in_sync, join, lines, pair, running, until
 
 
 async def refused(call: Any) -> InstarError:
@@ -44,6 +45,87 @@ async def test_a_transfer_during_a_handoff_is_done_once_by_whoever_is_awake(tmp_
             else:
                 for node in (desk, mini):
                     assert await owner(node, topic) == mini.machine_id
+
+
+def held_agent(folder: Path) -> str:
+    """Settings of an agent that notes its runs, and answers as soon as there is no file ``hold``."""
+    script = (
+        f'echo "$INSTAR_KEY" >> {folder}/runs; while [ -e {folder}/hold ]; do sleep 0.02; done; echo done'
+    )
+    return f"command = {json.dumps(['sh', '-c', script])}\n"
+
+
+async def test_running_work_moves_with_its_topic_after_consent_and_is_answered_once(tmp_path: Path) -> None:
+    agent, runs, hold = held_agent(tmp_path), tmp_path / "runs", tmp_path / "hold"
+    homes = [a_home(tmp_path, name, agent, agent="command") for name in ("desk", "mini")]
+    hold.touch()
+    async with running(homes[0], hub=str(tmp_path / "hub.git")) as desk:
+        await join(desk, homes[1])
+        async with running(homes[1]) as mini:
+            await in_sync(desk, mini)
+            await desk.api.send(t.SendRequest("42", "work on this", "k1"))
+            await until(lambda: runs.exists() and runs.read_text().split() == ["k1"])
+            error = await refused(mini.api.transfer(t.TransferRequest("42", "mini")))
+            assert (error.status, error.extra["conditions"]) == (409, ["running-work"])
+            assert await owner(desk, "42") == desk.machine_id
+            consent = t.TransferRequest("42", "mini", error.extra["confirm"])
+            moved = await mini.api.transfer(consent)
+            assert (moved.outcome, moved.owner) == ("moved", mini.machine_id)
+            assert [step.step for step in moved.steps] == ["drained", "tail_synced", "moved"]
+            await until(lambda: runs.read_text().split() == ["k1", "k1"])
+            back = await refused(mini.api.transfer(t.TransferRequest("42", "desk", error.extra["confirm"])))
+            assert back.code == "rate-limited"
+            hold.unlink()
+            await until(lambda: _answered(desk))
+            answers = [row for row in (await desk.api.messages("42")).messages if row.role == "agent"]
+            assert [(row.reply_to, row.machine_id) for row in answers] == [("k1", mini.machine_id)]
+
+
+async def test_a_topic_stays_where_it_is_until_the_other_machine_has_the_conversation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instar_node.pool.tail_first.TAIL_S", 0.2)
+    async with pair(tmp_path) as (desk, mini):
+        with monkeypatch.context() as broken:
+            broken.setattr(mini._parts.tail.transport.follower, "_write", _lose)
+            await desk.api.send(t.SendRequest("42", "hello"))
+            await until(lambda: _answered(desk))
+            error = await refused(desk.api.transfer(t.TransferRequest("42", "mini")))
+            assert error.code == "tail-behind"
+            assert (await desk.api.placement("42")).pinned_to is None
+
+
+async def _lose(pushes: object) -> None:
+    """What is pushed is not written."""
+
+
+async def test_of_two_transfers_at_once_one_is_done_and_the_other_is_told_so(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        for turn in range(4):
+            topic = f"t{turn}"
+            both = await asyncio.gather(
+                *(node.api.transfer(t.TransferRequest(topic, "mini")) for node in (desk, mini)),
+                return_exceptions=True,
+            )
+            outcomes = sorted(str(getattr(one, "outcome", getattr(one, "code", one))) for one in both)
+            assert outcomes in (["moved", "transfer-running"], ["moved", "noop"])
+            assert await owner(desk, topic) == mini.machine_id
+
+
+async def test_pins_survive_when_every_machine_is_restarted(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        homes = desk._home, mini._home
+        moved = await desk.api.transfer(t.TransferRequest("42", "mini"))
+    async with running(homes[0]) as desk, running(homes[1]) as mini:
+        for node in (desk, mini):
+
+            async def actuated(node: Node = node) -> bool:
+                return (await node.api.placement("42")).pin_state == "actuated"
+
+            await until(actuated)
+            place = await node.api.placement("42")
+            assert (place.owner, place.pinned_to) == (mini.machine_id, mini.machine_id)
+            assert place.ownership_epoch == moved.ownership_epoch
 
 
 async def test_a_drill_disturbs_no_conversation(tmp_path: Path) -> None:
