@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -27,10 +28,6 @@ class Installation:
 
     def runs(self) -> str:
         return self.machine.api.health().version
-
-
-def with_a_program_of_its_own(machine: Machine) -> None:
-    Installation(machine)
 
 
 def test_an_update_rolls_standby_first_then_the_role_then_the_machine_that_was_awake(
@@ -78,12 +75,30 @@ def test_an_update_rolls_standby_first_then_the_role_then_the_machine_that_was_a
 
 
 def test_a_restart_that_did_not_take_is_told_until_somebody_decides(cluster: Cluster) -> None:
-    desk, mini = cluster.pair_up("desk", "mini", configure=with_a_program_of_its_own)
-    # What an update writes down before the restart; then another program comes up than was meant.
-    intent = {"expected": "9.9", "previous": "1.0", "at": "", "state": "pending", "attempts": 0}
-    mini.stop()
-    (mini.home.machine / "restart-handshake.json").write_text(json.dumps(intent))
-    mini.start()
+    installed: dict[str, Installation] = {}
+
+    def prepare(machine: Machine) -> None:
+        installed[machine.nickname] = Installation(machine)
+
+    desk, mini = cluster.pair_up("desk", "mini", configure=prepare)
+    intent = mini.home.machine / "restart-handshake.json"
+
+    def lose_the_new_program() -> None:
+        """Between the last look at what is installed and the start of it."""
+        wait_for(intent.exists, 60.0, every=0.005)
+        installed["mini"].install("1.0", (1, 1))
+
+    for installation in installed.values():
+        installation.install("9.9")
+    losing = Thread(target=lose_the_new_program)
+    losing.start()
+    ran = desk.cli("update", within=120)
+    losing.join()
+    assert ran.returncode == 1
+    assert "mini: it came up with version 1.0 instead of 9.9" in ran.stderr
+    assert desk.is_awake()
+    assert installed["desk"].runs() == "1.0", "the first machine that comes up wrong ends the update"
+    installed["desk"].install("1.0", (1, 1))
     view = mini.api.updates()
     assert view.restart is not None
     assert (view.restart.state, view.restart.attempts) == ("failed", 1)
