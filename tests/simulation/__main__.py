@@ -1,6 +1,7 @@
 """``python -m tests.simulation``: more seeds than the test run has, and a failing one replayed.
 
-``--seeds N [--first S]`` runs so many worlds on all cores; ``--seed S`` replays one and prints its events;
+``--seeds N [--first S]`` runs so many worlds on all cores and counts what happened in them; ``--seed S``
+replays one and prints its events; ``--without RULE`` does either with a rule of the lease switched off;
 ``--small`` enumerates the small worlds; ``--mutants`` prints for each rule the schedule that breaks a promise
 without it.
 """
@@ -10,40 +11,35 @@ from __future__ import annotations
 import argparse
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import fields
 
+from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
+from tests.simulation.coverage import table
 from tests.simulation.enumeration import SCOPES, enumerate_scope
 from tests.simulation.oracle import Violation
 from tests.simulation.schedules import CASES
-from tests.simulation.seeds import STEPS, Tally, play, run_seeds, start
+from tests.simulation.seeds import STEPS, Tally, replay, run_seeds
 from tests.simulation.settings import settings_of
 
 CHUNK = 50
 
 
-def replay(seed: int, steps: int, lines: int) -> int:
+def one(seed: int, steps: int, lines: int, mutations: Mutations) -> int:
     """Print the last lines of one world; 1 if it broke a promise."""
-    settings = settings_of(seed)
-    world = start(settings, trace=True)
-    try:
-        play(world, steps)
-    except Violation:
-        broken = True
-    else:
-        broken = False
-    assert world.trace is not None
-    print(settings, *world.trace[-lines:], sep="\n")
-    return int(broken)
+    trace, violation = replay(seed, steps, mutations)
+    print(settings_of(seed), *trace[-lines:], sep="\n")
+    return int(violation is not None)
 
 
-def many(first: int, count: int, steps: int) -> int:
+def many(first: int, count: int, steps: int, mutations: Mutations) -> int:
     """Run many worlds; 1 if any broke a promise."""
     total = Tally()
     chunks = [range(start, min(start + CHUNK, first + count)) for start in range(first, first + count, CHUNK)]
     with ProcessPoolExecutor() as pool:
-        for tally in pool.map(run_seeds, chunks, [steps] * len(chunks)):
+        for tally in pool.map(run_seeds, chunks, [steps] * len(chunks), [mutations] * len(chunks)):
             total.add(tally)
-            for seed, what in tally.broken:
-                print(f"seed {seed}: {what}  (replay: python -m tests.simulation --seed {seed})")
+            print(*tally.broken, sep="\n\n", end="\n" * bool(tally.broken))
+    print(table(total.seen))
     print(total)
     return int(bool(total.broken))
 
@@ -88,16 +84,23 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, help="replay one")
     parser.add_argument("--lines", type=int, default=400, help="how much of its trace to print")
+    parser.add_argument(
+        "--without",
+        metavar="RULE",
+        choices=sorted(field.name for field in fields(Mutations)),
+        help="switch a rule of the lease off (a name of the first column of --mutants)",
+    )
     parser.add_argument("--mutants", action="store_true", help="every rule switched off in turn")
     parser.add_argument("--small", action="store_true", help="every interleaving of small worlds")
     options = parser.parse_args(arguments)
+    mutations = Mutations(**{options.without: True}) if options.without else NO_MUTATIONS
     if options.seed is not None:
-        return replay(options.seed, options.steps, options.lines)
+        return one(options.seed, options.steps, options.lines, mutations)
     if options.small:
         return small()
     if options.mutants:
         return mutants()
-    return many(options.first, options.seeds, options.steps)
+    return many(options.first, options.seeds, options.steps, mutations)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ def on_closing(machine: Machine, source: str, closing: KnownRecord) -> None:
     lease, newest = machine.lease, machine.lease.known
     home = machine.world.by_name[source].index
     if newest is not None and newest.record.prev == closing.version and newest.record.holder == machine.name:
+        machine.world.note("closing repeated")
         machine.world.send(machine.index, home, on_closing_answer, closing, "opened", newest)
         return
     refusal = "opening" if lease.open is not None else lease.may_open(closing)
@@ -33,8 +34,10 @@ def on_closing(machine: Machine, source: str, closing: KnownRecord) -> None:
         record = lease.opening_record(closing, reason="handoff", at="", nonce=machine.world.nonce())
         machine.perform(machine.coordinator.begin(record, "contend", machine.now()))
     elif refusal == "knows-newer":
+        machine.world.note("closing came again after it was settled")
         machine.world.send(machine.index, home, on_closing_answer, closing, "newer", newest)
     elif refusal not in ("opening", "split-brain"):
+        machine.world.note("baton declined")
         lease.decline(closing.version)
         machine.persist(machine.now())
         machine.world.send(machine.index, home, on_closing_answer, closing, "declined", newest)

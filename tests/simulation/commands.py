@@ -28,12 +28,14 @@ def hand_over(machine: Machine, successor: str) -> None:
         record = lease.next_record(
             reason="handoff", at="", nonce=machine.world.nonce(), state="closed", successor=successor
         )
+        machine.world.note("baton closed")
         _give_up(machine, own.version)
         machine.perform(machine.coordinator.begin(record, "close", machine.now()))
     else:
         _give_up(machine, own.version)
         target = machine.world.by_name[successor].index
-        machine.world.send(machine.index, target, on_token, machine.name, own.version)
+        if not machine.world.send(machine.index, target, on_token, machine.name, own.version):
+            machine.world.note("token lost")
     machine.step()
 
 
@@ -45,7 +47,8 @@ def _give_up(machine: Machine, version: str) -> None:
 
 def on_token(machine: Machine, source: str, version: str) -> None:
     """A yield token arrives, perhaps late."""
-    machine.lease.accept_token(version, source)
+    if not machine.lease.accept_token(version, source):
+        machine.world.note("token too late")
     machine.step()
 
 
@@ -68,6 +71,13 @@ def move(machine: Machine, place: HubPlace) -> None:
     if own is None or not lease.may_act(machine.now()) or lease.open is not None or place == lease.hub:
         return
     assert own.version is not None
+    machine.world.note(
+        "moved to the own disk"
+        if not place.url
+        else "moved to another hub"
+        if place.tip is None
+        else "moved back to an earlier hub"
+    )
     record = lease.moving_record(place, reason="move", at="", nonce=machine.world.nonce())
     _give_up(machine, own.version)
     machine.perform(machine.coordinator.begin(record, "close", machine.now()))
@@ -75,14 +85,16 @@ def move(machine: Machine, place: HubPlace) -> None:
 
 
 def force(machine: Machine) -> None:
-    """A person vouches for everybody else."""
+    """A person vouches for everybody else, or chooses this machine's line in a split brain."""
     lease = machine.lease
     if lease.known is None or (lease.open is not None and lease.durable.evidence is None):
         return
     register = machine.world.register_of(machine, lease.hub)
     if machine.hub_delay(register) is None:
         return
-    machine.world.say(f"{machine.name} is forced awake")
+    healing = lease.durable.evidence is not None
+    machine.world.say(f"{machine.name} {'goes on from its line' if healing else 'is forced awake'}")
+    machine.world.note("split brain healed" if healing else "forced awake")
     if register.url and register.value is not None and lease.durable.evidence is None:
         lease.learn(register.value, machine.now())
     forced = lease.force_record(at="", nonce=machine.world.nonce())

@@ -49,12 +49,16 @@ class Copy:
         self.watermark = 0
         self.waits: list[tuple[int, int]] = []
         self._following: tuple[str, int, int] | None = None
+        self._parted = False
+        """Whether this session has cut off already what its holder does not have."""
         self._taken = 0
 
     # -- holder ------------------------------------------------------------------------------------
 
     def write(self) -> None:
         """A message of the conversation arrives: log it, to be acknowledged once it is safe."""
+        if self.epoch is not None:
+            self._world.oracle.on_effect(self._machine, self.epoch)
         row = self._world.next_row
         self._world.next_row += 1
         self._append(row)
@@ -111,9 +115,11 @@ class Copy:
         done = 0
         for position, row in self.waits:
             if position > floor:
+                self._world.note("row held back by the electorate")
                 break
             done += 1
             self.watermark = max(self.watermark, position)
+            self._world.note("row acknowledged")
             self._world.oracle.on_acknowledged(machine, row)
         if done:
             del self.waits[:done]
@@ -150,9 +156,14 @@ class Copy:
             return
         for row in rows:
             if row not in self.known:
+                self._world.note("rows handed up")
                 self._append(row)
         stream.joined = True
+        self._world.note("standby caught up")
         self.reported.add(source)
+        known = self._machine.lease.known
+        if known is not None and source in known.record.incomplete:
+            self._world.note("missing rows reported")
         self.watermark = max(self.watermark, len(self.log))
         self._feed(source)
 
@@ -188,13 +199,15 @@ class Copy:
     def on_begin(self, source: str, epoch: int, session: int) -> None:
         """A holder asks for our log. Believe only the holder of the highest epoch known."""
         if self._believes(source, epoch):
-            self._following = (source, epoch, session)
+            if self._following != (source, epoch, session):
+                self._following, self._parted = (source, epoch, session), False
             self._send(source, Copy.on_log, session, list(self.log))
 
     def on_follow(self, source: str, epoch: int, session: int, common: int) -> None:
-        """Cut off what the holder does not have, and hand it up."""
-        if not self._believes(source, epoch) or self._following != (source, epoch, session):
+        """Cut off what the holder does not have, and hand it up; once, for later it has all of it."""
+        if not self._believes(source, epoch) or self._following != (source, epoch, session) or self._parted:
             return
+        self._parted = True
         entries = self._world.entries
         self.orphans += [row for entry in self.log[common:] if (row := entries[entry]) >= 0]
         del self.log[common:]

@@ -55,6 +55,24 @@ class Nemesis:
     def _long_crash(self, machine: Machine) -> None:
         self._crash(machine, 2 * self._world.settings.bench_ttl // SECOND)
 
+    def _left_to_the_bench(self, machine: Machine) -> None:
+        """A machine is benched for silence; then all those in sync are gone for longer than its wait."""
+        ttl = self._world.settings.ttl
+        self._isolate(machine, 3 * ttl)
+        self._world.at(5 * ttl // 2, self._only_the_bench_lives, machine)
+
+    def _only_the_bench_lives(self, machine: Machine) -> None:
+        holder = self._holder()
+        if self._stopped or holder is None or holder is machine:
+            return
+        record = holder.lease.own.record if holder.lease.own is not None else None
+        if record is not None and machine.name in record.benched:
+            for name in record.electorate:
+                one = self._world.by_name[name]
+                if one.up:
+                    one.crash()
+                    self._world.at(2 * self._world.settings.bench_ttl, self._start, one)
+
     def _start(self, machine: Machine) -> None:
         if not machine.up:
             machine.boot()
@@ -69,11 +87,16 @@ class Nemesis:
     def _one_way_cut(self, machine: Machine) -> None:
         other = self._world.rng.choice(self._world.machines)
         if other is not machine:
+            self._world.note("cut in one direction")
             self._set_cut(machine, other, True)
             self._world.at(self._for(40), self._set_cut, machine, other, False)
 
     def _isolation(self, machine: Machine) -> None:
-        duration = self._for(60)
+        self._isolate(machine, self._for(60))
+
+    def _isolate(self, machine: Machine, duration: int) -> None:
+        if len(self._world.machines) > 1:
+            self._world.note("machine isolated")
         for other in self._world.machines:
             if other is not machine:
                 for one, two in ((machine, other), (other, machine)):
@@ -95,6 +118,7 @@ class Nemesis:
     def _hub_away(self, machine: Machine) -> None:
         for hub in self._world.hubs.values():
             hub.away = True
+            self._world.note("hub gone")
             self._world.say(f"{hub.url} is away")
             self._world.at(self._for(60), self._back, hub.url)
 
@@ -111,9 +135,20 @@ class Nemesis:
         self._world.hub_cut[machine.index] = False
 
     def _hub_slow(self, machine: Machine) -> None:
+        """Often the holder has something to write just then."""
         for hub in self._world.hubs.values():
-            hub.slowness = self._world.rng.choice((1, 8, 20)) * SECOND
-            self._world.at(self._for(60), self._quick, hub.url)
+            self._world.note("hub slow")
+            hub.slowness = self._world.rng.choice((1, 8, 20, 40)) * SECOND
+            self._world.at(5 * SECOND + self._for(60), self._quick, hub.url)
+        if self._world.random() < 0.7:
+            self._slow_standby(machine)
+
+    def _race(self, machine: Machine) -> None:
+        """A holder that nobody hears benches the others by a slow hub, while they wait and take over."""
+        holder = self._holder()
+        if holder is not None and not holder.lease.baton:
+            self._isolate(holder, 4 * self._world.settings.ttl + self._for(20))
+            self._hub_slow(machine)
 
     def _quick(self, url: str) -> None:
         self._world.hubs[url].slowness = 0
@@ -133,8 +168,18 @@ class Nemesis:
         return None
 
     def _handoff(self, machine: Machine) -> None:
+        """Sometimes the way between them breaks just then."""
         holder = self._holder()
-        if holder is not None:
+        if holder is not None and holder is not machine:
+            roll = self._world.random()
+            if roll < (
+                0.4 if holder.lease.baton else 0.2
+            ):  # a token does not arrive, or nobody hears how a closing was answered
+                one, other = (machine, holder) if holder.lease.baton else (holder, machine)
+                self._set_cut(one, other, True)
+                self._world.at(self._for(20), self._set_cut, one, other, False)
+            elif roll < 0.6:
+                self._suspend(machine)
             commands.hand_over(holder, machine.name)
 
     def _release(self, machine: Machine) -> None:
@@ -144,7 +189,7 @@ class Nemesis:
             self._world.at(self._for(3), self._end, holder, holder.boots)
 
     def _end(self, machine: Machine, boots: int) -> None:
-        if machine.boots == boots and machine.up:
+        if machine.boots == boots and machine.up and not self._stopped:
             self._crash(machine, 20)
 
     def _slow_standby(self, machine: Machine) -> None:
@@ -158,23 +203,42 @@ class Nemesis:
         if holder is not None and holder is not machine:
             wishes = holder.coordinator.membership.wishes
             wishes.expel.add(machine.name)
+            self._world.removed.add(machine.name)
+            for other in self._world.machines:
+                other.coordinator.membership.wishes.admit.discard(machine.name)
             holder.step()
-            self._world.at(self._for(40), self._readmit, machine)
+            self._world.at(self._for(40), self.readmit, machine)
 
-    def _readmit(self, machine: Machine) -> None:
+    def readmit(self, machine: Machine) -> None:
+        """A machine that was removed joins again."""
+        self._world.removed.discard(machine.name)
         for other in self._world.machines:
-            other.coordinator.membership.wishes.expel.discard(machine.name)
-        holder = self._holder()
-        if holder is not None and holder is not machine:
-            holder.coordinator.membership.wishes.admit.add(machine.name)
-            holder.step()
+            if other is not machine:
+                other.coordinator.membership.wishes.expel.discard(machine.name)
+                other.coordinator.membership.wishes.admit.add(machine.name)
+                if other.up and not other.asleep:
+                    other.step()
 
     def _move(self, machine: Machine) -> None:
         holder = self._holder()
         if holder is not None:
             self._moves += 1
-            url = "" if self._world.random() < 0.2 else f"hub{self._moves}"
-            commands.move(holder, HubPlace(url, str(self._moves)))
+            roll = self._world.random()
+            earlier = self._left_earlier(holder) if roll < 0.5 else None
+            if earlier is not None:
+                commands.move(holder, earlier)
+            else:
+                commands.move(holder, HubPlace("" if roll < 0.7 else f"hub{self._moves}", str(self._moves)))
+            if self._world.random() < 0.4:
+                self._world.at(int(self._world.random() * 200_000), self._end, holder, holder.boots)
+
+    def _left_earlier(self, holder: Machine) -> HubPlace | None:
+        """A hub that the lease moved away from and that answers: it still holds what closed it."""
+        present = self._world.register_of(holder, holder.lease.hub)
+        for hub in self._world.hubs.values():
+            if hub is not present and not hub.away and hub.value is not None and hub.value.record.moves:
+                return HubPlace(hub.url, "again", hub.value.version)
+        return None
 
     def _force(self, machine: Machine) -> None:
         if machine.up and not machine.asleep and not machine.lease.may_act(machine.now()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from instar_node.coordination.record import KnownRecord
+from tests.simulation import coverage
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -33,15 +34,27 @@ class Register:
         world = self._world
         world.say(f"{self.url or 'own register'}: {version} -> {candidate.version} {describe(candidate)}")
         world.oracle.on_landing(self, candidate)
+        self._note(candidate)
         self.value, self.written = candidate, world.t
         self.values.append(candidate)
         return True, candidate
+
+    def _note(self, candidate: KnownRecord) -> None:
+        world = self._world
+        before, after = world.oracle.record(candidate.record.prev), candidate.record
+        if before is None:
+            return
+        if (kind := coverage.change_of_holder(before, after)) is not None:
+            world.note(kind)
+        for kind in coverage.changes_of_members(before, after):
+            world.note(kind)
 
     def rewind(self, back: int) -> None:
         """Lie: hold an older value again."""
         if len(self.values) > back:
             del self.values[-back:]
             self.value = self.values[-1]
+            self._world.note("hub rewound")
             self._world.say(f"{self.url}: rewound to {self.value.version} {describe(self.value)}")
 
 

@@ -34,10 +34,11 @@ class Machine:
         self.world = world
         self.index = index
         self.name = f"m{index}"
-        spread = int(world.settings.drift * MILLION * 0.99)
-        self.rate = MILLION + world.rng.randint(-spread, spread)
+        spread = int(world.settings.drift * MILLION)
+        self.rate = MILLION + world.rng.choice((-spread, spread, world.rng.randint(-spread, spread)))
+        if abs(self.rate - MILLION) == spread:
+            world.note("clock as fast or slow as allowed")
         self.offset = world.rng.randrange(1 << 40)
-        self._wall_time = f"{world.rng.randint(1970, 2100)}-01-01T00:00:00.000Z"
         self.founds = index == 0
         self.durable = DurableLease()
         self.register = Register(world, "")
@@ -48,15 +49,20 @@ class Machine:
         self.backlog: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.acting_epoch = 0
         self.acting_until = 0
+        self._lapsed_in = 0
         self.line = ""
         """Origin of the generation it acts in."""
         self._writing: tuple[str | None, KnownRecord] | None = None
         self.compared_with: set[str] = set()
         """Machines that have shown what they know since this start."""
         self._wake_at = -1
+        self._idle = 0
+        """Times in a row that it woke up by itself a moment after the last time."""
         self._sending: OpenSwap | None = None
         self._tries = 0
         """Attempts at the swap being sent; an answer to an earlier one comes too late."""
+        self._unknown = 0
+        """The newest of them that was given up."""
         self._hub: HubPlace | None = None
         self._next_nudge = 0
         self.lease = FencedLease(self.name, "", world.timing)
@@ -70,7 +76,8 @@ class Machine:
 
     def _wall(self) -> str:
         """Its wall clock shows anything; it is for people and must never matter."""
-        return self._wall_time
+        self.world.note("wall clock jumps")
+        return f"{self.world.rng.randint(1970, 2100)}-01-01T00:00:00.000Z"
 
     def _real(self, local: int) -> int:
         """The first real instant at which this clock shows ``local``."""
@@ -94,6 +101,7 @@ class Machine:
         )
         self._hub = self.lease.hub
         self.coordinator = LeaseCoordinator(self.lease, world.nonce, self._wall)
+        self.coordinator.membership.wishes.admit |= world.by_name.keys() - world.removed - {self.name}
         world.say(
             f"{self.name} starts, knowing {describe(self.lease.known) if self.lease.known else 'nothing'}"
         )
@@ -115,6 +123,7 @@ class Machine:
     def crash(self) -> None:
         """Everything but the disk is forgotten. A write to the own disk may have just come through."""
         self.world.say(f"{self.name} crashes")
+        self.world.note("crash with loss of memory")
         if self._writing is not None and self.world.random() < 0.5:
             self.register.swap(*self._writing)
         self._writing = None
@@ -125,10 +134,14 @@ class Machine:
         self.copy.forget()
         for other in self.world.machines:
             other.compared_with.discard(self.name)
+        if self.world.random() < 0.3:
+            self.world.note("clock begins anew at a start")  # the computer went down with it
+            self.offset = self.world.rng.randrange(1 << 40)
 
     def suspend(self) -> None:
         """The lid is closed: nothing runs, the clock goes on."""
         self.world.say(f"{self.name} is suspended")
+        self.world.note("suspend")
         self.asleep = True
 
     def resume(self, boots: int) -> None:
@@ -137,6 +150,8 @@ class Machine:
             return
         self.world.say(f"{self.name} resumes")
         self.asleep = False
+        if self.lease.holding is not None and not self.lease.may_act(self.now()):
+            self.world.note("woke up after its lease had run out")
         backlog, self.backlog = self.backlog, []
         self.world.rng.shuffle(backlog)
         for handler, args in backlog:
@@ -190,6 +205,9 @@ class Machine:
         if wake == self._wake_at:
             self._wake_at = -1
             self.step()
+            self._idle = self._idle + 1 if 0 <= self._wake_at <= wake + 2_000 else 0
+            if self._idle > 20:
+                self.world.oracle.fail(f"{self.name} wakes up again and again and does nothing")
 
     def persist(self, now: int) -> None:
         before, after = self.durable, self.lease.durable
@@ -209,7 +227,7 @@ class Machine:
         deadline = self.lease.deadline
         if deadline <= now:
             if self.acting_until:
-                self.acting_until = 0
+                self.acting_until, self._lapsed_in = 0, self.acting_epoch
                 self.copy.follow_lease(None)
             return
         until = FOREVER if deadline == FOREVER else self._real(deadline)
@@ -220,6 +238,8 @@ class Machine:
             began = self.acting_until <= self.world.t or epoch != self.acting_epoch
             self.world.oracle.on_acting(self, epoch, until)
             if began:
+                if self._lapsed_in == epoch:
+                    self.world.note("lapsed holder went on in its epoch")
                 self.copy.follow_lease(epoch)
         self.copy.evaluate()
 
@@ -269,6 +289,10 @@ class Machine:
 
     def _attempt(self, swap: OpenSwap) -> int:
         self._tries = self._tries + 1 if self._sending is swap else 1
+        if self._sending is swap:
+            self.world.note("unknown swap sent again")
+        else:
+            self._unknown = 0
         self._sending = swap
         return self._tries
 
@@ -301,12 +325,21 @@ class Machine:
     ) -> None:
         """The swap is applied whether or not its sender still lives; then the answer may get lost."""
         won, seen = register.swap(swap.expected, candidate)
+        if won:
+            self._note_late(register, boots, swap, attempt)
         back = self.hub_delay(register)
         if back is not None and not (self.world.loss and self.world.random() < self.world.loss):
             self.world.at(back, self._mine, boots, self._on_outcome, swap, won, seen, attempt)
 
+    def _note_late(self, register: Register, boots: int, swap: OpenSwap, attempt: int) -> None:
+        if self.boots != boots or not self.up:
+            self.world.note("swap landed after its sender crashed")
+        elif self._sending is swap and self._unknown >= attempt:
+            self.world.note("unknown swap landed later")
+
     def _on_outcome(self, swap: OpenSwap, won: bool, seen: KnownRecord | None, attempt: int) -> None:
         if self.lease.open is not swap or self._tries != attempt:
+            self.world.note("hub answers after the caller gave up")
             return
         self._tries = 0  # the timeout of this attempt says nothing any more
         if won:
@@ -317,11 +350,24 @@ class Machine:
                 if other is not self and self.world.connected(self.index, other.index):
                     self.notify(other)
         else:
+            if seen is not None:
+                self._note_lost(swap, seen)
             self.coordinator.on_lost(seen, self.now())
         self.step()
 
+    def _note_lost(self, swap: OpenSwap, seen: KnownRecord) -> None:
+        ours, theirs = swap.record, seen.record
+        if swap.kind == "renew" and theirs.epoch > ours.epoch:
+            self.world.note("bench or take-back lost against a takeover")
+        elif swap.kind == "contend" and theirs.epoch == ours.epoch - 1:
+            self.world.note("takeover lost against the holder's own swap")
+        elif swap.kind == "contend" and theirs.epoch == ours.epoch and theirs.holder != self.name:
+            self.world.note("takeover lost against another one")
+
     def _on_unknown(self, swap: OpenSwap, attempt: int) -> None:
         if self.lease.open is swap and self._tries == attempt:
+            self.world.note("swap of unknown outcome")
+            self._unknown = attempt
             self.coordinator.on_unknown(self.now(), attempt)
             self.step()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
-from instar_node.coordination.record import GENERATION, KnownRecord, generation
+from instar_node.coordination.record import GENERATION, KnownRecord, LeaseRecord, generation
 
 if TYPE_CHECKING:
     from tests.simulation.hub import Register
@@ -28,8 +28,14 @@ class Oracle:
         self._world = world
         self.lied = False
         self.highest_acted = 0
+        self._highest_of: dict[str, int] = {}
+        """The highest epoch in which somebody acted, by the origin of its line."""
         self.line = ""
         """Origin of the first line of the highest generation."""
+        self._records: dict[str, LeaseRecord] = {}
+        """Every record that ever was in a register, by version."""
+        self._written: dict[str, int] = {}
+        """When it was written, real time."""
         self.acknowledged: set[int] = set()
         self._from_bench: set[int] = set()
         """Epochs that began with a takeover from the bench."""
@@ -42,6 +48,8 @@ class Oracle:
         twin = copy.copy(self)
         twin._world = world
         twin.acknowledged, twin._from_bench = set(self.acknowledged), set(self._from_bench)
+        twin._highest_of = dict(self._highest_of)
+        twin._records, twin._written = dict(self._records), dict(self._written)
         return twin
 
     def fail(self, what: str) -> None:
@@ -65,8 +73,10 @@ class Oracle:
                 self.fail(f"{machine.name} acts in epoch {epoch} while {other.name} acts, too")
         if generation(epoch) > generation(self.highest_acted):
             self.line = line
-        if epoch < self.highest_acted and not self._excused(epoch, line):
-            self.fail(f"{machine.name} acts in epoch {epoch} after epoch {self.highest_acted}")
+        highest = self._highest_of.get(line, 0)
+        if epoch < highest and not self.lied:
+            self.fail(f"{machine.name} acts in epoch {epoch} after epoch {highest}")
+        self._highest_of[line] = max(highest, epoch)
         if epoch != machine.acting_epoch:
             self.changes += 1
             world.say(f"{machine.name} acts in epoch {epoch}")
@@ -81,6 +91,11 @@ class Oracle:
         """Whether this line was outranked, or split from another, by the hub or by a person."""
         return self.lied or generation(epoch) != generation(self.highest_acted) or line != self.line
 
+    def on_effect(self, machine: Machine, epoch: int) -> None:
+        """``machine`` starts something that is seen outside: takes a message in, or acknowledges one."""
+        if machine.acting_until <= self._world.t or machine.acting_epoch != epoch:
+            self.fail(f"{machine.name} starts an effect of epoch {epoch} in which it may not act")
+
     # -- rows ----------------------------------------------------------------------------------------
 
     def on_acknowledged(self, machine: Machine, row: int) -> None:
@@ -88,6 +103,7 @@ class Oracle:
         world = self._world
         own = machine.lease.own
         assert own is not None
+        self.on_effect(machine, own.record.epoch)
         if self._excused(own.record.epoch, own.record.origin):
             return  # a person vouched that this machine does not run: its rows come when it is met
         current = world.register_of(machine, own.record.hub).value
@@ -109,34 +125,65 @@ class Oracle:
 
     # -- the register --------------------------------------------------------------------------------
 
+    def record(self, version: str | None) -> LeaseRecord | None:
+        """The record of a version that was in a register."""
+        return None if version is None else self._records.get(version)
+
     def on_landing(self, register: Register, new: KnownRecord) -> None:
         """A swap is about to be applied."""
+        self._records[new.version] = new.record
+        self._written[new.version] = self._world.t
+        if self.lied:
+            return
+        self._check_chain(new.record)
         old = register.value
-        if old is None or self.lied or not register.url:
+        if old is None or not register.url or generation(new.record.epoch) != generation(old.record.epoch):
             return
         before, after = old.record, new.record
-        if generation(after.epoch) != generation(before.epoch):
-            return
-        if before.state == "closed":
+        if before.state == "closed" and not _comes_back(before, after):
             self.fail(f"{after.holder} writes into a closed register")
-        if after.serial != before.serial + 1 or after.epoch - before.epoch not in (0, 1):
+        if before.state != "closed" and after.prev != old.version:
+            self.fail(f"{after.order} of {after.holder} does not follow the record it replaces")
+
+    def _check_chain(self, after: LeaseRecord) -> None:
+        """Epochs rise by one, or to a new generation, or by two when a closing was declined."""
+        before = self.record(after.prev)
+        if before is None:
+            if after.prev is not None or after.epoch != 1:
+                self.fail(f"{after.order} of {after.holder} follows nothing")
+            return
+        if generation(after.epoch) != generation(before.epoch):
+            if after.epoch % GENERATION:
+                self.fail(f"a generation begins with epoch {after.epoch}")
+            return
+        declined = before.state == "closed" and before.successor not in (None, after.holder)
+        rises = (2,) if declined else (0, 1) if before.state == "held" else (1,)
+        if before.holder == after.holder and before.moves:
+            rises = (1,)
+        risen = after.epoch - before.epoch
+        if risen not in rises or after.serial - before.serial != max(1, risen):
             self.fail(f"{after.order} follows {before.order} in the register")
         if after.epoch == before.epoch:
             if after.holder != before.holder:
                 self.fail(f"{after.holder} writes in the epoch of {before.holder}")
             return
+        self._check_takeover(before, after)
+
+    def _check_takeover(self, before: LeaseRecord, after: LeaseRecord) -> None:
         if ({*before.benched} - {after.holder}) & {*after.electorate}:
             self.fail("a benched machine is put into the electorate by a takeover")
         if after.holder not in before.electorate:
-            self._check_outsider(register, old, new)
+            self._check_outsider(before, after)
             self._from_bench.add(after.epoch)
+        elif before.epoch in self._from_bench and self.highest_acted < before.epoch:
+            self._from_bench.add(after.epoch)  # whoever came from the bench has not acted yet
 
-    def _check_outsider(self, register: Register, old: KnownRecord, new: KnownRecord) -> None:
+    def _check_outsider(self, before: LeaseRecord, after: LeaseRecord) -> None:
         """Who comes from the bench comes late, for in-sync machines go first, and says what it lacks."""
-        world, before, after = self._world, old.record, new.record
         if after.holder not in before.benched:
             self.fail(f"{after.holder} takes the lease over and is no member")
-        if world.t - register.written < before.bench_ttl_ms * 1_000:
+        assert after.prev is not None
+        if self._world.t - self._written[after.prev] < before.bench_ttl_ms * 1_000:
             self.fail(f"{after.holder} takes over from the bench before bench_ttl is over")
         if not {*before.electorate} - {after.holder} <= {*after.incomplete}:
             self.fail(f"{after.holder} comes from the bench and claims to have every row")
@@ -144,6 +191,7 @@ class Oracle:
     def on_evidence(self, machine: Machine, evidence: str) -> None:
         """A machine stopped for evidence of a split brain: there must have been one."""
         self._world.say(f"{machine.name} stops: {evidence}")
+        self._world.note("stopped for evidence of a split brain")
         self.alarms += 1
         if not self.lied and not self._world.forgives_evidence():
             self.fail(f"false alarm of {machine.name}: {evidence}")
@@ -152,3 +200,8 @@ class Oracle:
         """Durable state was written."""
         if before is not None and (after is None or after.record.order < before.record.order):
             self.fail("the highest (epoch, serial) stored falls")
+
+
+def _comes_back(closed: LeaseRecord, after: LeaseRecord) -> bool:
+    """Whether the lease moves back to a register that it left earlier."""
+    return closed.moves and after.hub is not None and closed.hub != after.hub

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
+from tests.simulation import commands
 from tests.simulation.faults import Nemesis
+from tests.simulation.machine import Machine
 from tests.simulation.oracle import Violation
 from tests.simulation.settings import Settings, settings_of
 from tests.simulation.world import SECOND, World
@@ -15,6 +19,22 @@ STEPS = 3_000
 REST_TTLS, REST_SECONDS = 8, 30
 """One machine acts at the latest so many ttls and seconds after everything works again: a standby looks at
 the register every five ttls, then waits for one; the seconds are for swaps whose answers are awaited."""
+
+
+LINES = 60
+"""How much of a trace is shown of a world that broke a promise."""
+
+
+class Broken(NamedTuple):
+    """A world in which a promise was broken, and its last events."""
+
+    seed: int
+    what: str
+    trace: tuple[str, ...]
+
+    def __str__(self) -> str:
+        again = f"all of it: python -m tests.simulation --seed {self.seed}"
+        return "\n".join((f"seed {self.seed}: {self.what}", *self.trace, again))
 
 
 @dataclass
@@ -26,7 +46,9 @@ class Tally:
     epochs: int = 0
     acknowledged: int = 0
     alarms: int = 0
-    broken: list[tuple[int, str]] = field(default_factory=list)
+    seen: Counter[str] = field(default_factory=Counter)
+    """How often each kind of event happened (``coverage``)."""
+    broken: list[Broken] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
         self.worlds += other.worlds
@@ -34,6 +56,7 @@ class Tally:
         self.epochs += other.epochs
         self.acknowledged += other.acknowledged
         self.alarms += other.alarms
+        self.seen += other.seen
         self.broken += other.broken
 
     def __str__(self) -> str:
@@ -44,16 +67,18 @@ class Tally:
         )
 
 
-def run_seeds(seeds: Iterable[int], steps: int = STEPS) -> Tally:
-    """Run many worlds and count."""
+def run_seeds(seeds: Iterable[int], steps: int = STEPS, mutations: Mutations = NO_MUTATIONS) -> Tally:
+    """Run many worlds and count. One that breaks a promise is run again, noting all that happens."""
     tally = Tally()
     for seed in seeds:
         tally.worlds += 1
         try:
-            world = run_seed(seed, steps)
+            world = run_seed(seed, steps, mutations)
         except Violation as violation:
-            tally.broken.append((seed, str(violation)))
+            trace, _ = replay(seed, steps, mutations)
+            tally.broken.append(Broken(seed, str(violation), tuple(trace[-LINES:])))
             continue
+        tally.seen += world.seen
         tally.steps += world.steps
         tally.epochs += world.oracle.changes
         tally.acknowledged += len(world.oracle.acknowledged)
@@ -61,23 +86,31 @@ def run_seeds(seeds: Iterable[int], steps: int = STEPS) -> Tally:
     return tally
 
 
-def run_seed(
-    seed: int, steps: int = STEPS, mutations: Mutations = NO_MUTATIONS, trace: bool = False
-) -> World:
+def run_seed(seed: int, steps: int = STEPS, mutations: Mutations = NO_MUTATIONS) -> World:
     """Run one world to its end. Raises ``Violation``."""
-    world = start(settings_of(seed), mutations, trace)
+    world = start(settings_of(seed), mutations)
     play(world, steps)
     return world
+
+
+def replay(
+    seed: int, steps: int = STEPS, mutations: Mutations = NO_MUTATIONS
+) -> tuple[list[str], Violation | None]:
+    """Run one world again: all that happened in it, a line each, and the promise that was broken."""
+    world = start(settings_of(seed), mutations, trace=True)
+    assert world.trace is not None
+    try:
+        play(world, steps)
+    except Violation as violation:
+        return world.trace, violation
+    return world.trace, None
 
 
 def start(settings: Settings, mutations: Mutations = NO_MUTATIONS, trace: bool = False) -> World:
     """A founded mesh in which everybody wants to take part."""
     world = World(settings, mutations, trace)
-    first, *others = world.machines
-    first.boot()
-    for other in others:
-        other.boot()
-    first.coordinator.membership.wishes.admit.update(other.name for other in others)
+    for machine in world.machines:
+        machine.boot()
     return world
 
 
@@ -88,11 +121,13 @@ def play(world: World, steps: int) -> None:
     world.run_steps(steps)
     nemesis.stop()
     heal(world)
+    for name in sorted(world.removed):
+        nemesis.readmit(world.by_name[name])
     _check_rest(world)
 
 
 def _converse(world: World) -> None:
-    for machine in world.machines:
+    for machine in () if world.quiet else world.machines:
         epoch = machine.copy.epoch
         if epoch is not None and not machine.asleep and machine.lease.acting_epoch(machine.now()) == epoch:
             machine.copy.write()
@@ -115,7 +150,6 @@ def heal(world: World) -> None:
             if machine.up:
                 machine.crash()
             machine.boot()
-        machine.coordinator.membership.wishes.expel.clear()
     for one in world.machines:
         for other in world.machines[one.index + 1 :]:
             world.greet(one, other)
@@ -126,18 +160,44 @@ def _check_rest(world: World) -> None:
         acting = [m for m in world.machines if m.acting_until > world.t]
         return len(acting) == 1 and len({m.lease.epoch for m in world.machines}) == 1
 
-    if any(machine.lease.durable.evidence for machine in world.machines):
-        _check_stopped(world)
-    elif not world.run_until(settled, REST_TTLS * world.settings.ttl + REST_SECONDS * SECOND):
-        if any(machine.lease.durable.evidence for machine in world.machines):
+    bound = REST_TTLS * world.settings.ttl + REST_SECONDS * SECOND
+    rested = not _evidence(world) and world.run_until(settled, bound)
+    if _evidence(world):
+        if not rested:
             _check_stopped(world)
-        else:
-            world.oracle.fail("nobody, or more than one, acts long after everything was healed")
+        _heal_split_brain(world)
+        rested = world.run_until(settled, bound)
+    if not rested:
+        world.oracle.fail("nobody, or more than one, acts long after everything was healed")
+    _check_level(world, bound)
+
+
+def _evidence(world: World) -> list[Machine]:
+    return [machine for machine in world.machines if machine.lease.durable.evidence is not None]
 
 
 def _check_stopped(world: World) -> None:
-    """The hub lied: whoever meets the others or the hub has stopped."""
+    """The hub lied, or persons did: whoever meets the others or the hub has stopped."""
     world.run_until(lambda: False, 20 * world.settings.ttl)
     acting = [m for m in world.machines if m.acting_until > world.t]
     if len(acting) > 1:
         world.oracle.fail(f"{', '.join(m.name for m in acting)} act in a split brain that everybody can see")
+
+
+def _heal_split_brain(world: World) -> None:
+    """A person chooses a line; everybody follows it."""
+    stopped = _evidence(world)
+    if stopped:
+        commands.force(stopped[0])
+
+
+def _check_level(world: World, bound: int) -> None:
+    """All that any machine had is handed up, and everybody has it."""
+
+    def level() -> bool:
+        logs = [machine.copy.log for machine in world.machines]
+        return all(log == logs[0] for log in logs) and not any(m.copy.orphans for m in world.machines)
+
+    world.quiet = True
+    if not world.run_until(level, bound):
+        world.oracle.fail("long after everything was healed some rows are not everywhere")

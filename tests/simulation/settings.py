@@ -19,6 +19,8 @@ FAULTS = (
     "slow standby",
     "expel",
     "long crash",
+    "race",
+    "left to the bench",
 )
 
 
@@ -51,8 +53,10 @@ class Settings:
 def settings_of(seed: int) -> Settings:
     """The world of a seed. Each takes a few kinds of faults only, so that some worlds go deep in one."""
     rng = random.Random(f"settings {seed}")
-    embedded = rng.random() < 0.15
+    embedded = rng.random() < 0.2
     faults = tuple(fault for fault in FAULTS if rng.random() < 0.45)
+    if embedded and "handoff" not in faults:
+        faults += ("handoff",)
     extra = [("move", 0.15), ("force", 0.12), ("rewind", 0.06)]
     faults += tuple(name for name, share in extra if rng.random() < share)
     ttl = rng.choice((3, 3, 6)) * SECOND

@@ -92,6 +92,9 @@ class SmallWorld:
         if self.log is not None:
             self.log.append(f"{self.t / 1e6:9.3f}  {text}")
 
+    def note(self, kind: str) -> None:
+        """Nobody counts here: a schedule knows what it does."""
+
     def register_of(self, machine: SmallMachine, place: HubPlace | None) -> SmallRegister:
         if place is None:
             return machine.own_register if self.baton else self.hubs["hub"]

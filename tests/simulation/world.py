@@ -7,6 +7,7 @@ generator, and everything that happens is an event in one heap, so a seed replay
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any
@@ -35,6 +36,12 @@ class World:
         self.t = 0
         self.steps = 0
         self.trace: list[str] | None = [] if trace else None
+        self.removed: set[str] = set()
+        """Machines that a person removed; everybody else wants to take part."""
+        self.quiet = False
+        """Nobody writes to the agent any more."""
+        self.seen: Counter[str] = Counter()
+        """How often each kind of event happened (``coverage``)."""
         self.oracle = Oracle(self)
         self.loss, self.repeats = settings.loss, settings.repeats
         self.hubs: dict[str, Register] = {}
@@ -46,6 +53,8 @@ class World:
         self._nonces = 0
         count = settings.machines
         self.cut = [[False] * count for _ in range(count)]
+        self._heard = [[0] * count for _ in range(count)]
+        """For each pair the number of the newest message that arrived."""
         self.hub_cut = [False] * count
         self.machines: list[Machine] = [Machine(self, index) for index in range(count)]
         self.by_name = {machine.name: machine for machine in self.machines}
@@ -86,6 +95,10 @@ class World:
         if self.trace is not None:
             self.trace.append(f"{self.t / SECOND:11.6f}  {text}")
 
+    def note(self, kind: str) -> None:
+        """Count something that happened."""
+        self.seen[kind] += 1
+
     def nonce(self) -> str:
         self._nonces += 1
         return f"n{self._nonces}"
@@ -96,24 +109,43 @@ class World:
         """One way through the network: mostly quick, sometimes slower than a ttl."""
         roll = self.random()
         if roll < self.settings.slow:
-            return int(self.random() * self.settings.slowest)
+            late = int(self.random() * self.settings.slowest)
+            if late > self.settings.ttl:
+                self.note("message later than a ttl")
+            return late
         return 500 + int(roll * 40_000)
 
-    def send(self, source: int, target: int, handler: Callable[..., None], *args: Any) -> None:
-        """One message; it is lost, doubled, late or overtaken as it may be."""
-        if self.cut[source][target] or (self.loss and self.random() < self.loss):
-            return
+    def send(self, source: int, target: int, handler: Callable[..., None], *args: Any) -> bool:
+        """One message; it is lost, doubled, late or overtaken as it may be. Whether it is under way."""
         machine = self.machines[target]
-        if machine.up:
-            self.at(self.delay(), self._deliver, machine, machine.boots, handler, args)
-            if self.repeats and self.random() < self.repeats:
-                self.at(self.delay(), self._deliver, machine, machine.boots, handler, args)
+        if self.cut[source][target] or not machine.up:
+            return False
+        if self.loss and self.random() < self.loss:
+            self.note("message lost")
+            return False
+        number = self._pushed
+        self.at(self.delay(), self._deliver, machine, machine.boots, source, number, handler, args)
+        if self.repeats and self.random() < self.repeats:
+            self.note("message doubled")
+            self.at(self.delay(), self._deliver, machine, machine.boots, source, number, handler, args)
+        return True
 
     def _deliver(
-        self, machine: Machine, boots: int, handler: Callable[..., None], args: tuple[Any, ...]
+        self,
+        machine: Machine,
+        boots: int,
+        source: int,
+        number: int,
+        handler: Callable[..., None],
+        args: tuple[Any, ...],
     ) -> None:
         if machine.boots != boots or not machine.up:
             return
+        heard = self._heard[machine.index]
+        if number < heard[source]:
+            self.note("message overtaken by a later one")
+        else:
+            heard[source] = number
         if machine.asleep:
             machine.backlog.append((handler, args))
         else:

@@ -5,13 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec import Struct
 
 from instar_node.contracts import Lane, LogPosition, PeerError, Placement
 from instar_node.delivery.entries import GENESIS, Reported, make_entry
-from instar_node.delivery.wire import ReplicaAppend, ReplicaBegin, ReplicaBroken, ReplicaMarks
+from instar_node.delivery.wire import (
+    ReplicaAppend,
+    ReplicaBegin,
+    ReplicaBroken,
+    ReplicaFollow,
+    ReplicaMarks,
+    ReplicaReady,
+)
 from instar_node.errors import InstarError
 from tests.unit.delivery_world import FakeMesh, World, running_world, until
 
@@ -247,6 +255,28 @@ async def test_entries_of_a_stream_that_was_not_begun_are_refused(world: World) 
     world["a"].mesh.send("c", ReplicaAppend(1, 99, (fitting,), LogPosition(0, 0)))
     await until(lambda: any(isinstance(m, ReplicaBroken) for _, m in world["c"].mesh.sent))
     assert world["c"].ledger.log.state.head == head
+
+
+async def test_a_log_is_cut_back_once_a_stream_and_keeps_what_it_acknowledged_since(world: World) -> None:
+    world["a"].agent.gate.clear()
+    asked: list[ReplicaFollow] = []
+    request = world["a"].mesh.request
+
+    async def noted(peer: str, message: Struct, *args: Any, **options: Any) -> Any:
+        if peer == "b" and isinstance(message, ReplicaFollow):
+            asked.append(message)
+        return await request(peer, message, *args, **options)
+
+    world["a"].mesh.request = noted  # type: ignore[method-assign]
+    world.lead("a", 1, "b")
+    await submit(world, "a", "k1")
+    await level(world, "a", "b")
+    head = world["b"].ledger.log.state.head
+    assert head > asked[-1].common
+    with pytest.raises(PeerError) as refused:
+        await request("b", asked[-1], ReplicaReady, within=5)
+    assert refused.value.code == "stale-session"
+    assert world["b"].ledger.log.state.head == head
 
 
 async def test_a_stale_holders_stream_is_refused_and_counted(world: World) -> None:

@@ -109,6 +109,42 @@ def test_a_holder_that_cannot_even_ask_its_hub_to_bench_a_machine_does_not_spin(
     assert SendSwap in kinds(made.tick(SECOND + TIMING.round, Peers()))
 
 
+def test_who_waits_for_a_hub_that_hangs_does_not_spin() -> None:
+    made = holder()
+    made.read_now(SECOND)
+    made.on_slow("b")
+    assert {ReadHub, SendSwap} <= set(kinds(made.tick(SECOND, Peers())))
+    turn = SECOND + TIMING.round
+    assert made.next_wake(SECOND + 1) == turn, "nothing to do before its next round"
+    made.on_unknown(SECOND + 1, 1)
+    again = made.next_wake(SECOND + 1)
+    assert SendSwap in kinds(made.tick(again, Peers()))
+    assert again < made.next_wake(again) == turn
+
+
+def test_a_split_brain_leaves_an_open_swap_alone_and_does_not_spin() -> None:
+    made = holder()
+    made.on_slow("b")
+    made.tick(SECOND, Peers())
+    made.on_unknown(SECOND, 1)
+    other = record(holder="z", nonce="other")
+    made.lease.learn(KnownRecord(other.record, "other"), SECOND)
+    assert made.lease.durable.evidence is not None
+    assert made.tick(SECOND, Peers()) == []
+    assert made.next_wake(60 * SECOND) >= made.next_wake(SECOND) == TIMING.ttl
+
+
+def test_a_read_of_the_own_register_that_a_swap_overtook_says_nothing_of_its_tip() -> None:
+    made = coordinator(record(), "a1", baton=True)
+    made.own_tip = "v5"
+    began = [SECOND, made.lease.order]
+    made.tick(SECOND, Peers())
+    made.lease.begin_swap(record(epoch=4, serial=6, nonce="n6").record, "contend", SECOND, "v5")
+    made.on_won(record(epoch=4, serial=6, nonce="n6"), SECOND + 2)
+    made.on_read(record(), began[1], began[0], SECOND + 3)
+    assert made.own_tip == record(epoch=4, serial=6, nonce="n6").version
+
+
 def test_a_machine_whose_disk_refuses_collects_no_promises() -> None:
     made = holder()
     made.able = False

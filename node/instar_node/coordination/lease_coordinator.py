@@ -74,6 +74,8 @@ class LeaseCoordinator:
     counters: dict[str, int] = field(default_factory=dict)
     own_tip: str | None = None
     """Embedded hub: version at the tip of this machine's own register."""
+    _tip_since: int = -1
+    """When ``own_tip`` became what it is by a swap of ours; a read begun before says nothing of it."""
     booted: int = 0
     _own_register_read: bool = False
     _asking_around: bool = False
@@ -115,14 +117,17 @@ class LeaseCoordinator:
         return effects + self._read_if_due(now)
 
     def next_wake(self, now: int) -> int:
-        """The instant of the next thing this machine wants to do by itself, microseconds."""
+        """The instant of the next thing this machine wants to do by itself, microseconds. What is under way
+        is not waited for: its report comes by itself."""
         lease = self.lease
-        wake = self._next_read
-        if lease.open is not None and self._retry_at is not None:
+        wake = FOREVER if self._reading else self._next_read
+        if lease.durable.evidence is not None:
+            return max(wake, now + 1_000)
+        if lease.open is not None and self._retry_at is not None and not self._sending:
             wake = min(wake, self._retry_at)
         if lease.holding is not None:
             wake = min(wake, self._holders_wake(now))
-        elif lease.durable.evidence is None and lease.open is None:
+        elif lease.open is None:
             wake = min(wake, self._contenders_wake(now))
         return max(wake, now + 1_000)
 
@@ -135,7 +140,7 @@ class LeaseCoordinator:
         return wake
 
     def _contenders_wake(self, now: int) -> int:
-        if self._asking_around:
+        if self._asking_around and now < self.booted + self.lease.timing.ttl:
             return self.booted + self.lease.timing.ttl
         if self._closing() is not None:
             return self._next_closing
@@ -305,7 +310,7 @@ class LeaseCoordinator:
         opening = self.lease.open is not None and self.lease.open.kind == "contend"
         self._settled()
         if self.lease.baton:
-            self.own_tip = won.version
+            self.own_tip, self._tip_since = won.version, now
         self.lease.on_won(won, now)
         self._opening = opening
         if opening:
@@ -352,7 +357,8 @@ class LeaseCoordinator:
             self.count("reads_overtaken")
         suspicious = self.lease.suspicion is not None
         if self.lease.baton:
-            self.on_own_register(seen, now)
+            if began > self._tip_since:
+                self.on_own_register(seen, now)
         else:
             self.lease.on_read(seen, known_before, began, now)
         again = self.lease.suspicion is not None and not suspicious

@@ -41,6 +41,8 @@ class Follower:
         self._authority = authority
         self._log = ledger_log
         self._session: _Session | None = None
+        self._parted: _Session | None = None
+        """The session for which our log was cut back to what its holder has."""
         self._asked: tuple[str, int] | None = None
         self._has_orphans = True
         self.refused = 0
@@ -80,7 +82,7 @@ class Follower:
         session = _Session(peer, message.epoch, message.session)
         cut, cuts = await self._log.submit(
             lambda tx: (tx.truncate(message.common) if tx.head != message.common else 0, tx.cuts()),
-            lambda: self._check_session(session),
+            lambda: self._check_parting(session),
         )
         if cut:
             log.warning("%d entries that only this machine had are handed up to %s", cut, peer)
@@ -133,6 +135,13 @@ class Follower:
         if epoch > known or peer != self._authority.holder:
             self.refused += 1
             raise InstarError("not-holder", f"this machine does not know {peer} as holder of epoch {epoch}")
+
+    def _check_parting(self, session: _Session) -> None:
+        """Once a session: cut again, the log would lose entries that we have acknowledged since."""
+        self._check_session(session)
+        if session == self._parted:
+            raise InstarError("stale-session", "this stream was followed already")
+        self._parted = session
 
     def _check_session(self, session: _Session) -> None:
         self._check_holder(session.holder, session.epoch)
