@@ -127,7 +127,7 @@ def play(world: World, steps: int) -> None:
 
 
 def _converse(world: World) -> None:
-    for machine in () if world.quiet else world.machines:
+    for machine in world.machines:
         epoch = machine.copy.epoch
         if epoch is not None and not machine.asleep and machine.lease.acting_epoch(machine.now()) == epoch:
             machine.copy.write()
@@ -156,20 +156,25 @@ def heal(world: World) -> None:
 
 
 def _check_rest(world: World) -> None:
-    def settled() -> bool:
-        acting = [m for m in world.machines if m.acting_until > world.t]
-        return len(acting) == 1 and len({m.lease.epoch for m in world.machines}) == 1
-
+    """Within a bound one machine acts, everybody follows it and has every row that anybody had."""
     bound = REST_TTLS * world.settings.ttl + REST_SECONDS * SECOND
-    rested = not _evidence(world) and world.run_until(settled, bound)
+    rested = world.run_until(lambda: bool(_evidence(world)) or _at_rest(world), bound)
     if _evidence(world):
-        if not rested:
-            _check_stopped(world)
-        _heal_split_brain(world)
-        rested = world.run_until(settled, bound)
+        _check_stopped(world)
+        commands.force(_evidence(world)[0])  # a person chooses a line; everybody follows it
+        rested = world.run_until(lambda: _at_rest(world), bound)
     if not rested:
-        world.oracle.fail("nobody, or more than one, acts long after everything was healed")
-    _check_level(world, bound)
+        acting = [machine.name for machine in world.machines if machine.acting_until > world.t]
+        what = f"{len(acting)} machines act, or some rows are not everywhere"
+        world.oracle.fail(f"long after everything was healed {what}")
+
+
+def _at_rest(world: World) -> bool:
+    machines = world.machines
+    if len([machine for machine in machines if machine.acting_until > world.t]) != 1:
+        return False
+    first = machines[0]
+    return all(m.lease.epoch == first.lease.epoch and m.copy.log == first.copy.log for m in machines)
 
 
 def _evidence(world: World) -> list[Machine]:
@@ -182,22 +187,3 @@ def _check_stopped(world: World) -> None:
     acting = [m for m in world.machines if m.acting_until > world.t]
     if len(acting) > 1:
         world.oracle.fail(f"{', '.join(m.name for m in acting)} act in a split brain that everybody can see")
-
-
-def _heal_split_brain(world: World) -> None:
-    """A person chooses a line; everybody follows it."""
-    stopped = _evidence(world)
-    if stopped:
-        commands.force(stopped[0])
-
-
-def _check_level(world: World, bound: int) -> None:
-    """All that any machine had is handed up, and everybody has it."""
-
-    def level() -> bool:
-        logs = [machine.copy.log for machine in world.machines]
-        return all(log == logs[0] for log in logs) and not any(m.copy.orphans for m in world.machines)
-
-    world.quiet = True
-    if not world.run_until(level, bound):
-        world.oracle.fail("long after everything was healed some rows are not everywhere")

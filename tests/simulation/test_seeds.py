@@ -10,7 +10,7 @@ from tests.simulation.coverage import EXPECTED, table
 from tests.simulation.seeds import replay, run_seeds
 
 SEEDS = 2_000
-CHUNK = 250
+CHUNK = 500
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))

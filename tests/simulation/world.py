@@ -38,8 +38,6 @@ class World:
         self.trace: list[str] | None = [] if trace else None
         self.removed: set[str] = set()
         """Machines that a person removed; everybody else wants to take part."""
-        self.quiet = False
-        """Nobody writes to the agent any more."""
         self.seen: Counter[str] = Counter()
         """How often each kind of event happened (``coverage``)."""
         self.oracle = Oracle(self)
