@@ -260,7 +260,7 @@ class Node:
         self._at_stop(introduction.stop)
         self._heartbeat.start()
         self._at_stop(self._heartbeat.stop)
-        server = ApiServer(self.api, self._home)
+        server = ApiServer(self.api, self._home, parts.base.known)
         self._at_stop(server.stop)
         self.api_url = await server.start(api_port)
 

@@ -26,6 +26,7 @@ from instar_node.api.openapi import openapi_document
 from instar_node.api.protocol import NodeApi
 from instar_node.api.routes import HEALTH, MAX_BODY, ROUTES, Route
 from instar_node.errors import InstarError
+from instar_node.known_secrets import KnownSecrets
 from instar_node.storage.atomic import write_atomic
 from instar_node.storage.home import Home
 
@@ -43,7 +44,9 @@ _LONGEST_LINE = 65_536
 class ApiServer:
     """Serves one ``NodeApi`` on a loopback port of the system's choice."""
 
-    def __init__(self, api: NodeApi, home: Home) -> None:
+    def __init__(self, api: NodeApi, home: Home, known: KnownSecrets | None = None) -> None:
+        """``known`` is what errors must not show: their text may quote what was sent or met."""
+        self._known = known or KnownSecrets()
         self._api = api
         self._home = home
         self._token = b""
@@ -104,15 +107,21 @@ class ApiServer:
             self._check(request)
             response = await handler(request)
         except InstarError as error:
-            response = _failure(error)
+            response = self._failure(error)
         except web.HTTPException as error:
-            response = _failure(_http_error(error, request))
+            response = self._failure(_http_error(error, request))
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            response = _failure(InstarError("internal", "the node failed; see its log", status=500))
+            response = self._failure(InstarError("internal", "the node failed; see its log", status=500))
         self._requests[(_name_of(request), response.status)] += 1
+        return response
+
+    def _failure(self, error: InstarError) -> web.Response:
+        response = _json({"error": self._known.blank_all(error.to_json())}, error.status)
+        if error.status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"
         return response
 
     def _check(self, request: web.Request) -> None:
@@ -186,13 +195,6 @@ def _load_token(home: Home) -> str:
 
 def _json(content: Any, status: int = 200) -> web.Response:
     return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
-
-
-def _failure(error: InstarError) -> web.Response:
-    response = _json({"error": error.to_json()}, error.status)
-    if error.status == 401:
-        response.headers["WWW-Authenticate"] = "Bearer"
-    return response
 
 
 def _http_error(error: web.HTTPException, request: web.Request) -> InstarError:

@@ -23,7 +23,7 @@ from instar_node.api.topic_view import describe
 from instar_node.api.update_view import updates_view
 from instar_node.api.verification_view import gate_views, result_views
 from instar_node.api.views import Views
-from instar_node.errors import InstarError
+from instar_node.errors import InstarError, bad_input
 from instar_node.events import Event
 from instar_node.identity.secret_record import check_value
 from instar_node.pairing.comparison import Comparison
@@ -169,6 +169,7 @@ class LocalNodeApi:
     async def send(self, body: t.SendRequest) -> t.SendResult:
         self._require_member()
         body = checked(body)
+        self._require_no_secret(topic=body.topic, key=body.key)
         if body.key is None:  # given here, so that a repeat towards the next holder is the same message
             body = msgspec.structs.replace(body, key=self._base.clock.token_hex(8))
         return await self._forwarding.perform(routes.SEND, body=body)
@@ -203,6 +204,7 @@ class LocalNodeApi:
     async def rename(self, machine: str, body: t.RenameRequest) -> t.Machine:
         self._require_member()
         self._require_pool()
+        self._require_no_secret(nickname=body.nickname)
         renamed = await self._forwarding.perform(routes.RENAME, machine=machine, body=body)
         seen_here = await self._views.machine(
             renamed.machine_id
@@ -222,6 +224,7 @@ class LocalNodeApi:
     async def transfer(self, body: t.TransferRequest) -> t.TransferResult:
         self._require_member()
         self._require_pool()
+        self._require_no_secret(topic=body.topic)
         return await self._forwarding.perform(routes.TRANSFER, body=body)
 
     async def unpin(self, body: t.UnpinRequest) -> t.PlacementView:
@@ -292,6 +295,14 @@ class LocalNodeApi:
             return False
         record = known.record
         return self._base.me not in record.electorate and self._base.mesh.connected(record.holder)
+
+    def _require_no_secret(self, **names: str | None) -> None:
+        """Texts lose the values of secrets on their way; a name is kept and shown as it is, or refused."""
+        for field, name in names.items():
+            if name is not None and self._base.known.blank(name) != name:
+                raise bad_input(
+                    field, "contains the value of a secret", "choose another: it is shown everywhere"
+                )
 
     def _require_pool(self) -> None:
         if self._parts.pool is None:

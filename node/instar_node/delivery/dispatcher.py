@@ -129,7 +129,7 @@ class Delivery:
         (repeat with the same key), or what the database says.
         """
         identity = key if key is not None else self._clock.token_hex(8)
-        message = IngressMessage("local", topic, text, identity, sender)
+        message = IngressMessage("local", topic, text, identity, self._blank(sender))
         return await self._accept(message, via or self._authority.me)
 
     async def accept(self, message: IngressMessage) -> None:
