@@ -12,6 +12,7 @@ import secrets
 import sys
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 MICROS_PER_MS = 1_000
@@ -58,7 +59,13 @@ class SystemClock:
 
 def iso(wall: float) -> str:
     """A unix time as the ISO-8601 UTC string of the API (``2026-11-23T16:58:03.120Z``)."""
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds, micros = divmod(round(wall * MICROS_PER_SECOND), MICROS_PER_SECOND)
+    return f"{_to_seconds(seconds)}.{micros // MICROS_PER_MS:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _to_seconds(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 async def wait_for(clock: Clock, event: asyncio.Event, seconds: float) -> bool:

@@ -23,6 +23,9 @@ class KnownSecrets:
 
     def __init__(self, *sources: Source) -> None:
         self._sources = list(sources)
+        self._known: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        """The values when they were last asked for, and how they may stand in a text, the longest first. In
+        one attribute: the log asks from a thread of its own."""
 
     def add(self, source: Source) -> None:
         """Ask this source too from now on. It must be quick: it is asked for every line."""
@@ -30,28 +33,46 @@ class KnownSecrets:
 
     def blank(self, text: str) -> str:
         """The text with every secret value replaced by ``[redacted:vault]``."""
-        mark = MARK.format("vault")
-        for form in sorted(self._forms(), key=len, reverse=True):
-            if form in text and form not in mark:
-                text = text.replace(form, mark)
-        return text
+        return _without(text, self._current_forms())
 
     def blank_all(self, content: Any) -> Any:
         """``blank`` for every string in a structure of dicts, lists and tuples; the rest stays as it is."""
-        if isinstance(content, str):
-            return self.blank(content)
-        if isinstance(content, dict):
-            return {self.blank_all(key): self.blank_all(value) for key, value in content.items()}
-        if isinstance(content, list):
-            return [self.blank_all(item) for item in content]
-        if isinstance(content, tuple):
-            return tuple(self.blank_all(item) for item in content)
-        return content
+        forms = self._current_forms()
+        return _all_without(content, forms) if forms else content
 
-    def _forms(self) -> Iterable[str]:
-        """How the values may stand in a text: whole, without the space around them, line by line."""
-        for source in self._sources:
-            for value in source():
-                lines = [line.strip() for line in value.splitlines()]
-                yield from {form for form in (value, value.strip()) if len(form) >= SHORTEST}
-                yield from {line for line in lines if len(line) >= SHORTEST_LINE}
+    def _current_forms(self) -> tuple[str, ...]:
+        """The forms of the values that the sources have now; made anew only when those have changed."""
+        values = tuple(value for source in self._sources for value in source() if value)
+        known, forms = self._known
+        if values != known:
+            forms = tuple(sorted(set(_forms(values)), key=len, reverse=True))
+            self._known = (values, forms)
+        return forms
+
+
+def _forms(values: Iterable[str]) -> Iterable[str]:
+    """How the values may stand in a text: whole, without the space around them, line by line."""
+    for value in values:
+        lines = [line.strip() for line in value.splitlines()]
+        yield from (form for form in (value, value.strip()) if len(form) >= SHORTEST)
+        yield from (line for line in lines if len(line) >= SHORTEST_LINE)
+
+
+def _without(text: str, forms: tuple[str, ...]) -> str:
+    mark = MARK.format("vault")
+    for form in forms:
+        if form in text and form not in mark:
+            text = text.replace(form, mark)
+    return text
+
+
+def _all_without(content: Any, forms: tuple[str, ...]) -> Any:
+    if isinstance(content, str):
+        return _without(content, forms)
+    if isinstance(content, dict):
+        return {_all_without(key, forms): _all_without(value, forms) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_all_without(item, forms) for item in content]
+    if isinstance(content, tuple):
+        return tuple(_all_without(item, forms) for item in content)
+    return content
