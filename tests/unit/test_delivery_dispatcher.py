@@ -15,10 +15,12 @@ from instar_node.delivery import steps
 from instar_node.delivery.contract import IngressMessage
 from instar_node.delivery.conversation import Conversation
 from instar_node.delivery.rows import MessageRow
+from instar_node.delivery.steps import Incoming
 from instar_node.errors import InstarError
 from tests.unit.delivery_world import Machine, World, running_world, until
 
 T = TypeVar("T")
+MESSAGE = Incoming("local:t:k1", "t", "x", "", "local", "2026-01-01T00:00:00.000Z", "", "a")
 
 
 @pytest.fixture
@@ -450,8 +452,11 @@ async def test_a_grant_that_found_no_room_on_the_disk_costs_neither_the_answer_n
         return begin(*args)
 
     monkeypatch.setattr(steps, "begin", failing)
+    machine.agent.gate.clear()
     await machine.delivery.submit("t", "one")
     await machine.delivery.submit("t", "two")
+    await until(lambda: not broken)
+    machine.agent.gate.set()
     await until(lambda: not machine.ledger.log.state.open)
     assert texts(machine) == ["a: one", "a: two"]
     assert machine.agent.runs_of("one") == 1
@@ -479,9 +484,39 @@ async def test_an_epoch_that_cannot_begin_is_shown_and_begins_later(world: World
 async def test_every_state_of_a_message_is_an_event(machine: Machine) -> None:
     seen: list[str] = []
     machine.events.listen(lambda e: seen.append(e.data["state"]) if e.kind == "message" else None)
+    machine.agent.gate.clear()
     await machine.delivery.submit("t", "x", "k1")
+    await until(lambda: "processing" in seen)
+    machine.agent.gate.set()
     await until(lambda: "committed" in seen)
     assert seen == ["received", "processing", "reserved", "committed"]
+
+
+async def test_an_answer_that_comes_before_its_grant_is_written_takes_the_grant_along(
+    machine: Machine,
+) -> None:
+    assert await machine.delivery.drain(1)  # only the test works on messages
+    row = (await machine.ledger.record(MESSAGE)).row
+    before = machine.ledger.head
+    grant = machine.ledger.begin(row)
+    answered, position = await machine.ledger.reserve(row.key, grant, ("yes",))
+    assert (answered.grant, answered.state) == (grant, "reserved")
+    assert position.seq == before.seq + 1
+    assert machine.ledger.current(row.key, grant) is None
+
+
+async def test_an_answer_under_a_grant_that_a_newer_one_ended_is_refused_although_neither_was_written(
+    machine: Machine,
+) -> None:
+    assert await machine.delivery.drain(1)  # only the test works on messages
+    row = (await machine.ledger.record(MESSAGE)).row
+    ended, newest = machine.ledger.begin(row), machine.ledger.begin(row)
+    with pytest.raises(InstarError) as refused:
+        await machine.ledger.reserve(row.key, ended, ("late",))
+    assert refused.value.code == "stale-grant"
+    answered, _ = await machine.ledger.reserve(row.key, newest, ("yes",))
+    assert answered.reservation is not None
+    assert answered.reservation.replies == ("yes",)
 
 
 async def test_an_agent_sees_the_lines_before_its_message_and_no_others(machine: Machine) -> None:

@@ -42,7 +42,7 @@ class FailingDatabase:
         self.failures = 0
         self.groups = 0
 
-    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, job: Callable[[sqlite3.Connection], T], within_s: float = 0.0) -> T:
         self.groups += 1
         fail, self.failures = self.failures > 0, max(0, self.failures - 1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -88,12 +88,22 @@ async def test_messages_of_two_channels_may_have_the_same_key(holder: LiveTailBu
     assert await numbers(holder) == [1, 3]
 
 
-async def test_what_was_just_said_is_read_back_at_once(holder: LiveTailBuffer) -> None:
+async def test_what_was_just_said_is_read_back_at_once(
+    holder: LiveTailBuffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, disk = holder._database.write, asyncio.Event()
+
+    async def slow_write(job: Any, within_s: float = 0.0) -> Any:
+        await disk.wait()
+        return await write(job)
+
+    monkeypatch.setattr(holder._database, "write", slow_write)
     holder.stage(1, line(1))
     holder.stage(1, line(2))
     assert [found.text for found in await holder.messages("42", 1, 10)] == ["line 2"]
     assert [item.text for item in await holder.history("42", None, 10)] == ["line 1", "line 2"]
     assert holder.head == START
+    disk.set()
     await holder.settled()
     assert holder.head == P(1, 2)
 
@@ -301,7 +311,7 @@ async def test_lines_the_disk_refuses_are_written_later(tmp_path: Path) -> None:
             self.inner, self.refusals = SqliteDatabase.open(tmp_path / "mesh.db"), 1
             self.read = self.inner.read
 
-        async def write(self, job: object) -> object:
+        async def write(self, job: object, within_s: float = 0.0) -> object:
             if self.refusals:
                 self.refusals -= 1
                 raise InstarError("disk-full", "no room")

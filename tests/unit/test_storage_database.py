@@ -85,6 +85,30 @@ async def test_writes_waiting_together_share_one_commit(db: SqliteDatabase, tmp_
     assert statements.count("COMMIT") == 3  # the one that set the trace, the gate, and all the hundred
 
 
+async def test_a_write_that_may_wait_shares_the_commit_of_the_next(db: SqliteDatabase) -> None:
+    statements: list[str] = []
+    await db.write(lambda c: c.set_trace_callback(statements.append))
+    patient = asyncio.create_task(db.write(put("patient"), within_s=60))
+    await asyncio.sleep(0)  # it reaches the queue
+    await db.write(put("hasty"))
+    await patient
+    assert statements.count("COMMIT") == 2  # the one that set the trace, and both
+    assert await db.read(keys) == ["hasty", "patient"]
+
+
+async def test_a_write_that_may_wait_is_made_when_nobody_else_writes(db: SqliteDatabase) -> None:
+    await db.write(put("alone"), within_s=0.001)
+    assert await db.read(keys) == ["alone"]
+
+
+async def test_closing_waits_for_nobody_else_to_share_a_commit(tmp_path: Path) -> None:
+    db = SqliteDatabase.open(tmp_path / "mesh.db")
+    patient = asyncio.create_task(db.write(sql("CREATE TABLE t (k)"), within_s=60))
+    await asyncio.sleep(0)
+    await db.close()
+    await patient
+
+
 async def test_a_failing_job_is_undone_alone(db: SqliteDatabase) -> None:
     def half(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO t VALUES ('half', 1)")

@@ -26,6 +26,19 @@ T = TypeVar("T")
 log = logging.getLogger("instar.delivery")
 
 
+class _NotNeededError(Exception):
+    """A grant needs no entry of its own: that of its answer carries it."""
+
+
+class _Granting:
+    """A grant on its way to the log. The entry of an answer carries its grant, so the grant needs none of its
+    own when the answer is there first: an agent that answers at once costs one entry less."""
+
+    def __init__(self, grant: Grant) -> None:
+        self.grant = grant
+        self.answered = False
+
+
 class MessageProcessingLedger:
     """The ledger of this machine. All methods belong to the event loop.
 
@@ -54,7 +67,7 @@ class MessageProcessingLedger:
         self._clock = clock
         self._incomplete = incomplete
         self._grants = Grant()
-        self._granting: dict[str, Grant] = {}
+        self._granting: dict[str, _Granting] = {}
         """Newest grants that are not on disk yet, by key."""
 
     async def load(self) -> None:
@@ -116,9 +129,15 @@ class MessageProcessingLedger:
         epoch = self._acting()
         newest = max(self._grants, row.grant)
         self._grants = grant = Grant(epoch, newest.n + 1 if newest.epoch == epoch else 1)
-        self._granting[row.key] = grant
-        future = self._submit(lambda tx, epoch: steps.begin(tx, epoch, row.key, grant), epoch)
-        future.add_done_callback(partial(self._granted, row.key, grant))
+        self._granting[row.key] = granting = _Granting(grant)
+
+        def allowed() -> None:
+            if granting.answered:
+                raise _NotNeededError
+            self._require_open(epoch)
+
+        future = self.log.submit(lambda tx: steps.begin(tx, epoch, row.key, grant), allowed)
+        future.add_done_callback(partial(self._granted, row.key, granting))
         return grant
 
     def current(self, key: str, grant: Grant) -> MessageRow | None:
@@ -127,7 +146,8 @@ class MessageProcessingLedger:
         row = self.open_message(key)
         if row is None or row.rank >= Rank.RESERVED:
             return None
-        return row if max(row.grant, self._granting.get(key, grant)) <= grant else None
+        newest = self._granting.get(key)
+        return row if max(row.grant, newest.grant if newest is not None else grant) <= grant else None
 
     async def wait_for_person(self, key: str, grant: Grant) -> MessageRow:
         """The run ended with "a person will answer"."""
@@ -143,10 +163,19 @@ class MessageProcessingLedger:
         """Fix the whole answer, made on ``machine`` (empty: here); it may be sent once the returned position
         is replicated."""
         where = machine or self._authority.me
-        return await self._step(
-            lambda tx, epoch: (steps.reserve(tx, epoch, key, grant, replies, where), tx.head.position),
-            grant.epoch,
-        )
+        granting = self._granting.get(key)
+        if granting is not None:
+            if grant < granting.grant:
+                raise steps.stale_grant(key)
+            granting.answered = True
+        try:
+            return await self._step(
+                lambda tx, epoch: (steps.reserve(tx, epoch, key, grant, replies, where), tx.head.position),
+                grant.epoch,
+            )
+        finally:
+            if granting is not None and self._granting.get(key) is granting:
+                del self._granting[key]
 
     async def take_over(self, key: str) -> tuple[MessageRow, LogPosition]:
         """Put an answer reserved in an older epoch under ours."""
@@ -257,10 +286,11 @@ class MessageProcessingLedger:
 
     # -- inside -----------------------------------------------------------------------------------------
 
-    def _granted(self, key: str, grant: Grant, future: asyncio.Future[MessageRow]) -> None:
-        if self._granting.get(key) == grant:
+    def _granted(self, key: str, granting: _Granting, future: asyncio.Future[MessageRow]) -> None:
+        if not granting.answered and self._granting.get(key) is granting:
             del self._granting[key]
-        if not future.cancelled() and (error := future.exception()) is not None:
+        error = None if future.cancelled() else future.exception()
+        if error is not None and not isinstance(error, _NotNeededError):
             log.info("granting %s failed: %s", key, error)
 
     async def _step(self, step: Callable[[Transaction, int], T], epoch: int | None = None) -> T:

@@ -81,7 +81,7 @@ def begin(tx: Transaction, epoch: int, key: str, grant: Grant) -> MessageRow:
     """Grant the answering of a message; every older grant of it ends."""
     row = _unanswered(tx, key)
     if grant <= row.grant:
-        raise _stale_grant(key)
+        raise stale_grant(key)
     part = MessageRow(key, _status(tx, epoch, Rank.PROCESSING), grant=grant)
     return _append(tx, epoch, "processing", part)
 
@@ -101,11 +101,15 @@ def abandon(tx: Transaction, epoch: int, key: str, grant: Grant, reason: str) ->
 def reserve(
     tx: Transaction, epoch: int, key: str, grant: Grant, replies: tuple[str, ...], machine: str
 ) -> MessageRow:
-    """Fix the whole answer before any of it is sent. From here on the agent is never run again for it."""
-    _granted(tx, epoch, key, grant)
+    """Fix the whole answer before any of it is sent. From here on the agent is never run again for it.
+
+    Its grant is entered with it, in case the log does not have it: the answer was there before the grant was
+    written, or the disk was full then.
+    """
+    _may_answer(tx, epoch, key, grant)
     reservation = Reservation(digest_of(replies), epoch, machine, replies)
-    part = MessageRow(key, _status(tx, epoch, Rank.RESERVED), reservations=(reservation,))
-    return _append(tx, epoch, "reserved", part)
+    status = _status(tx, epoch, Rank.RESERVED)
+    return _append(tx, epoch, "reserved", MessageRow(key, status, grant=grant, reservations=(reservation,)))
 
 
 def take_over(tx: Transaction, epoch: int, key: str) -> MessageRow:
@@ -271,14 +275,19 @@ def _unanswered(tx: Transaction, key: str) -> MessageRow:
     return row
 
 
-def _granted(tx: Transaction, epoch: int, key: str, grant: Grant) -> None:
-    """Raises ``stale-grant`` when a newer one was given, or another epoch has begun. A grant of this epoch
-    that the log does not have could not be written when it was given (the disk was full): nobody else has
-    the message, so it is entered now."""
+def _may_answer(tx: Transaction, epoch: int, key: str, grant: Grant) -> MessageRow:
+    """The message to be answered. Raises ``stale-grant`` when a newer one was given, or another epoch has
+    begun."""
     row = _unanswered(tx, key)
     if row.grant > grant or grant.epoch != epoch:
-        raise _stale_grant(key)
-    if row.grant < grant:
+        raise stale_grant(key)
+    return row
+
+
+def _granted(tx: Transaction, epoch: int, key: str, grant: Grant) -> None:
+    """As ``_may_answer``. A grant of this epoch that the log does not have could not be written when it was
+    given (the disk was full): nobody else has the message, so it is entered now."""
+    if _may_answer(tx, epoch, key, grant).grant < grant:
         begin(tx, epoch, key, grant)
 
 
@@ -286,7 +295,8 @@ def _already(row: MessageRow) -> InstarError:
     return InstarError("already-replied", f"message {row.key} is {row.state}", extra={"state": row.state})
 
 
-def _stale_grant(key: str) -> InstarError:
+def stale_grant(key: str) -> InstarError:
+    """The refusal of what comes under a grant that has ended."""
     return InstarError("stale-grant", f"message {key} was given to somebody else meanwhile")
 
 

@@ -11,6 +11,7 @@ from instar_node.contracts import LogPosition, Placement
 from instar_node.delivery.entries import Cut, LogEntry, Mark, Missing, Opening, Reported, decode_body
 from instar_node.delivery.rows import MessageRow
 from instar_node.delivery.state import LedgerState, TopicHead, Totals
+from instar_node.storage.statements import insert_rows
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_row = msgspec.msgpack.Decoder(MessageRow).decode
@@ -146,7 +147,7 @@ def totals_at(connection: sqlite3.Connection, position: LogPosition) -> Totals:
 
 def insert_log(connection: sqlite3.Connection, rows: Iterable[LogRow]) -> None:
     """Add entries at the end of the log."""
-    connection.executemany("INSERT INTO ledger_log VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+    insert_rows(connection, "ledger_log", rows)
 
 
 def compacted_to(connection: sqlite3.Connection) -> LogPosition:
@@ -175,38 +176,37 @@ def delete_log_after(connection: sqlite3.Connection, position: LogPosition) -> N
 def save_rows(connection: sqlite3.Connection, rows: Iterable[MessageRow]) -> None:
     """Write message rows and the line numbers of their committed replies."""
     rows = list(rows)
-    connection.executemany(
-        "INSERT INTO messages VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE"
-        " SET topic=excluded.topic, seq=excluded.seq, open=excluded.open, row=excluded.row",
+    insert_rows(
+        connection,
+        "messages",
         [_message_columns(row) for row in rows],
+        "ON CONFLICT (key) DO UPDATE"
+        " SET topic=excluded.topic, seq=excluded.seq, open=excluded.open, row=excluded.row",
     )
-    connection.executemany(
-        "INSERT INTO replies VALUES (?, ?, ?, ?) ON CONFLICT (key, part) DO UPDATE SET seq=excluded.seq",
+    insert_rows(
+        connection,
+        "replies",
         [line for row in rows for line in _reply_lines(row)],
+        "ON CONFLICT (key, part) DO UPDATE SET seq=excluded.seq",
     )
 
 
 def save_topics(connection: sqlite3.Connection, heads: Iterable[TopicHead]) -> None:
     """Write the newest lines of topics."""
-    connection.executemany(
-        "INSERT INTO topics VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET row=excluded.row",
-        [(head.topic, _encode(head)) for head in heads],
-    )
+    rows = [(head.topic, _encode(head)) for head in heads]
+    insert_rows(connection, "topics", rows, "ON CONFLICT (topic) DO UPDATE SET row=excluded.row")
 
 
 def save_placements(connection: sqlite3.Connection, placements: Iterable[Placement]) -> None:
     """Write where topics run."""
-    connection.executemany(
-        "INSERT INTO placements VALUES (?, ?) ON CONFLICT (topic) DO UPDATE SET row=excluded.row",
-        [(placement.topic, _encode(placement)) for placement in placements],
-    )
+    rows = [(placement.topic, _encode(placement)) for placement in placements]
+    insert_rows(connection, "placements", rows, "ON CONFLICT (topic) DO UPDATE SET row=excluded.row")
 
 
 def save_positions(connection: sqlite3.Connection, positions: Iterable[tuple[str, str]]) -> None:
     """Write how far channels were read."""
-    connection.executemany(
-        "INSERT INTO positions VALUES (?, ?) ON CONFLICT (channel) DO UPDATE SET position=excluded.position",
-        positions,
+    insert_rows(
+        connection, "positions", positions, "ON CONFLICT (channel) DO UPDATE SET position=excluded.position"
     )
 
 

@@ -53,13 +53,20 @@ class Transaction:
         self.positions: dict[str, str] = {}
         self.truncated = False
         self._log_rows: list[tables.LogRow] = []
+        self._unknown: set[str] = set()
+        """Keys that were looked for and have no row yet."""
 
     # -- reading ----------------------------------------------------------------------------------------
 
     def row(self, key: str) -> MessageRow | None:
         """The row as this transaction sees it."""
         found = self.rows.get(key) or self._state.open.get(key)
-        return found if found is not None else tables.load_row(self._connection, key)
+        if found is not None or key in self._unknown:
+            return found
+        found = tables.load_row(self._connection, key)
+        if found is None:
+            self._unknown.add(key)
+        return found
 
     def open_rows(self) -> list[MessageRow]:
         """Every row with something still to do, oldest first in each topic."""

@@ -17,13 +17,14 @@ from instar_node.clock import Clock
 from instar_node.contracts import Database, HistoryItem, LogPosition
 from instar_node.errors import InstarError
 from instar_node.livetail import store
+from instar_node.livetail.accounts import TopicAccounts
 from instar_node.livetail.entry import START, Line, TailEntry, TailManifest, TopicDigest
 from instar_node.livetail.store import TopicState
 
 log = logging.getLogger("instar.livetail")
 
 COALESCE_S = 0.005
-"""How long a staged line waits for company before it is written and pushed."""
+"""How long staged lines wait for another write, to share its sync, before they get one of their own."""
 RECENT_ENTRIES = 2_048
 RECENT_BYTES = 1 << 20
 """Newest entries kept in memory, so that feeding a machine that keeps up reads no disk."""
@@ -204,7 +205,6 @@ class LiveTailBuffer:
 
     async def _write_staged(self) -> None:
         try:
-            await self._clock.sleep(COALESCE_S)
             while self._staged:
                 self._in_write, self._staged = self._staged, []
                 if await self._write(self._in_write):
@@ -220,7 +220,8 @@ class LiveTailBuffer:
     async def _write(self, staged: Sequence[tuple[int, Line]]) -> bool:
         """Write staged lines; ``False`` when the disk refused and it is worth trying again."""
         try:
-            change = await self._database.write(partial(_number, staged=staged, cap=self._cap))
+            job = partial(_number, staged=staged, cap=self._cap)
+            change = await self._database.write(job, within_s=COALESCE_S)
         except InstarError as error:
             log.error("%d lines not yet written to the tail: %s", len(staged), error)
             return error.code == "database-closed"
@@ -317,20 +318,21 @@ def _up_to(entries: Sequence[TailEntry], max_bytes: int) -> Sequence[TailEntry]:
 
 def _number(db: sqlite3.Connection, staged: Sequence[tuple[int, Line]], cap: int) -> _Change:
     """Write job: give staged lines their places at the end of the log."""
-    head = store.head(db)
-    added: list[TailEntry] = []
+    before = head = store.head(db)
+    accounts = TopicAccounts(db)
+    added: list[tuple[TailEntry, bytes]] = []
     for epoch, line in staged:
         if epoch < head.epoch:
             log.warning(
                 "a line of epoch %d came after epoch %d had begun; left to its holder", epoch, head.epoch
             )
-            continue
-        entry = TailEntry(LogPosition(epoch, head.seq + 1), line)
-        if store.insert(db, entry, store.line_size(line)):
-            added.append(entry)
-            head = entry.position
-    store.move_head(db, [entry.position for entry in added])
-    return _Change(head, tuple(added), _settle(db, added, cap))
+        elif (digest := accounts.take(line)) is not None:
+            head = LogPosition(epoch, head.seq + 1)
+            added.append((TailEntry(head, line), digest))
+    store.insert(db, added)
+    entries = tuple(entry for entry, _ in added)
+    store.move_head(db, before, [entry.position for entry in entries])
+    return _Change(head, entries, accounts.settle(cap))
 
 
 def _follow(db: sqlite3.Connection, batch: Batch, cap: int) -> _Change:
@@ -341,20 +343,14 @@ def _follow(db: sqlite3.Connection, batch: Batch, cap: int) -> _Change:
     if not batch.after <= head or (batch.after < head and not _overlaps(batch, head)):
         return _Change(head, verdict="gap")
     fresh = [entry for entry in batch.entries if entry.position > head]
-    added = [entry for entry in fresh if store.insert(db, entry, store.line_size(entry.line))]
-    store.move_head(db, [*(entry.position for entry in fresh), batch.through])
-    return _Change(batch.through, tuple(added), _settle(db, added, cap))
+    accounts = TopicAccounts(db)
+    taken = ((entry, accounts.take(entry.line)) for entry in fresh)
+    added = [(entry, digest) for entry, digest in taken if digest is not None]
+    store.insert(db, added)
+    store.move_head(db, head, [*(entry.position for entry in fresh), batch.through])
+    return _Change(batch.through, tuple(entry for entry, _ in added), accounts.settle(cap))
 
 
 def _overlaps(batch: Batch, head: LogPosition) -> bool:
     """Whether our log ends inside the batch, at one of its entries: then the rest continues it."""
     return any(entry.position == head for entry in batch.entries)
-
-
-def _settle(db: sqlite3.Connection, added: Sequence[TailEntry], cap: int) -> tuple[TopicState, ...]:
-    by_topic: dict[str, list[Line]] = {}
-    for entry in added:
-        by_topic.setdefault(entry.line.topic, []).append(entry.line)
-    return tuple(
-        store.settle_topic(db, store.topic_state(db, topic), lines, cap) for topic, lines in by_topic.items()
-    )

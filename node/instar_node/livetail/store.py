@@ -6,7 +6,7 @@ The tables are described in ``storage/migrations/002_livetail.sql``.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import msgspec
 
@@ -17,9 +17,8 @@ from instar_node.livetail.entry import (
     Line,
     TailEntry,
     add_digest,
-    line_digest,
-    remove_digest,
 )
+from instar_node.storage.statements import insert_rows
 
 PREVIEW = 200
 """Characters of a topic's last line kept for lists of topics."""
@@ -56,10 +55,12 @@ def head(db: sqlite3.Connection) -> LogPosition:
     return LogPosition(*row) if row else START
 
 
-def move_head(db: sqlite3.Connection, through: Iterable[LogPosition]) -> None:
-    """Note the positions the log went through, in order; it now ends at the last."""
+def move_head(db: sqlite3.Connection, before: LogPosition, through: Iterable[LogPosition]) -> None:
+    """Note the positions the log went through since ``before``, in order; it now ends at the last."""
     ends = {position.epoch: position.seq for position in through}
     db.executemany("INSERT OR REPLACE INTO tail_lineage VALUES (?, ?)", ends.items())
+    if ends.keys() <= {before.epoch}:
+        return
     db.execute(
         "DELETE FROM tail_lineage WHERE epoch NOT IN"
         " (SELECT epoch FROM tail_lineage ORDER BY epoch DESC LIMIT ?)",
@@ -78,41 +79,56 @@ def topic_state(db: sqlite3.Connection, topic: str) -> TopicState:
     return TopicState(*row) if row else TopicState(topic)
 
 
-def insert(db: sqlite3.Connection, entry: TailEntry, size: int) -> bool:
-    """Add an entry; ``False`` when the line is held already or was dropped for space earlier."""
-    line = entry.line
-    row = db.execute("SELECT floor FROM tail_topics WHERE topic = ?", (line.topic,)).fetchone()
-    if row is not None and line.topic_seq <= row[0]:
-        return False
-    place = (entry.position.seq, entry.position.epoch)
-    done = db.execute(
-        f"INSERT INTO tail_entries (seq, epoch, {_LINE}, bytes, digest)"  # noqa: S608 - constant names
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-        " ON CONFLICT (topic, role, key, topic_seq) DO NOTHING",
-        (*place, *msgspec.structs.astuple(line), size, line_digest(line)),
+def insert(db: sqlite3.Connection, entries: Iterable[tuple[TailEntry, bytes]]) -> None:
+    """Add entries whose lines ``TopicAccounts`` took, each with its line's digest."""
+    rows = [
+        (
+            entry.position.seq,
+            entry.position.epoch,
+            *msgspec.structs.astuple(entry.line),
+            line_size(entry.line),
+            digest,
+        )
+        for entry, digest in entries
+    ]
+    insert_rows(db, "tail_entries", rows)
+
+
+def holds(db: sqlite3.Connection, line: Line) -> bool:
+    """Whether the line is held."""
+    found = db.execute(
+        "SELECT 1 FROM tail_entries WHERE topic = ? AND role = ? AND key = ? AND topic_seq = ?",
+        (line.topic, line.role, line.key, line.topic_seq),
     )
-    return done.rowcount == 1
+    return found.fetchone() is not None
 
 
-def settle_topic(db: sqlite3.Connection, state: TopicState, added: Sequence[Line], cap: int) -> TopicState:
-    """Account for lines just inserted into a topic and drop its oldest while it exceeds ``cap`` bytes.
+def oldest(db: sqlite3.Connection, topic: str) -> tuple[int, int, int, bytes]:
+    """Of a topic's first line: its place in the log and in the topic, its bytes and its digest."""
+    row: tuple[int, int, int, bytes] = db.execute(
+        "SELECT seq, topic_seq, bytes, digest FROM tail_entries WHERE topic = ?"
+        " ORDER BY topic_seq, seq LIMIT 1",
+        (topic,),
+    ).fetchone()
+    return row
 
-    The newest line always stays, however long it is.
-    """
-    digest = state.digest
-    for line in added:
-        digest = add_digest(digest, line_digest(line))
-    total = state.size + sum(line_size(line) for line in added)
-    floor, count = state.floor, state.count + len(added)
-    while total > cap and count > 1:
-        seq, floor, size, dropped = db.execute(
-            "SELECT seq, topic_seq, bytes, digest FROM tail_entries WHERE topic = ?"
-            " ORDER BY topic_seq, seq LIMIT 1",
-            (state.topic,),
-        ).fetchone()
-        db.execute("DELETE FROM tail_entries WHERE seq = ?", (seq,))
-        total, count, digest = total - size, count - 1, remove_digest(digest, dropped)
-    return _save(db, TopicState(state.topic, floor=floor, count=count, size=total, digest=digest))
+
+def delete(db: sqlite3.Connection, seq: int) -> None:
+    """Forget the entry at a place in the log."""
+    db.execute("DELETE FROM tail_entries WHERE seq = ?", (seq,))
+
+
+def save_topics(db: sqlite3.Connection, states: Iterable[TopicState]) -> None:
+    """Store what is held of these topics."""
+    columns = [field for field in TopicState.__struct_fields__ if field != "topic"]
+    names = {"size": "bytes"}
+    changes = ", ".join(f"{names.get(c, c)}=excluded.{names.get(c, c)}" for c in columns)
+    insert_rows(
+        db,
+        "tail_topics",
+        [msgspec.structs.astuple(state) for state in states],
+        f"ON CONFLICT (topic) DO UPDATE SET {changes}",
+    )
 
 
 def truncate(db: sqlite3.Connection, position: LogPosition) -> list[TopicState]:
@@ -124,7 +140,7 @@ def truncate(db: sqlite3.Connection, position: LogPosition) -> list[TopicState]:
         # What was dropped for space may now come again, from the copy this one is to equal.
         db.execute("UPDATE tail_topics SET floor = 0")
     else:
-        move_head(db, [position])
+        move_head(db, START, [position])
     return [_recount(db, topic) for (topic,) in rows]
 
 
@@ -138,20 +154,16 @@ def _recount(db: sqlite3.Connection, topic: str) -> TopicState:
 
 def _save(db: sqlite3.Connection, counted: TopicState) -> TopicState:
     """Fill in first and last line from the entries, and store."""
-    topic = (counted.topic,)
-    first = db.execute("SELECT min(topic_seq) FROM tail_entries WHERE topic = ?", topic).fetchone()[0]
     last = db.execute(
         "SELECT topic_seq, at, role, substr(text, 1, ?) FROM tail_entries WHERE topic = ?"
         " ORDER BY topic_seq DESC, seq DESC LIMIT 1",
-        (PREVIEW, *topic),
+        (PREVIEW, counted.topic),
     ).fetchone() or (0, "", "", "")
+    first = oldest(db, counted.topic)[1] if counted.count else 0
     state = msgspec.structs.replace(
-        counted, first=first or 0, last=last[0], last_at=last[1], last_role=last[2], last_text=last[3]
+        counted, first=first, last=last[0], last_at=last[1], last_role=last[2], last_text=last[3]
     )
-    db.execute(
-        "INSERT OR REPLACE INTO tail_topics VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        msgspec.structs.astuple(state),
-    )
+    save_topics(db, [state])
     return state
 
 

@@ -27,6 +27,8 @@ log = logging.getLogger("instar.storage")
 
 MAX_GROUP = 256
 """Most writes that share one commit; bounds how long the first of a group waits for the last."""
+CACHED_STATEMENTS = 256
+"""Prepared statements kept by each connection; more than the program has."""
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for a foreign process (a backup, a person's sqlite3) to let go."""
 
@@ -71,14 +73,16 @@ class SqliteDatabase:
             raise
         return cls(path, writer, reader)
 
-    async def write(self, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(self, job: Callable[[sqlite3.Connection], T], within_s: float = 0.0) -> T:
         """Run ``job`` on the writer, inside a savepoint; resolves after the group's sync.
+
+        A job that may wait ``within_s`` seconds waits so long for another one, to share its sync.
 
         An exception in the job undoes that job alone and is raised here. A job must neither commit nor roll
         back. Cancelling the wait does not withdraw the write. Raises ``InstarError`` when the disk is full,
         the file is locked or damaged, or the database is closed.
         """
-        return await self._submit(self._writes, job)
+        return await self._submit(self._writes, job, within_s)
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read-only job on the reader thread, against one snapshot of the last committed state."""
@@ -95,10 +99,12 @@ class SqliteDatabase:
         for connection in self._connections:
             await asyncio.to_thread(connection.close)
 
-    async def _submit(self, queue: JobQueue, job: Callable[[sqlite3.Connection], T]) -> T:
+    async def _submit(
+        self, queue: JobQueue, job: Callable[[sqlite3.Connection], T], within_s: float = 0.0
+    ) -> T:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
-        if not queue.put(Job(job, loop, future)):
+        if not queue.put(Job(job, loop, future), within_s):
             raise database_closed(self._path)
         return await future
 
@@ -151,7 +157,13 @@ class SqliteDatabase:
 
 def _connect(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    connection = sqlite3.connect(
+        path,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=CACHED_STATEMENTS,
+    )
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA fullfsync=ON")  # macOS: fsync alone does not reach the platter
     connection.execute("PRAGMA foreign_keys=ON")

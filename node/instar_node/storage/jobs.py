@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 log = logging.getLogger("instar.storage")
+
+AT_ONCE, NEVER = -math.inf, math.inf
 
 
 class Job:
@@ -54,24 +58,32 @@ class JobQueue:
 
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
+        self._due = NEVER
+        """When something must be handed out, on ``time.monotonic``."""
         self._changed = threading.Condition()
         self._closed = False
 
-    def put(self, job: Job) -> bool:
-        """Queue a job; ``False`` once the queue is closed."""
+    def put(self, job: Job, within_s: float = 0.0) -> bool:
+        """Queue a job, to be handed out within so many seconds, or earlier with another one; ``False`` once
+        the queue is closed."""
         with self._changed:
             if self._closed:
                 return False
             self._jobs.append(job)
-            self._changed.notify()
+            due = time.monotonic() + within_s if within_s else AT_ONCE
+            if due < self._due:
+                self._due = due
+                self._changed.notify()
             return True
 
     def take(self, limit: int) -> list[Job]:
         """Wait for work and take up to ``limit`` jobs in order; empty only when closed and drained."""
         with self._changed:
-            while not self._jobs and not self._closed:
-                self._changed.wait()
-            return [self._jobs.popleft() for _ in range(min(limit, len(self._jobs)))]
+            while not self._closed and (left := self._due - time.monotonic()) > 0:
+                self._changed.wait(None if self._due == NEVER else left)
+            taken = [self._jobs.popleft() for _ in range(min(limit, len(self._jobs)))]
+            self._due = AT_ONCE if self._jobs else NEVER
+            return taken
 
     def close(self) -> None:
         """Refuse further jobs; those queued are still handed out."""
