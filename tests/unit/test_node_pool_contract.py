@@ -205,6 +205,31 @@ async def test_a_consent_is_asked_for_with_all_its_reasons_and_is_good_for_one_m
         assert (await both[0].get("/pool/placement?topic=42"))["pinned_to"] is None
 
 
+async def test_a_standby_whose_rows_may_be_behind_asks_the_holder_one_hop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (desk, mini), scripts(desk, mini) as both, asyncio.timeout(60):
+        lease = desk._parts.base.lease
+        monkeypatch.setattr(lease, "caught_up", lambda machine: False)
+        lease.bench(mini.machine_id, "to see what it says then")
+        await until(lambda: mini.machine_id not in mini._parts.base.lease.known.record.electorate)
+        nothing = {"placement": lambda topic: None, "placements": lambda: (), "topics": lambda: {}}
+        for name, answer in nothing.items():
+            monkeypatch.setattr(mini._parts.delivery.ledger, name, answer)
+        assert (await both[1].post("/pool/transfer", topic="42", to="desk"))["outcome"] == "moved"
+        seen = await both[1].get("/pool/placement?topic=42")
+        assert (seen["answered_by"], seen["owner"], seen["reason"]) == ("holder", desk.machine_id, "pinned")
+        assert seen["is_this_machine"] is False
+        for script in both:
+            pool = await script.get("/pool")
+            assert pool["topics"] == {"count": 1, "pinned": 1, "placed": 0, "unowned": 0}
+            assert {row["nickname"]: row["topics"] for row in pool["machines"]} == {"desk": 1, "mini": 0}
+            assert [row["is_self"] for row in pool["machines"]] == [script is both[0], script is both[1]]
+        await desk.stop(hand_off=False)  # and when it cannot be asked, it answers itself
+        await until(lambda: not mini._parts.base.mesh.connected(desk.machine_id))
+        assert (await both[1].get("/pool/placement?topic=42"))["answered_by"] == "local"
+
+
 async def test_with_the_holder_out_of_reach_a_standby_answers_reads_and_says_502_to_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

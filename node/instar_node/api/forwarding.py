@@ -15,6 +15,7 @@ from instar_node.api.routes import (
     MOVE_HUB,
     OUTBOX_RESOLVE,
     PLACEMENT,
+    POOL,
     REMOVE_MACHINE,
     REMOVE_SECRET,
     RENAME,
@@ -37,7 +38,8 @@ R = TypeVar("R", bound=msgspec.Struct)
 FORWARDED: Mapping[str, Route[Any]] = {
     route.method: route
     for route in (
-        *(SEND, REPLY, OUTBOX_RESOLVE, TRANSFER, UNPIN, PLACEMENT, RENAME, REMOVE_MACHINE, HANDOFF, MOVE_HUB),
+        *(SEND, REPLY, OUTBOX_RESOLVE, RENAME, REMOVE_MACHINE, HANDOFF, MOVE_HUB),
+        *(TRANSFER, UNPIN, POOL, PLACEMENT),
         *(SET_SECRET, REMOVE_SECRET),
         *(VERIFY, SET_FLAG, UPDATE),
     )
@@ -50,7 +52,7 @@ PAUSE_S = 0.05
 NOTHING_DONE = frozenset({"not-awake", "handing-over", "lease-lost", "stale-epoch"})
 """Refusals of a machine that is losing, or has lost, its role: the next holder is asked. What was begun under
 the lost lease is either found done there (keys, reservations) or was not done."""
-REPEATABLE = frozenset({SEND.method, PLACEMENT.method})
+REPEATABLE = frozenset({SEND.method, POOL.method, PLACEMENT.method})
 """What may be asked again although an earlier answer was lost: a message carries its key."""
 
 

@@ -64,6 +64,11 @@ class HolderApi:
         await self._pool().transfers.unpin(body.topic)
         return await self.placement(via, body.topic)
 
+    async def pool(self, via: str) -> t.PoolView:
+        """The pool, for a standby whose rows may be behind."""
+        self._pool()
+        return await self._views.pool()
+
     async def placement(self, via: str, topic: str) -> t.PlacementView:
         """Where a topic runs, as the machine that decides it knows."""
         found = describe(self._base, self._parts.pool, topic)

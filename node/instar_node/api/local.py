@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -22,7 +22,7 @@ from instar_node.api.sync_view import sync_view
 from instar_node.api.topic_view import describe
 from instar_node.api.update_view import updates_view
 from instar_node.api.verification_view import gate_views, result_views
-from instar_node.api.views import Views
+from instar_node.api.views import Views, counted_by
 from instar_node.errors import InstarError, bad_input
 from instar_node.events import Event
 from instar_node.identity.secret_record import check_value
@@ -33,6 +33,7 @@ from instar_node.pairing.view import PairState
 from instar_node.storage.home import Home
 
 log = logging.getLogger("instar.api")
+R = TypeVar("R", bound=msgspec.Struct)
 
 
 class Joiner(Protocol):
@@ -195,7 +196,8 @@ class LocalNodeApi:
 
     async def pool(self) -> t.PoolView:
         self._require_pool()
-        return await self._views.pool()
+        own, newest = await self._views.pool(), await self._by_holder(routes.POOL)
+        return own if newest is None else counted_by(newest, own)
 
     async def pool_machine(self, machine: str) -> t.Machine:
         self._require_pool()
@@ -213,13 +215,8 @@ class LocalNodeApi:
 
     async def placement(self, topic: str) -> t.PlacementView:
         self._require_pool()
-        if self._may_be_behind():
-            try:
-                return await self._forwarding.perform(routes.PLACEMENT, topic=topic)
-            except InstarError as error:
-                if error.code not in ("holder-unreachable", "not-awake"):
-                    raise
-        return placement_view(describe(self._base, self._parts.pool, topic), "local", self._base.me)
+        newest = await self._by_holder(routes.PLACEMENT, topic=topic)
+        return newest or placement_view(describe(self._base, self._parts.pool, topic), "local", self._base.me)
 
     async def transfer(self, body: t.TransferRequest) -> t.TransferResult:
         self._require_member()
@@ -287,6 +284,17 @@ class LocalNodeApi:
         return await self._forwarding.perform(routes.UPDATE, body=body)
 
     # -- inside ------------------------------------------------------------------------------------------
+
+    async def _by_holder(self, route: routes.Route[R], **arguments: Any) -> R | None:
+        """What the awake machine answers, when this one's rows may be behind and that one can be asked."""
+        if not self._may_be_behind():
+            return None
+        try:
+            return await self._forwarding.perform(route, **arguments)
+        except InstarError as error:
+            if error.code in ("holder-unreachable", "not-awake"):
+                return None
+            raise
 
     def _may_be_behind(self) -> bool:
         """Whether the holder can be asked and this machine's rows need not be the newest."""

@@ -264,3 +264,10 @@ class Views:
             at=iso(self._base.clock.wall()),
             event=event,
         )
+
+
+def counted_by(newest: t.PoolView, own: t.PoolView) -> t.PoolView:
+    """The pool as this machine sees it, with the topics as the awake machine counts them."""
+    topics = {row.machine_id: row.topics for row in newest.machines}
+    machines = [msgspec.structs.replace(row, topics=topics.get(row.machine_id, 0)) for row in own.machines]
+    return msgspec.structs.replace(own, machines=machines, topics=newest.topics)
