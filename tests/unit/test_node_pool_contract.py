@@ -213,7 +213,7 @@ async def test_a_standby_whose_rows_may_be_behind_asks_the_holder_one_hop(
         monkeypatch.setattr(lease, "caught_up", lambda machine: False)
         lease.bench(mini.machine_id, "to see what it says then")
         await until(lambda: mini.machine_id not in mini._parts.base.lease.known.record.electorate)
-        nothing = {"placement": lambda topic: None, "placements": lambda: (), "topics": lambda: {}}
+        nothing = {"placement": lambda topic: None, "placements": lambda: (), "topics": dict}
         for name, answer in nothing.items():
             monkeypatch.setattr(mini._parts.delivery.ledger, name, answer)
         assert (await both[1].post("/pool/transfer", topic="42", to="desk"))["outcome"] == "moved"
