@@ -166,9 +166,11 @@ class MeshState:
         )
 
     def nickname(self, machine_id: str | None) -> str:
-        """The nickname of a machine id; the id itself when it is not known."""
-        found = next((m.nickname for m in self.machines() if m.machine_id == machine_id), None)
-        return found or machine_id or ""
+        """The nickname of a machine id; the id itself when it is not known, nothing for no machine."""
+        if machine_id is None:
+            return ""
+        rows = self.status.machines if self.status else []
+        return next((m.nickname for m in rows if m.machine_id == machine_id), "") or machine_id
 
     def epoch_text(self, epoch: int) -> str:
         """An epoch as people see it, ``1·3`` for the third of generation 1, if it is the present one."""

@@ -13,7 +13,8 @@ from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.chrome import Framed
 from instar_tui.widgets.feed import event_words
-from instar_tui.widgets.grid import Column, Grid
+from instar_tui.widgets.grid import Grid
+from instar_tui.widgets.grid_lines import Column
 from instar_tui.widgets.live import Line
 from instar_tui.widgets.text import clock, plural, shown
 from instar_tui.widgets.vocabulary import kind_style

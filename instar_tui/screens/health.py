@@ -16,7 +16,8 @@ from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.checks import Checks, Drill, Gates, Panel
 from instar_tui.widgets.commons import Secrets, Sync, Versions, secret_uses
 from instar_tui.widgets.findings import Counters, Findings, Verdict
-from instar_tui.widgets.grid import Column, Grid
+from instar_tui.widgets.grid import Grid
+from instar_tui.widgets.grid_lines import Column
 from instar_tui.widgets.text import shown
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from textual.widget import Widget
 from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.chrome import Framed
-from instar_tui.widgets.grid import Cell, Column, Grid
+from instar_tui.widgets.grid import Grid
+from instar_tui.widgets.grid_lines import Cell, Column
 from instar_tui.widgets.live import Line, heading
 from instar_tui.widgets.text import age, shown, size, span
 from instar_tui.widgets.vocabulary import machine_mark

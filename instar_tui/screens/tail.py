@@ -12,7 +12,8 @@ from instar_tui.actions import screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.chart import LagChart
 from instar_tui.widgets.chrome import Framed
-from instar_tui.widgets.grid import Cell, Column, Grid
+from instar_tui.widgets.grid import Grid
+from instar_tui.widgets.grid_lines import Cell, Column
 from instar_tui.widgets.live import Line, heading
 from instar_tui.widgets.text import age, fit, plural, shown, size, span
 

@@ -1,51 +1,28 @@
 """A table that draws only the lines in sight: sort, filter, cursor; thousands of rows cost nothing.
 
-Textual's ``DataTable`` re-renders every visible cell when one changes; this one keeps plain row objects and
-turns the visible ones into lines when they are painted (the Line API).
+Textual's ``DataTable`` renders every visible cell again when one changes. This one keeps plain row objects,
+makes lines of the visible ones when they are painted (the Line API), and paints only those that look
+otherwise than before.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic
 
-from rich.segment import Segment
 from rich.style import Style as RichStyle
 from textual import events
 from textual.binding import Binding, BindingType
-from textual.geometry import Size
+from textual.cache import LRUCache
+from textual.geometry import Region, Size
 from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from instar_tui.widgets.text import Part, fit, fit_right
+from instar_tui.widgets.grid_lines import Canvas, Cell, Cells, Column, Heading, Look, Note, Row, draw, lay_out
 
-Row = TypeVar("Row")
-Cell = str | Part
-
-
-@dataclass(frozen=True)
-class Column(Generic[Row]):
-    """One column.
-
-    Attributes:
-        title: Its heading.
-        width: Cells; with ``flex``, the least.
-        cell: The text, or text and style, of a row.
-        sort: Sort key of a row; ``None`` where sorting makes no sense.
-        right: Align right (numbers).
-        flex: Share of the width left over.
-        wide: Least table width at which the column is shown.
-    """
-
-    title: str
-    width: int
-    cell: Callable[[Row], Cell]
-    sort: Callable[[Row], Any] | None = None
-    right: bool = False
-    flex: int = 0
-    wide: int = 0
+LINES_KEPT = 512
+"""Drawn lines that are kept for when a line looks so again."""
 
 
 class Grid(ScrollView, Generic[Row], can_focus=True):
@@ -98,6 +75,10 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
         self._reverse = False
         self._filter = ""
         self._typing = False
+        self._canvas: Canvas | None = None
+        self._painted: dict[int, Look] = {}
+        """How each line looked when it was painted last, by its place in sight."""
+        self._drawn: LRUCache[tuple[object, ...], Strip] = LRUCache(LINES_KEPT)
 
     # -- data ---------------------------------------------------------------------------------------------
 
@@ -131,7 +112,7 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
         if rows:
             self._cursor_key = self._key(rows[self._cursor])
         self.virtual_size = Size(0, len(rows) + 1)
-        self.refresh()
+        self._repaint()
 
     def _passes(self, row: Row) -> bool:
         wanted = self._filter.lower()
@@ -206,9 +187,11 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
             return
         self._cursor = max(0, min(index, len(self._rows) - 1))
         self._cursor_key = self._key(self._rows[self._cursor])
+        self.screen.post_message(
+            self.Moved(self)
+        )  # first, and straight: what follows it is in the same frame
         self._reveal()
-        self.refresh()
-        self.post_message(self.Moved(self))
+        self._repaint()
 
     def _reveal(self) -> None:
         """Scroll as little as brings the cursor into sight."""
@@ -232,60 +215,51 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
 
     # -- drawing ------------------------------------------------------------------------------------------
 
-    def _layout(self, width: int) -> list[tuple[Column[Row], int]]:
-        shown = [column for column in self._columns if width >= column.wide]
-        spare = width - 2 - sum(column.width + 2 for column in shown)
-        shares = sum(column.flex for column in shown)
-        laid = []
-        for column in shown:
-            more = spare * column.flex // shares if shares and spare > 0 else 0
-            laid.append((column, column.width + more))
-        return laid
+    def _repaint(self) -> None:
+        """Have the lines painted that no longer look as they did."""
+        canvas = self._prepare()
+        height = self.scrollable_content_region.height
+        changed = [y for y in range(height) if self._painted.get(y) != self._look(y, canvas)]
+        if changed:
+            self.refresh(*(Region(0, y, canvas.width, 1) for y in changed))
+
+    def _prepare(self) -> Canvas:
+        width = self.scrollable_content_region.width
+        columns = lay_out(self._columns, width)
+        return Canvas(width, columns, self.rich_style, self.app.theme, self._style)
+
+    def _look(self, y: int, canvas: Canvas) -> Look:
+        """Of the line at this place in sight."""
+        if y == 0:
+            filtered = self._typing or bool(self._filter)
+            count = f"{len(self._rows)} of {len(self._all)}" if filtered else ""
+            titles = tuple(self._title(column) for column, _ in canvas.columns)
+            return Heading(titles, self._filter, self._typing, count)
+        index = y - 1 + int(self.scroll_offset.y)
+        if index < len(self._rows):
+            row, current = self._rows[index], index == self._cursor
+            cells = tuple(column.cell(row) for column, _ in canvas.columns)
+            return Cells(cells, current, current and self.has_focus)
+        note = self._empty if not self._rows and y == 1 else ""
+        return Note(f"nothing matches {self._filter!r}; esc shows all" if note and self._filter else note)
+
+    def _title(self, column: Column[Any]) -> str:
+        if self._sort is None or column is not self._columns[self._sort]:
+            return column.title
+        return column.title + ("▼" if self._reverse else "▲")
+
+    def render_lines(self, crop: Region) -> list[Strip]:
+        self._canvas = self._prepare()
+        return super().render_lines(crop)
 
     def render_line(self, y: int) -> Strip:
-        width = self.scrollable_content_region.width
-        base = self.rich_style
-        if y == 0:
-            return self._header(width, base)
-        index = y - 1 + int(self.scroll_offset.y)
-        if index >= len(self._rows):
-            note = self._empty if not self._rows and y == 1 else ""
-            if note and self._filter:
-                note = f"nothing matches {self._filter!r}; esc shows all"
-            return Strip([Segment(fit(f"   {note}", width), base + self._style("$muted"))], width)
-        return self._line(self._rows[index], index == self._cursor, width, base)
-
-    def _header(self, width: int, base: RichStyle) -> Strip:
-        style = base + self._style("$muted")
-        if self._typing or self._filter:
-            count = f"{len(self._rows)} of {len(self._all)}"
-            caret = "▏" if self._typing else ""
-            text = fit(f"  / {self._filter}{caret}", width - len(count) - 2) + count
-            return Strip([Segment(fit(text, width), base + self._style("bold $needs-you"))], width)
-        text = "  "
-        for column, cells in self._layout(width):
-            title = column.title
-            if self._sort is not None and column is self._columns[self._sort]:
-                title += "▼" if self._reverse else "▲"
-            text += (fit_right(title, cells) if column.right else fit(title, cells)) + "  "
-        return Strip([Segment(fit(text, width), style)], width)
-
-    def _line(self, row: Row, current: bool, width: int, base: RichStyle) -> Strip:
-        focused = current and self.has_focus
-        if current:
-            base = base + self._style("on $cursor" + (" bold" if focused else ""))
-        segments = [Segment("▌ " if current else "  ", base + self._style("$awake" if focused else "$muted"))]
-        used = 2
-        for column, cells in self._layout(width):
-            cell = column.cell(row)
-            text, style = (cell, "") if isinstance(cell, str) else cell
-            aligned = fit_right(text, cells) if column.right else fit(text, cells)
-            segments.append(Segment(aligned, base + self._style(style) if style else base))
-            segments.append(Segment("  ", base))
-            used += cells + 2
-        if used < width:
-            segments.append(Segment(" " * (width - used), base))
-        return Strip(segments).crop(0, width)
+        canvas = self._canvas or self._prepare()
+        look = self._painted[y] = self._look(y, canvas)
+        key = (look, canvas.width, canvas.base, canvas.theme)
+        strip = self._drawn.get(key)
+        if strip is None:
+            strip = self._drawn[key] = draw(look, canvas)
+        return strip
 
     def _style(self, style: str) -> RichStyle:
         return self.app.stylesheet.parse_style(style).rich_style

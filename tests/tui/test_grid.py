@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 import pytest
 from textual.app import App, ComposeResult
+from textual.strip import Strip
 
 from instar_tui.theme import DARK
-from instar_tui.widgets.grid import Column, Grid
+from instar_tui.widgets.grid import Grid
+from instar_tui.widgets.grid_lines import Column
 
 
 @dataclass
@@ -43,7 +45,7 @@ class Orchard(App[None]):
         return self.query_one(Grid)
 
     def line(self, y: int) -> str:
-        return self.grid.render_line(y).text
+        return self.grid.render_lines(self.grid.size.region)[y].text
 
 
 def names(app: Orchard) -> list[str]:
@@ -102,6 +104,7 @@ async def test_a_column_that_needs_width_is_left_out_of_a_narrow_table() -> None
     async with app.run_test(size=(40, 10)) as pilot:
         assert "remark" not in app.line(0)
         await pilot.resize_terminal(80, 10)
+        await pilot.pause()
         assert "remark" in app.line(0)
         assert "juicy" in app.line(1)
 
@@ -132,3 +135,56 @@ async def test_only_the_lines_in_sight_are_drawn() -> None:
     app = Large()
     async with app.run_test(size=(40, 10)):
         assert 0 < len(set(drawn)) <= 10
+
+
+class Watched(Grid[Fruit]):
+    """Notes which lines are painted."""
+
+    def __init__(self) -> None:
+        super().__init__(COLUMNS, lambda f: f.name)
+        self.painted: list[int] = []
+
+    def render_line(self, y: int) -> Strip:
+        self.painted.append(y)
+        return super().render_line(y)
+
+
+class WatchedOrchard(Orchard):
+    def compose(self) -> ComposeResult:
+        yield Watched()
+
+
+async def test_a_step_paints_the_line_left_and_the_line_reached() -> None:
+    app = WatchedOrchard()
+    async with app.run_test(size=(40, 10)) as pilot:
+        watched = app.query_one(Watched)
+        await pilot.pause()
+        watched.painted.clear()
+        await pilot.press("j")
+        assert sorted(set(watched.painted)) == [1, 2]
+
+
+async def test_new_rows_paint_the_lines_that_look_otherwise() -> None:
+    app = WatchedOrchard()
+    async with app.run_test(size=(40, 10)) as pilot:
+        watched = app.query_one(Watched)
+        await pilot.pause()
+        watched.painted.clear()
+        watched.set_rows([Fruit(fruit.name, fruit.weight) for fruit in FRUIT])
+        await pilot.pause()
+        assert watched.painted == []
+        watched.set_rows([FRUIT[0], Fruit("apple", 21), FRUIT[2]])
+        await pilot.pause()
+        assert set(watched.painted) == {2}
+        assert "21" in app.line(2)
+
+
+async def test_another_theme_colours_all_lines_anew() -> None:
+    app = Orchard()
+    async with app.run_test(size=(40, 10)) as pilot:
+        await pilot.pause()
+        before = app.grid.render_lines(app.grid.size.region)
+        app.theme = "textual-light"
+        await pilot.pause()
+        after = app.grid.render_lines(app.grid.size.region)
+        assert all(one != other for one, other in zip(before[:4], after[:4], strict=True))
