@@ -16,8 +16,8 @@ from dataclasses import fields
 from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
 from tests.simulation.coverage import table
 from tests.simulation.enumeration import SCOPES, enumerate_scope
+from tests.simulation.mutants import CASES, ELSEWHERE, ENUMERATED
 from tests.simulation.oracle import Violation
-from tests.simulation.schedules import CASES
 from tests.simulation.seeds import STEPS, Tally, replay, run_seeds
 from tests.simulation.settings import settings_of
 
@@ -60,6 +60,10 @@ def mutants() -> int:
         missed += not good
         print(f"{'caught' if good else 'MISSED'}  {case.flag:26} {case.schedule.__name__:32} {case.rule}")
         print(f"        without it: {outcomes[1]}" if good else f"        {outcomes}")
+    for flag, number in ENUMERATED:
+        print(f"found   {flag:26} too, in the enumerated world: {SCOPES[number].name}")
+    for rule, test, without_rule in ELSEWHERE:
+        print(f"caught  {rule}\n        with it: {test}\n        without it: {without_rule}")
     print(f"{len(CASES)} schedules, {len({case.flag for case in CASES})} rules switched off, {missed} missed")
     return int(bool(missed))
 

@@ -34,6 +34,8 @@ class Oracle:
         """Origin of the first line of the highest generation."""
         self._records: dict[str, LeaseRecord] = {}
         """Every record that ever was in a register, by version."""
+        self._follower: dict[str, str] = {}
+        """Of each record the one that follows it in its generation."""
         self._written: dict[str, int] = {}
         """When it was written, real time."""
         self.acknowledged: set[int] = set()
@@ -48,6 +50,7 @@ class Oracle:
         twin = copy.copy(self)
         twin._world = world
         twin.acknowledged, twin._from_bench = set(self.acknowledged), set(self._from_bench)
+        twin._follower = dict(self._follower)
         twin._highest_of = dict(self._highest_of)
         twin._records, twin._written = dict(self._records), dict(self._written)
         return twin
@@ -135,7 +138,7 @@ class Oracle:
         self._written[new.version] = self._world.t
         if self.lied:
             return
-        self._check_chain(new.record)
+        self._check_chain(new)
         old = register.value
         if old is None or not register.url or generation(new.record.epoch) != generation(old.record.epoch):
             return
@@ -145,8 +148,10 @@ class Oracle:
         if before.state != "closed" and after.prev != old.version:
             self.fail(f"{after.order} of {after.holder} does not follow the record it replaces")
 
-    def _check_chain(self, after: LeaseRecord) -> None:
-        """Epochs rise by one, or to a new generation, or by two when a closing was declined."""
+    def _check_chain(self, new: KnownRecord) -> None:
+        """Each record is followed by one other, in whatever register. Epochs rise by one, or to a new
+        generation, or by two when a closing was declined."""
+        after = new.record
         before = self.record(after.prev)
         if before is None:
             if after.prev is not None or after.epoch != 1:
@@ -156,6 +161,10 @@ class Oracle:
             if after.epoch % GENERATION:
                 self.fail(f"a generation begins with epoch {after.epoch}")
             return
+        assert after.prev is not None
+        follower = self._follower.setdefault(after.prev, new.version)
+        if follower != new.version and not self._world.forgives_evidence():
+            self.fail(f"{after.order} of {after.holder} is the second record that follows {before.order}")
         declined = before.state == "closed" and before.successor not in (None, after.holder)
         rises = (2,) if declined else (0, 1) if before.state == "held" else (1,)
         if before.holder == after.holder and before.moves:

@@ -1,76 +1,11 @@
-"""For each rule of the lease one schedule that goes wrong without it.
-
-A schedule drives a ``SmallWorld`` step by step. With the rules whole it must pass; with its rule switched off
-it must raise ``Violation``: from the oracle, which sees two machines act, or from ``must``, where the harm is
-another one. Times are seconds; the ttl is 6, so a contender waits 6.13; ``bench_ttl`` is 60.
-"""
+"""For each rule about who may act and who may contend one schedule that goes wrong without it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 from instar_node.coordination.lease_coordinator import LeaseCoordinator, SendSwap
 from instar_node.coordination.lease_mutations import Mutations
-from instar_node.coordination.record import KnownRecord
-from instar_node.coordination.successions import replace_record
-from tests.simulation.oracle import Violation
+from tests.simulation.cases import RIGHT, Peers, case, known_to, mesh, must, take
 from tests.simulation.small_world import SmallWorld
-
-RIGHT = 1_000
-"""A clock that runs right, in thousandths."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """A rule, the flag that switches it off, and the schedule that notices."""
-
-    rule: str
-    flag: str
-    schedule: Callable[[Mutations], None]
-
-    def play(self, *, without_rule: bool) -> None:
-        """Raises ``Violation`` where a promise is broken."""
-        self.schedule(Mutations(**{self.flag: True}) if without_rule else Mutations())
-
-
-CASES: list[Case] = []
-Schedule = Callable[[Mutations], None]
-
-
-def case(rule: str, *flags: str) -> Callable[[Schedule], Schedule]:
-    """Note a schedule, with the rule it is about and the flags it notices."""
-
-    def note(schedule: Schedule) -> Schedule:
-        CASES.extend(Case(rule, flag, schedule) for flag in flags)
-        return schedule
-
-    return note
-
-
-def must(condition: bool, what: str) -> None:
-    """The schedule's own judgement."""
-    if not condition:
-        raise Violation(what)
-
-
-def mesh(
-    mutations: Mutations, electorate: str = "ab", benched: str = "", *, baton: bool = False
-) -> SmallWorld:
-    """Machine ``a`` holds epoch 1 since 0."""
-    clocks = dict.fromkeys([*electorate, *benched], RIGHT)
-    world = SmallWorld(clocks, mutations=mutations, baton=baton)
-    world.found("a", electorate, benched)
-    return world
-
-
-def take(world: SmallWorld, name: str) -> None:
-    """Take the lease over if the rules let this machine, and hear that it was won."""
-    if world.may_contend(name):
-        world.contend(name)
-        world.land(name)
-        world.hear(name)
-
 
 # -- who may act -----------------------------------------------------------------------------------------
 
@@ -315,11 +250,11 @@ def unknown_swap(mutations: Mutations) -> None:
     world.wait(6.2)
     coordinator = LeaseCoordinator(world["b"], lambda: "x", lambda: "")
     now = world.now("b")
-    sent = [effect for effect in coordinator.tick(now, NoPeers()) if isinstance(effect, SendSwap)]
+    sent = [effect for effect in coordinator.tick(now, Peers()) if isinstance(effect, SendSwap)]
     coordinator.on_unknown(now, 1)
-    again = [e for e in coordinator.tick(now + 1_000_000, NoPeers()) if isinstance(e, SendSwap)]
+    again = [e for e in coordinator.tick(now + 1_000_000, Peers()) if isinstance(e, SendSwap)]
     must(bool(sent) and again == sent, "a swap that may land is forgotten, or sent again changed")
-    must(world["b"].answer_promise("a", _known(world, "a"), now) is not None, "promised beside it")
+    must(world["b"].answer_promise("a", known_to(world, "a"), now) is not None, "promised beside it")
 
 
 @case("rule 6: a lapsed holder goes on only when the register still shows its record", "resume_without_read")
@@ -506,108 +441,59 @@ def takeover_from_the_bench(mutations: Mutations) -> None:
     take(world, "c")
 
 
-# -- baton, move, split brain --------------------------------------------------------------------------------
+@case("while an own swap is open, the tighter bound of both records holds", "deadline_of_one_record")
+def alone_by_one_record(mutations: Mutations) -> None:
+    world = SmallWorld({"a": RIGHT, "c": RIGHT}, mutations=mutations)
+    world.found("a")
+    world.renew("a", "a", "c")
+    world.land("a")
+    world.lose_answer("a")
+    world.read("c")
+    world.wait(62)
+    take(world, "c")
 
 
-@case("a closed register instance never reopens", "reopen_closed")
-def reopened(mutations: Mutations) -> None:
-    world = mesh(mutations, baton=True)
-    closing = world.close("a", "b")
-    world.pass_closing(closing, "b")
-    take(world, "a")
+@case("a contender counts from when it first saw this version", "first_sight_kept")
+def seen_an_older_one(mutations: Mutations) -> None:
+    world = mesh(mutations)
+    world.wait(3)
+    world.renew("a", "ab")
+    world.land("a")
+    world.hear("a")
+    world.tell("a", "b")
+    world.wait(3.2)
+    take(world, "b")
 
 
-@case("a decline is for good", "decline_not_stored")
-def declined_and_opened(mutations: Mutations) -> None:
-    world = mesh(mutations, baton=True)
-    closing = world.close("a", "b")
-    world.pass_closing(closing, "b", able=False)
-    world.reopen("a")
-    world.pass_closing(closing, "b")
+@case("a released lease is taken at once by the electorate", "release_not_taken")
+def waits_for_nobody(mutations: Mutations) -> None:
+    world = mesh(mutations)
+    world.release("a")
+    world.land("a")
+    world.read("b")
+    must(world.may_contend("b"), "waits although the holder let go")
 
 
-@case("after a decline the closer goes on two epochs up", "reopen_one_epoch_up")
-def epoch_of_the_declined_closing(mutations: Mutations) -> None:
-    world = mesh(mutations, baton=True)
-    closing = world.close("a", "b")
-    world.pass_closing(closing, "b", able=False)
-    world.reopen("a")
-    must(world["a"].epoch == closing.record.epoch + 2, "the declined closing could still become this epoch")
+@case("a token is signed by the holder of its version", "token_from_anybody")
+def token_of_a_third(mutations: Mutations) -> None:
+    world = mesh(mutations, "abc")
+    world["b"].accept_token(known_to(world, "a").version, "c")
+    take(world, "b")
 
 
-@case("a new hub is opened by its mover, and by others after the usual wait", "move_without_wait")
-def opened_by_a_bystander(mutations: Mutations) -> None:
+@case("a planned handoff keeps the former holder in the electorate", "handoff_benches_holder")
+def handed_over(mutations: Mutations) -> None:
+    world = mesh(mutations)
+    world.token("a", "b")
+    world.arrive("token", "b")
+    take(world, "b")
+    must("a" in known_to(world, "b").record.electorate, "who handed over is benched as if it had died")
+
+
+@case("rule 1: an own closing is not adopted", "adopt_released")
+def closed_and_adopted(mutations: Mutations) -> None:
     world = mesh(mutations)
     world.move("a", "hub2")
     world.land("a")
-    world.read("b")
-    must(not world.may_contend("b"), "a member opens the new hub before its mover had the time to")
-    world.wait(6.2)
-    must(world.may_contend("b"), "nobody but the mover can finish the move")
-
-
-@case("two holders of one epoch are a split brain", "ignore_twins")
-def two_of_one_epoch(mutations: Mutations) -> None:
-    world = mesh(mutations, "abc")
-    first = world.hubs["hub"].value
-    world.wait(6.2)
-    take(world, "b")
-    world.hubs["hub"].value = first
-    world.oracle.lied = True
-    take(world, "c")
-    world.tell("b", "c")
-    world.tell("c", "b")
-    must(not _acting(world), "two holders of one epoch met and go on")
-
-
-@case("two forces of one generation are a split brain", "ignore_second_force")
-def forced_twice(mutations: Mutations) -> None:
-    world = mesh(mutations, baton=True)
-    world.oracle.lied = True
-    for name in "ab":
-        world.force(name)
-    for _ in range(2):
-        world.crash("a")
-        take(world, "a")
-    world.tell("a", "b")
-    world.tell("b", "a")
-    must(not _acting(world), "machines of two forces of one generation met and go on")
-
-
-@case("evidence of a split brain stops us, durably", "act_on_evidence")
-def evidence_is_obeyed(mutations: Mutations) -> None:
-    world = mesh(mutations)
-    world.person_forced = True
-    known = _known(world, "a")
-    twin = replace_record(known.record, holder="b", nonce="other")
-    world.show("a", KnownRecord(twin, "other"))
-    must(not world["a"].may_act(world.now("a")), "acts with evidence of a split brain")
-    world.crash("a")
-    world.wait(100)
-    must(not world.may_contend("a"), "a restart forgets the split brain")
-
-
-class NoPeers:
-    """Nobody is there."""
-
-    def connected(self, machine: str) -> bool:
-        return False
-
-    def caught_up(self, machine: str) -> bool:
-        return False
-
-    def missing(self) -> frozenset[str]:
-        return frozenset()
-
-    def compared(self, machine: str) -> bool:
-        return False
-
-
-def _known(world: SmallWorld, name: str) -> KnownRecord:
-    known = world[name].known
-    assert known is not None
-    return known
-
-
-def _acting(world: SmallWorld) -> list[str]:
-    return [machine.name for machine in world.machines if machine.lease.may_act(world.now(machine.name))]
+    world.hear("a")
+    must(not world["a"].may_act(world.now("a")), "acts on the record that closed its register")

@@ -161,7 +161,8 @@ def _check_rest(world: World) -> None:
     rested = world.run_until(lambda: bool(_evidence(world)) or _at_rest(world), bound)
     if _evidence(world):
         _check_stopped(world)
-        commands.force(_evidence(world)[0])  # a person chooses a line; everybody follows it
+        for machine in _evidence(world)[:1]:  # a person chooses a line; everybody follows it
+            commands.force(machine)
         rested = world.run_until(lambda: _at_rest(world), bound)
     if not rested:
         acting = [machine.name for machine in world.machines if machine.acting_until > world.t]

@@ -158,6 +158,8 @@ class SmallWorld:
     def _look(self) -> None:
         for machine in self.machines:
             machine.acting_until = 0 if not machine.lease.may_act(self.now(machine.name)) else FOREVER
+            if machine.acting_until and machine.lease.own is not None:
+                machine.line = machine.lease.own.record.origin
         for machine in self.machines:
             if machine.acting_until:
                 assert machine.lease.own is not None
@@ -181,10 +183,14 @@ class SmallWorld:
     def send(self, name: str, record: LeaseRecord, kind: SwapKind, expected: str | None) -> OpenSwap:
         """A swap leaves."""
         swap = self[name].begin_swap(record, kind, self.now(name), expected)
-        self.say(f"{name} sends {kind} ({record.epoch}, {record.serial})")
+        self.leave(name, swap)
+        return swap
+
+    def leave(self, name: str, swap: OpenSwap) -> None:
+        """An open swap is under way."""
+        self.say(f"{name} sends {swap.kind} ({swap.record.epoch}, {swap.record.serial})")
         self.under_way.append(("swap", name, self.by_name[name].boots, swap))
         self._after(name)
-        return swap
 
     def may_contend(self, name: str) -> bool:
         """Whether the rules let this machine contend now."""
@@ -235,11 +241,11 @@ class SmallWorld:
         self.hear(name)
         return KnownRecord(record, record.nonce)
 
-    def move(self, name: str, url: str) -> None:
-        """The holder closes the register in favour of another hub."""
+    def move(self, name: str, url: str, tip: str | None = None) -> None:
+        """The holder closes the register in favour of another hub, which still holds ``tip``."""
         own = self._own(name)
         record = self[name].moving_record(
-            HubPlace(url, url), reason="", at="", nonce=self._nonce(name, "move")
+            HubPlace(url, url, tip), reason="", at="", nonce=self._nonce(name, "move")
         )
         self[name].cease(own)
         self._after(name)

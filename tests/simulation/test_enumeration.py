@@ -6,6 +6,7 @@ import pytest
 
 from instar_node.coordination.lease_mutations import Mutations
 from tests.simulation.enumeration import SCOPES, Scope, enumerate_scope
+from tests.simulation.mutants import ENUMERATED
 
 
 @pytest.mark.parametrize("scope", SCOPES, ids=lambda scope: scope.name)
@@ -17,24 +18,6 @@ def test_no_interleaving_breaks_a_promise(scope: Scope, capsys: pytest.CaptureFi
     assert found.states > 1_000
 
 
-@pytest.mark.parametrize(
-    ("flag", "scope"),
-    [
-        ("time_from_reply", 0),
-        ("trust_earlier_incarnation", 0),
-        ("act_unsupported", 0),
-        ("waits_survive_boot", 0),
-        ("promise_not_waited_out", 1),
-        ("promise_while_swap_open", 1),
-        ("act_after_ceased", 3),
-        ("adopt_released", 3),
-        ("time_from_win", 3),
-        ("majority", 4),
-        ("no_margin", 5),
-        ("ack_by_one_electorate", 5),
-        ("benched_waits_short", 5),
-        ("bench_into_electorate", 5),
-    ],
-)
+@pytest.mark.parametrize(("flag", "scope"), ENUMERATED)
 def test_an_interleaving_that_goes_wrong_without_a_rule_is_found(flag: str, scope: int) -> None:
     assert enumerate_scope(SCOPES[scope], Mutations(**{flag: True})).violation is not None

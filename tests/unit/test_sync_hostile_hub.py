@@ -13,6 +13,7 @@ import pytest
 
 from instar_node.identity.keys import MachineIdentity
 from instar_node.sync.commit import Draft, Person, signed_commit
+from instar_node.sync.leader import StateLeader
 from instar_node.sync.repository import registry_files
 from instar_node.sync.tree import PLAIN, Entry, encode_tree, parse_tree
 from tests.unit.identity_support import new_identity
@@ -188,6 +189,26 @@ async def test_a_late_push_of_the_old_holder_fails_and_its_edit_arrives_by_the_q
         world.net.mend(desk.id, mini.id)
         await until(lambda: mini.read("late.md") == "too late\n")
         await world.in_step()
+
+
+async def test_without_a_fence_a_late_push_of_the_old_holder_would_land(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule switched off: what the test before this one shows is the fence's doing."""
+
+    async def no_fence(leader: StateLeader, epoch: int) -> bool:
+        leader.fenced = epoch
+        return True
+
+    async with a_world(tmp_path, "desk", "mini", hub=True) as (world, desk, mini):
+        world.net.cut(desk.id, mini.id)
+        monkeypatch.setattr(StateLeader, "_set_fence", no_fence)
+        world.elect(mini, deaf=(desk,))
+        await until(lambda: mini.facts.writes)
+        before = world.hub_tip()
+        desk.write("late.md", "too late\n")
+        await until(lambda: world.hub_tip() != before, lambda: (desk.facts, mini.facts))
+        assert world.hub_tip() == desk.facts.head
 
 
 async def test_nobody_writes_on_a_state_older_than_the_lease_vouches_for(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def may_contend_at(lease: FencedLease, now: int) -> int | Refusal:
         An instant, possibly in the past, or the reason why never (without a new record).
     """
     known = lease.durable.newest
-    if lease.durable.evidence is not None:
+    if lease.durable.evidence is not None and not lease.mutations.contend_on_evidence:
         return "split-brain"
     if known is None or lease.first_seen is None:
         return "no-record"
@@ -40,7 +40,8 @@ def _member_wait(lease: FencedLease, known: KnownRecord, now: int) -> int | Refu
     if not understands(lease, record):
         return "incompatible"
     if lease.me in record.electorate or lease.mutations.outsider_contends:
-        if record.state == "released" or lease.has_token(known) or _is_lone_after_reboot(lease, record):
+        released = record.state == "released" and not lease.mutations.release_not_taken
+        if released or lease.has_token(known) or _is_lone_after_reboot(lease, record):
             return now
         return _electorate_wait(lease, record)
     if lease.me in record.benched:

@@ -146,7 +146,7 @@ class FencedLease:
         if self.mutations.no_bench_bound:
             return own.proven + own.ttl if own.others else FOREVER
         bound, swap = own.deadline, self.open
-        if swap is not None and swap.kind == "renew":
+        if swap is not None and swap.kind == "renew" and not self.mutations.deadline_of_one_record:
             bound = min(bound, swap.deadline)
         return bound
 
@@ -189,16 +189,20 @@ class FencedLease:
             if seen.record.order <= known.record.order:
                 return
         self._store(newest=seen)
-        if self.durable.evidence is not None and generation(seen.record.epoch) > generation(
-            self.durable.disputed
-        ):
-            self._forget_evidence()  # a person decided, on some machine: that generation outranks both lines
+        if self.durable.evidence is not None and self._ends_dispute(seen.record):
+            self._forget_evidence()
         self._follow(seen.record)
-        self.first_seen = now
+        if not self.mutations.first_sight_kept or self.first_seen is None:
+            self.first_seen = now
         self.suspicion = None
         if not self.mutations.token_for_any_version:
             self.token = None
         self._adopt_or_stop(seen, now)
+
+    def _ends_dispute(self, record: LeaseRecord) -> bool:
+        """Whether a person decided, on some machine: this generation outranks all lines of the dispute."""
+        later = generation(record.epoch) > generation(self.durable.disputed)
+        return later or self.mutations.evidence_ends_early
 
     def _adopt_or_stop(self, seen: KnownRecord, now: int) -> None:
         """Rule 1. Whatever swap is open, it is settled: the register went past the version it expects."""
@@ -276,6 +280,8 @@ class FencedLease:
         """Whether the lease moves back to this register and nobody has opened it again yet."""
         known = self.known
         if known is None or known.record.hub is None or not known.record.moves:
+            return False
+        if self.mutations.moved_back_is_rewound:
             return False
         return seen.version == known.record.hub.tip
 
@@ -394,7 +400,8 @@ class FencedLease:
         machine, or chose this machine's line in a split brain."""
         assert self.known is not None
         reason = "forced" if self.durable.evidence is None else "healed"
-        return successions.forced(self.known, self.durable.proof, self._author, Label(reason, at, nonce))
+        label = Label(reason, at, nonce)
+        return successions.forced(self.known, self.durable.proof, self._author, label, self.mutations)
 
     def next_record(self, *, reason: str, at: str, nonce: str, **changes: object) -> LeaseRecord:
         """The holder's own next record in the same epoch (bench, admit, renew, release, close)."""
@@ -470,7 +477,9 @@ class FencedLease:
     def accept_token(self, version: str, signer: str) -> bool:
         """Take a yield token: only for the newest version, from its holder, for an electorate member."""
         known = self.known
-        if known is None or known.version != version or known.record.holder != signer:
+        if known is None or known.version != version:
+            return False
+        if known.record.holder != signer and not self.mutations.token_from_anybody:
             return False
         if self.me not in known.record.electorate and not self.mutations.token_for_benched:
             return False
@@ -485,16 +494,16 @@ class FencedLease:
         The closing must be the holder's last word about an epoch not below what is known, name this machine,
         and not have been declined before.
         """
-        record = closing.record
+        record, mutations = closing.record, self.mutations
         if self.durable.evidence is not None:
             return "split-brain"
-        if record.state != "closed" or record.successor != self.me:
+        if record.state != "closed" or (record.successor != self.me and not mutations.open_unnamed):
             return "not-named"
         if closing.version in self.durable.declined:
             return "declined-before"
-        if record.order < self.order:
+        if record.order < self.order and not mutations.open_older_closing:
             return "knows-newer"
-        if self.me not in record.electorate:
+        if self.me not in record.electorate and not mutations.open_from_bench:
             return "not-in-sync"
         if not contention.understands(self, record):
             return "incompatible"

@@ -96,6 +96,7 @@ class LeaseCoordinator:
 
     def boot(self, now: int) -> None:
         """Begin: everything that was known counts from now; the hub is read first."""
+        self.membership.mutations = self.lease.mutations
         self.booted = now
         self.lease.boot(now)
         self._next_read = now
@@ -135,7 +136,7 @@ class LeaseCoordinator:
         wake, deadline = max(self._checkpoint_at(), self._swap_again), self.lease.deadline
         if now < deadline:
             wake = min(wake, deadline)
-        if self.able and self.lease.can_use_promises(now):
+        if self._may_collect(now):
             wake = min(wake, self._next_round)
         return wake
 
@@ -155,13 +156,18 @@ class LeaseCoordinator:
         assert own is not None
         if self.lease.needs_read(now):
             self._hurry_read(now)
-        elif now >= self._next_round and self.able and self.lease.can_use_promises(now):
+        elif now >= self._next_round and self._may_collect(now):
             effects += self._round(now, own)
         if self.lease.open is None and now >= self._swap_again:
             swap = self._membership_swap(now, peers, own)
             if swap is not None:
                 effects.append(SendSwap(swap))
         return effects
+
+    def _may_collect(self, now: int) -> bool:
+        """Whether a full round would make this machine act; otherwise promises only keep others from it."""
+        able = self.able or self.lease.mutations.collect_when_unable
+        return able and self.lease.can_use_promises(now)
 
     def _hurry_read(self, now: int) -> None:
         """Lapsed: only a read from now on lets us go on, so it does not wait for its turn; once a lapse."""
@@ -203,13 +209,16 @@ class LeaseCoordinator:
         own = self.lease.holding
         if own is None or self.lease.baton or not own.record.benched or self.lease.open is not None:
             return FOREVER
+        if self.lease.mutations.no_checkpoint:
+            return FOREVER
         return own.started + own.record.bench_ttl_ms * 1_000 // 3
 
     def _contend(self, now: int, peers: Peers) -> list[Effect]:
         if (closing := self._closing()) is not None:
             if now < self._next_closing or not self._has_asked_around(now, peers):
                 return []
-            self._next_closing = now + self.lease.timing.round
+            once = self.lease.mutations.closing_sent_once
+            self._next_closing = FOREVER if once else now + self.lease.timing.round
             return [SendClosing(closing)]
         self._leave_to_others(now)
         if not self.eligible or now < self._wait_until:
@@ -241,7 +250,7 @@ class LeaseCoordinator:
         whose own record that is was awake, and knows."""
         known = self.lease.known
         assert known is not None
-        waited = now >= self.booted + self.lease.timing.ttl
+        waited = now >= self.booted + self.lease.timing.ttl or self.lease.mutations.ask_nobody_after_boot
         if waited or known.record.incarnation == self.lease.incarnation:
             self._asking_around = False
         else:
@@ -350,7 +359,7 @@ class LeaseCoordinator:
     def on_read(self, seen: KnownRecord | None, known_before: tuple[int, int], began: int, now: int) -> None:
         """The register was read. What another register than the present one holds is no news."""
         self._reading = False
-        if self._read_at != self.lease.hub:
+        if self._read_at != self.lease.hub and not self.lease.mutations.old_hub_is_news:
             self._next_read = now
             return
         if seen is not None and known_before <= seen.record.order < self.lease.order:
@@ -395,6 +404,8 @@ class LeaseCoordinator:
             return 10 * ttl
         if self.lease.holding is None:
             return 5 * ttl
+        if self.lease.mutations.lone_reads_nothing and self.lease.deadline == FOREVER:
+            return FOREVER
         return ttl if self.lease.may_act(now) else self.lease.timing.round
 
     def on_promise(self, machine: str, version: str, began: int, now: int) -> None:

@@ -21,6 +21,8 @@ class Mutations:
     """While an own swap is open, a round proves the lease by the electorate of the old record alone."""
     no_bench_bound: bool = False
     """Rounds prolong the lease although benched machines, whom nobody asks, wait only ``bench_ttl``."""
+    deadline_of_one_record: bool = False
+    """While an own swap is open, the bound of the old record alone holds."""
     act_unsupported: bool = False
     """A holder whose time has run out goes on."""
     resume_without_read: bool = False
@@ -53,8 +55,16 @@ class Mutations:
     """Two forces of one generation are no evidence."""
     act_on_evidence: bool = False
     """Evidence of a split brain stops nobody."""
+    contend_on_evidence: bool = False
+    """Who stopped for a split brain contends for the lease."""
+    evidence_ends_early: bool = False
+    """Evidence of a split brain is forgotten with any newer record, not only with a later generation."""
+    heal_below_other_line: bool = False
+    """A healed or forced generation is above the own line only, not above every line that was seen."""
     forget_newest: bool = False
     """The highest ``(epoch, serial)`` seen is not stored."""
+    first_sight_kept: bool = False
+    """A contender counts from when it saw an older version, not this one."""
     promise_while_swap_open: bool = False
     promise_for_older: bool = False
     """A machine promises for a version although it knows a newer one."""
@@ -66,11 +76,17 @@ class Mutations:
     """A holder goes on collecting promises that cannot make it valid."""
     benched_waits_short: bool = False
     benched_takes_release: bool = False
+    release_not_taken: bool = False
+    """A released lease is waited for like any other."""
     outsider_contends: bool = False
     """A machine that is in neither list contends like an elector."""
     token_for_any_version: bool = False
     """A yield token is used for a later version than the one it was signed for."""
     token_for_benched: bool = False
+    token_from_anybody: bool = False
+    """A yield token is used that the holder did not sign."""
+    handoff_benches_holder: bool = False
+    """A planned handoff benches the former holder like a failover."""
     bench_into_electorate: bool = False
     """A takeover puts the benched machines into the new electorate."""
     former_holder_stays: bool = False
@@ -86,8 +102,34 @@ class Mutations:
     """A machine that declined a closing opens it when it comes again."""
     reopen_one_epoch_up: bool = False
     """After a decline the closer goes on at ``epoch + 1``, which the declined closing could still become."""
+    open_unnamed: bool = False
+    """A machine opens its register from a closing that names another successor."""
+    open_from_bench: bool = False
+    """A machine opens its register from a closing in which it is benched."""
+    open_older_closing: bool = False
+    """A machine opens its register from a closing although it knows a newer record."""
+    closing_sent_once: bool = False
+    """A closing that nobody confirmed is not sent again."""
+    ask_nobody_after_boot: bool = False
+    """An embedded holder or closer that restarted goes on without asking the others for anything newer."""
+    force_one_epoch_up: bool = False
+    """A forced takeover begins the next epoch, not a new generation."""
+    moved_back_is_rewound: bool = False
+    """A register to which the lease moves back is judged by the record that it still shows."""
+    old_hub_is_news: bool = False
+    """What another register than the present one holds is compared with what is known."""
     move_without_wait: bool = False
     """A member opens the new hub's register at once when it sees that the old one was closed for it."""
+    lone_reads_nothing: bool = False
+    """A holder whose lease does not run out does not look at the register any more."""
+    bench_nobody: bool = False
+    """Who misses promises stays in the electorate."""
+    take_back_unready: bool = False
+    """Who is benched is taken back before it has caught up."""
+    admit_into_electorate: bool = False
+    """A joiner enters the electorate at once."""
+    no_checkpoint: bool = False
+    """While somebody is benched the holder does not renew by a swap."""
 
 
 NO_MUTATIONS = Mutations()

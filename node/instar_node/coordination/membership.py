@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
 from instar_node.coordination.record import LeaseRecord
 
 STABLE_ROUNDS = 2
@@ -58,6 +59,7 @@ class Membership:
     answers: dict[str, int] = field(default_factory=dict)
     """Rounds answered in a row."""
     relapses: dict[str, int] = field(default_factory=dict)
+    mutations: Mutations = NO_MUTATIONS
 
     def forget_rounds(self) -> None:
         """A new tenure begins: what was counted in an older one says nothing."""
@@ -129,11 +131,13 @@ class Membership:
             benched.discard(machine)
             reasons.append(f"removed {machine}")
         for machine in sorted(self.wishes.admit - electorate - benched):
-            benched.add(machine)
+            (electorate if self.mutations.admit_into_electorate else benched).add(machine)
             reasons.append(f"admitted {machine}")
         return reasons
 
     def _why_bench(self, machine: str, peers: Peers) -> str | None:
+        if self.mutations.bench_nobody:
+            return None
         if machine in self.wishes.bench:
             return self.wishes.bench[machine]
         missed = self.misses.get(machine, 0)
@@ -148,4 +152,5 @@ class Membership:
         needed = min(STABLE_ROUNDS << (relapses - 1), MAX_STABLE_ROUNDS) if relapses else 1
         if self.answers.get(machine, 0) < needed:
             return False
-        return peers.connected(machine) and peers.caught_up(machine)
+        level = peers.caught_up(machine) or self.mutations.take_back_unready
+        return peers.connected(machine) and level

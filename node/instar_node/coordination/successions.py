@@ -84,7 +84,8 @@ def takeover(
     """
     old, me = known.record, author.me
     electorate, benched = {*old.electorate, me}, {*old.benched} - {me}
-    if old.holder != me and not planned and not mutations.former_holder_stays:
+    stays = (planned and not mutations.handoff_benches_holder) or mutations.former_holder_stays
+    if old.holder != me and not stays:
         electorate.discard(old.holder)
         benched.add(old.holder)
     if mutations.bench_into_electorate:
@@ -101,20 +102,25 @@ def takeover(
 
 
 def forced(
-    known: KnownRecord, disputed: tuple[KnownRecord, ...], author: Author, label: Label
+    known: KnownRecord,
+    disputed: tuple[KnownRecord, ...],
+    author: Author,
+    label: Label,
+    mutations: Mutations,
 ) -> LeaseRecord:
     """A person vouched for every unreachable machine, or chose one of several lines: a generation above all
     of them, everybody else of any of them benched."""
-    lines = [known.record, *(other.record for other in disputed)]
+    lines = [known.record, *(other.record for other in disputed if not mutations.heal_below_other_line)]
+    highest = max(old.epoch for old in lines)
     machines = {machine for old in lines for machine in (*old.electorate, *old.benched, old.holder)}
     others = tuple(sorted(machines - {author.me}))
     return replace_record(
         following(known, author, label),
-        epoch=next_generation(max(old.epoch for old in lines)),
+        epoch=highest + 1 if mutations.force_one_epoch_up else next_generation(highest),
         serial=max(old.serial for old in lines) + 1,
         electorate=(author.me,),
         benched=others,
-        incomplete=others,
+        incomplete=() if mutations.bench_not_incomplete else others,
         origin=label.nonce,
     )
 
