@@ -402,6 +402,7 @@ class Operations:
     def _begin(self, kind: str, title: str, *, topic: str = "", target: str = "") -> Operation:
         newest = self._mesh.events[-1].n if self._mesh.events else 0
         operation = Operation(kind, title, self._mesh.now_ms(), topic=topic, target=target, since=newest)
+        operation.epoch = self._mesh.status.lease.epoch if self._mesh.status else 0
         self._mesh.operation = operation
         self._app.publish("operation")
         return operation

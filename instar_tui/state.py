@@ -21,7 +21,7 @@ from instar_node.errors import InstarError
 
 if TYPE_CHECKING:
     from instar_node.api.protocol import NodeApi
-    from instar_node.api.types import HandoffResult, Machine, Status, TopicRow
+    from instar_node.api.types import HandoffResult, LeaseView, Machine, Status, TopicRow
     from instar_node.clock import Clock
     from instar_node.events import Event
     from instar_tui.embedding import Connection
@@ -66,6 +66,8 @@ class Operation:
     own: bool = True
     since: int = 0
     """Number of the newest event before it began."""
+    epoch: int = 0
+    """The epoch in which it began."""
 
 
 @dataclass(frozen=True)
@@ -315,6 +317,7 @@ class MeshState:
         self.link, self.problem, self.hint = "live", "", ""
         self._sample(status)
         self._follow_handoff(status.handoff)
+        self._settle_late(status.lease)
         kinds, self._kinds = frozenset(self._kinds | {"status"}), set()
         self.listener(kinds)
 
@@ -344,6 +347,18 @@ class MeshState:
             operation.outcome = "done" if handoff.outcome in ("awake", "already-awake") else "failed"
             operation.steps, operation.took_ms = steps, handoff.took_ms
             operation.result = handoff.reason or f"{handoff.holder_nickname or 'nobody'} is awake"
+
+    def _settle_late(self, lease: LeaseView) -> None:
+        """A handoff that was given up may take place after all; then that is said."""
+        operation = self.operation
+        if operation is None or operation.outcome != "failed" or operation.kind not in ROLE_KINDS:
+            return
+        if lease.holder_nickname == operation.target and lease.epoch > operation.epoch:
+            operation.outcome = "done"
+            operation.title, operation.result = (
+                f"{operation.target} is awake, epoch {lease.epoch_text}",
+                "late",
+            )
 
     def _lost(self, error: Exception) -> None:
         while isinstance(error, ExceptionGroup):

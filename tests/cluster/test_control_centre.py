@@ -2,99 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import pty
-import select
 import signal
-import struct
 import subprocess
-import sys
-import termios
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import pyte
+import pytest
 
 from instar_node.api.blocking_client import BlockingNodeApi
 from instar_node.storage.home import Home
 from tests.cluster.harness import Cluster, wait_for
-
-COLUMNS, LINES = 100, 30
-
-
-class ControlCentre:
-    """``instar-tui`` on a home, and what its terminal shows."""
-
-    def __init__(self, home: Path, *arguments: str) -> None:
-        self._main, side = pty.openpty()
-        fcntl.ioctl(side, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-        self.before = termios.tcgetattr(side)
-        self._side = side
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "instar_tui", "--home", str(home), *arguments],
-            stdin=side,
-            stdout=side,
-            stderr=side,
-            env={**os.environ, "TERM": "xterm-256color"},
-            start_new_session=True,
-        )
-        self.written = b""
-        self._screen = pyte.Screen(COLUMNS, LINES)
-        self._stream = pyte.ByteStream(self._screen)
-
-    def text(self) -> str:
-        """The screen as it is now."""
-        while select.select([self._main], [], [], 0)[0]:
-            try:
-                read = os.read(self._main, 65_536)
-            except OSError:
-                break
-            self.written += read
-            self._stream.feed(read)
-        return "\n".join(self._screen.display)
-
-    def shows(self, *texts: str, within: float = 30.0) -> None:
-        """Wait until the screen shows all of these."""
-        end = time.monotonic() + within
-        while not all(text in self.text() for text in texts):
-            assert self.process.poll() is None, self.text()
-            assert time.monotonic() < end, f"not all of {texts}:\n{self.text()}"
-            select.select([self._main], [], [], 0.05)
-
-    def ends(self, within: float = 20.0) -> int:
-        """Wait for its end, reading on, for a full terminal would hold it up."""
-        end = time.monotonic() + within
-        while self.process.poll() is None and time.monotonic() < end:
-            self.text()
-            time.sleep(0.02)
-        self.text()
-        return self.process.wait(0)
-
-    def is_whole(self) -> bool:
-        """Whether the terminal is as it was: main screen, cursor, no mouse, line discipline."""
-        left = self.written.rindex(b"\x1b[?1049l") > self.written.rindex(b"\x1b[?1049h")
-        quiet = self.written.rindex(b"\x1b[?1000l") > self.written.rindex(b"\x1b[?1000h")
-        shown = self.written.rindex(b"\x1b[?25h") > self.written.rindex(b"\x1b[?25l")
-        return left and quiet and shown and termios.tcgetattr(self._side) == self.before
-
-    def close(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
-        os.close(self._main)
-        os.close(self._side)
+from tests.terminal import Terminal
+from tests.unit.lease_store_support import fake_ssh
 
 
-@contextmanager
-def started(home: Path, *arguments: str) -> Iterator[ControlCentre]:
-    centre = ControlCentre(home, *arguments)
-    try:
-        yield centre
-    finally:
-        centre.close()
+def started(home: Path, *arguments: str) -> Terminal:
+    """``instar-tui`` on a home."""
+    return Terminal("-m", "instar_tui", "--home", str(home), *arguments)
 
 
 def test_a_fresh_home_is_awake_at_epoch_1_and_tells_the_steps_to_a_second_machine(tmp_path: Path) -> None:
@@ -141,3 +64,84 @@ def test_a_control_centre_beside_a_daemon_attaches_and_leaves_it_running(cluster
         assert centre.ends() == 0
         assert centre.is_whole()
     assert desk.is_awake()
+
+
+def test_two_control_centres_on_one_daemon_show_the_same_pairing(cluster: Cluster) -> None:
+    desk = cluster.machine("desk", hub=None).start()
+    wait_for(desk.is_awake)
+    with started(desk.home.path) as first, started(desk.home.path) as second:
+        first.shows("AWAKE", "attached")
+        second.shows("AWAKE", "attached")
+        first.type(b"p")
+        first.shows("attempts ●●●")
+        code = desk.api.pair_view().code
+        assert code is not None
+        second.type(b"p")
+        second.shows("attempts ●●●", f"--code {code}")
+        assert f"--code {code}" in first.text()
+        wrong = code[:-1] + str((int(code[-1]) + 1) % 10)
+        stranger = cluster.machine("stranger", hub=None)
+        url = desk.api.pair_view().url
+        assert url is not None
+        assert stranger.cli("join", url, "--code", wrong).returncode == 1
+        for centre in (first, second):
+            centre.shows("attempts ●●○", "2 attempts left")
+        mini = cluster.machine("mini", hub=None)
+        assert mini.cli("join", url, "--code", code, "--nickname", "mini").returncode == 0
+        for centre in (first, second):
+            centre.shows("mini has joined as a standby", desk.api.machines().machines[1].fingerprint)
+
+
+def test_a_daemon_that_hangs_is_waited_for_and_one_that_dies_is_found_again(cluster: Cluster) -> None:
+    desk = cluster.machine("desk", hub=None).start()
+    wait_for(desk.is_awake)
+    with started(desk.home.path) as centre:
+        centre.shows("AWAKE", "attached")
+        desk.freeze()
+        centre.shows("the node has not answered for", "◌ was AWAKE", "no answer")
+        centre.type(b"2")
+        centre.shows("fingerprint")  # the screens go on
+        desk.thaw()
+        centre.shows("◆ AWAKE")
+        desk.kill()
+        centre.shows("no contact with the node", "◌ was AWAKE")
+        centre.type(b"3")
+        centre.shows("founded")
+        desk.start()
+        centre.shows("◆ AWAKE")
+        assert "no contact" not in centre.text()
+
+
+def test_a_peer_that_hangs_leaves_the_keys_alive_and_the_failure_is_explained(cluster: Cluster) -> None:
+    desk, mini = cluster.pair_up("desk", "mini", configure=lambda machine: machine.configure(ttl_ms=9_000))
+    with started(desk.home.path) as centre:
+        centre.shows("AWAKE", "● mini")
+        mini.freeze()
+        centre.type(b"h")
+        centre.shows("handing off to mini  … ")  # nothing was heard of it yet
+        centre.type(b"5")
+        centre.shows("No conversation yet")
+        centre.shows("✕ handing off to mini")
+        assert desk.is_awake()
+        centre.type(b"2")
+        centre.shows("○ offline")
+        mini.thaw()
+        centre.shows("● standby")
+
+
+def test_a_slow_hub_is_waited_for_while_the_screens_go_on(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve = 'eval "$command"'
+    monkeypatch.setenv("GIT_SSH_COMMAND", fake_ssh(tmp_path, serve))
+    subprocess.run(["git", "init", "-q", "--bare", str(tmp_path / "nas.git")], check=True)
+    cluster.hub = f"ssh://nas{tmp_path / 'nas.git'}"
+    desk, _ = cluster.pair_up("desk", "mini", configure=lambda machine: machine.configure(ttl_ms=9_000))
+    with started(desk.home.path) as centre:
+        centre.shows("AWAKE", "● mini", "✔ reachable")
+        fake_ssh(tmp_path, f"sleep 0.7; {serve}")
+        centre.type(b"h")
+        centre.shows("handing off to mini")
+        centre.type(b"2")
+        centre.shows("fingerprint", "handing off to mini")
+        centre.shows("mini is awake, epoch 2", "● standby")

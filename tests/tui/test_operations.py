@@ -89,6 +89,20 @@ async def test_handing_off_draws_the_steps_and_the_header_follows(centre: Centre
     await centre.until(lambda: "● standby" in centre.lines()[0])
 
 
+async def test_a_handoff_that_was_given_up_and_takes_place_after_all_is_settled_to_the_truth(
+    centre: Centre,
+) -> None:
+    given_up = InstarError("handoff-failed", "the successor has not taken the lease yet")
+    centre.node.failing = given_up
+    centre.app.operations.hand_off(next(m for m in centre.app.mesh.machines() if m.nickname == "mini"))
+    await centre.until("✕ handing off to mini")
+    centre.node.failing = None
+    centre.node.machines_[0].role, centre.node.machines_[1].role = "standby", "awake"
+    centre.node.epoch = 8
+    centre.node.say("lease", "mini is awake, epoch 8")
+    await centre.until("✔ mini is awake, epoch 8")
+
+
 async def test_the_nearest_standby_is_offered_on_leaving_and_the_lease_is_handed_over(node: FakeNode) -> None:
     node.machines_[2].electorate = False
     async with running(node) as centre:

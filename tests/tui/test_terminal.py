@@ -16,7 +16,7 @@ from instar_node.api.blocking_client import BlockingNodeApi
 from instar_node.build import SEAM
 from instar_node.storage.home import Home
 from tests.cluster.harness import wait_for
-from tests.terminal import ROOT, Terminal
+from tests.terminal import ROOT, Terminal, whole
 
 PROGRAM = """
 import asyncio, sys
@@ -53,70 +53,46 @@ LeaseScreen.refresh_body = refresh_body
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_gives_the_terminal_back_and_exits_0(kind: signal.Signals) -> None:
-    terminal = Terminal("-c", PROGRAM)
-    try:
+    with Terminal("-c", PROGRAM) as terminal:
         terminal.read(b"quiet-river")
         assert b"\x1b[?1049h" in terminal.written
         terminal.process.send_signal(kind)
-        terminal.read(None, 3.0)
-        assert terminal.process.wait(5) == 0
-        assert whole(terminal.written)
-    finally:
-        terminal.close()
+        assert terminal.ends() == 0
+        assert terminal.is_whole()
 
 
 def test_keys_typed_before_the_first_frame_are_not_lost_and_break_nothing() -> None:
-    terminal = Terminal("-c", PROGRAM)
-    try:
+    with Terminal("-c", PROGRAM) as terminal:
         terminal.type(b"2345")
         terminal.read(b"can you check")
         terminal.type(b"3")
         terminal.read(b"history")
         assert terminal.process.poll() is None
-    finally:
-        terminal.close()
-
-
-def whole(written: bytes) -> bool:
-    """Whether the terminal is as it was: main screen, no mouse reports, a cursor."""
-    return (
-        written.rindex(b"\x1b[?1049l") > written.rindex(b"\x1b[?1049h")
-        and b"\x1b[?1000l" in written
-        and b"\x1b[?25h" in written
-    )
 
 
 def test_q_leaves_a_whole_terminal_and_a_node_that_has_stopped(tmp_path: Path) -> None:
-    terminal = Terminal("-c", REAL, "--home", str(tmp_path / "home"))
-    try:
-        terminal.read(b"AWAKE", 30.0)
+    with Terminal("-c", REAL, "--home", str(tmp_path / "home")) as terminal:
+        terminal.read(b"AWAKE")
         terminal.type(b"q")
-        terminal.read(None, 15.0)
-        assert terminal.process.wait(10) == 0
-        assert whole(terminal.written)
+        assert terminal.ends() == 0
+        assert terminal.is_whole()
         assert not (tmp_path / "home" / "api.json").exists(), "nothing runs there any more"
-    finally:
-        terminal.close()
 
 
 def test_a_crash_in_a_screen_leaves_a_whole_terminal_a_log_and_a_node_that_has_stopped(
     tmp_path: Path,
 ) -> None:
     home = tmp_path / "home"
-    terminal = Terminal("-c", CRASHING + REAL, "--home", str(home))
-    try:
-        terminal.read(b"AWAKE", 30.0)
+    with Terminal("-c", CRASHING + REAL, "--home", str(home)) as terminal:
+        terminal.read(b"AWAKE")
         terminal.type(b"3")
-        terminal.read(None, 15.0)
-        assert terminal.process.wait(10) == 1
-        assert whole(terminal.written)
+        assert terminal.ends() == 1
+        assert terminal.is_whole()
         assert b"a defect of this screen" in terminal.written
         assert b"MAPLE-RIVER" not in terminal.written, "values of variables are not shown"
         logged = [json.loads(line) for line in (home / "logs" / "tui.jsonl").read_text().splitlines()]
         assert "a defect of this screen" in str(logged[-1])
         assert not (home / "api.json").exists(), "nothing runs there any more"
-    finally:
-        terminal.close()
 
 
 @pytest.mark.parametrize(("term", "shows"), [("xterm-256color", b"AWAKE"), ("dumb", b"health")])
@@ -125,10 +101,9 @@ def test_an_update_starts_the_program_that_embeds_the_node_anew(
 ) -> None:
     home, build = Home(tmp_path / "home"), tmp_path / "build.json"
     build.write_text('{"version": "1.0", "protocol": [1, 2]}')
-    terminal = Terminal("-c", REAL, "--home", str(home.path), TERM=term, **{SEAM: str(build)})
     api = BlockingNodeApi(home)
-    try:
-        terminal.read(shows, 30.0)
+    with Terminal("-c", REAL, "--home", str(home.path), TERM=term, **{SEAM: str(build)}) as terminal:
+        terminal.read(shows)
         build.write_text('{"version": "1.1", "protocol": [1, 2]}')
         assert api.update(t.UpdateRequest()).outcome == "restarting"
 
@@ -146,21 +121,15 @@ def test_an_update_starts_the_program_that_embeds_the_node_anew(
         again = terminal.written.rindex(b"\x1b[?1049h")  # the second program takes the screen
         assert whole(terminal.written[:again])
         terminal.written = terminal.written[again:]
-        terminal.read(b"AWAKE", 30.0)
+        terminal.read(b"AWAKE")
         terminal.type(b"q")
-        terminal.read(None, 15.0)
-        assert terminal.process.wait(10) == 0
-    finally:
-        terminal.close()
+        assert terminal.ends() == 0
 
 
 def test_no_color_sends_no_colour_at_all() -> None:
-    terminal = Terminal("-c", PROGRAM, NO_COLOR="1")
-    try:
+    with Terminal("-c", PROGRAM, NO_COLOR="1") as terminal:
         terminal.read(b"quiet-river")
         terminal.read(None, 0.5)
-    finally:
-        terminal.close()
     coloured = [
         sequence
         for sequence in re.findall(rb"\x1b\[([0-9;]*)m", terminal.written)
