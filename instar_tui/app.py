@@ -44,6 +44,8 @@ TICK_S = 0.2
 """How often countdowns are redrawn while something drains; at other times there is no timer at all."""
 UPDATE_NOTICE_S = 2.0
 """How long it is told that the program is about to restart for an update."""
+FRAME_OUT_S = 0.02
+"""So long nothing is done after the first frame: the thread that writes it has the interpreter to itself."""
 WARM_UP_S = 0.1
 """Pause before each module that is loaded ahead of its screen."""
 
@@ -201,6 +203,7 @@ class InstarApp(App[None]):
         self.stylesheet.reparse()
 
     async def _begin(self) -> None:
+        await asyncio.sleep(FRAME_OUT_S)
         self.painted = True
         self._load_styles()
         await self.base_screen().fill()
