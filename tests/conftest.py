@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,3 +34,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _no_home_of_the_person(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test may ever touch the home of the person who runs the tests."""
     monkeypatch.setenv("INSTAR_HOME", str(tmp_path_factory.getbasetemp() / "no-home-given"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _compiled_code_is_kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Programs that tests start find their code compiled, also where the environment says that none is kept:
+    that is half of a node's start."""
+    ours = tmp_path_factory.getbasetemp()
+    common = ours.parent if "PYTEST_XDIST_WORKER" in os.environ else ours
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONDONTWRITEBYTECODE", "")
+        patch.setenv("PYTHONPYCACHEPREFIX", str(common / "compiled"))
+        yield

@@ -216,7 +216,8 @@ class World:
         seed = f"seed {self.history.seed}"
         text = "\n".join([seed, *deeds, *lines, f"{seed}:", *found])
         for machine in self.cluster.machines:
-            text = text.replace(machine.id, machine.nickname)
+            if machine.alive:
+                text = text.replace(machine.id, machine.nickname)
         return text
 
     def _said_of(self, name: str) -> list[str]:
