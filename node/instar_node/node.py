@@ -72,7 +72,7 @@ class Node:
         self._tail = TailPicture(parts.tail.source, base.mesh, base.lease, base.clock)
         self._views = Views(parts, self._tail)
         self._heartbeat = Heartbeat(parts, self._views, self._tail)
-        self._membership = Membership(base, parts.sync, parts.addresses, self._free_orphans)
+        self._membership = Membership(base, parts.sync, parts.state, parts.addresses, self._free_orphans)
         holder_api = HolderApi(parts, self._membership, self._views)
         self._pairing = PairingHost(
             PairingSessionStore(home.machine, base.clock),

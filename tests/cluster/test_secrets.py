@@ -124,7 +124,9 @@ def events(machine: Machine) -> bytes:
     """Every event there was up to the last message, as a screen gets them."""
     stream, text = ask(machine, "/events?after=0"), b""
     while b"last-word" not in text:
-        text += stream.readline()
+        line = stream.readline()
+        assert line, "the stream ended"
+        text += line
     return text
 
 

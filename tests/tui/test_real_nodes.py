@@ -370,7 +370,7 @@ async def test_a_machine_is_admitted_when_both_persons_see_the_same(
         await real.until("Is it the same on the other machine?")
         shown = desk.api.pair_view().sas
         assert shown is not None
-        assert shown.names[0] in real.text()
+        await real.until(shown.names[0])
         await real.press(key)
         ran = await joining
         assert f"{shown.digits[:3]} {shown.digits[3:]}" in ran.stderr

@@ -9,9 +9,12 @@ from pathlib import Path
 import pygit2
 import pytest
 
+from instar_node.api import types as t
+from instar_node.errors import InstarError
 from instar_node.node import Node
 from instar_node.wiring.state_hub import STATE_REF
-from tests.unit.node_world import pair, until
+from instar_node.wiring.state_lease import LeaseOfState
+from tests.unit.node_world import a_home, join, pair, running, until
 
 
 def has(path: Path, text: str) -> Callable[[], bool]:
@@ -86,3 +89,23 @@ async def test_lease_records_vouch_for_the_state(tmp_path: Path) -> None:
         known = desk._parts.base.lease.known
         assert known is not None
         assert known.record.state_head == head
+
+
+async def test_on_a_state_older_than_the_lease_vouches_for_nobody_is_admitted_and_nothing_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    homes = [a_home(tmp_path, name) for name in ("desk", "mini")]
+    async with running(homes[0], hub=str(tmp_path / "hub.git")) as desk:
+        members = [row.machine_id for row in (await desk.api.machines()).machines]
+        with monkeypatch.context() as taken_back:
+            taken_back.setattr(LeaseOfState, "state_head", "f" * 40)
+            with pytest.raises(InstarError) as unsealed:
+                await desk.api.set_secret("TOKEN", t.SecretValue("some value"))
+            with pytest.raises(InstarError) as refused:
+                await join(desk, homes[1])
+            assert unsealed.value.code == refused.value.code == "state-behind"
+            assert (await desk.api.secrets()).names == []
+            assert [row.machine_id for row in (await desk.api.machines()).machines] == members
+            assert not (await desk.api.lease()).benched
+        await join(desk, homes[1])
+        await desk.api.set_secret("TOKEN", t.SecretValue("some value"))

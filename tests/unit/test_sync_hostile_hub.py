@@ -11,6 +11,7 @@ import msgspec
 import pygit2
 import pytest
 
+from instar_node.errors import InstarError
 from instar_node.identity.keys import MachineIdentity
 from instar_node.sync.commit import Draft, Person, signed_commit
 from instar_node.sync.leader import StateLeader
@@ -226,8 +227,12 @@ async def test_nobody_writes_on_a_state_older_than_the_lease_vouches_for(tmp_pat
         await until(lambda: mini.facts.behind is not None)
         assert not mini.facts.writes
         assert world.hub_tip() == earlier
+        with pytest.raises(InstarError) as refused:
+            await mini.sync.require_current()
+        assert refused.value.code == "state-behind"
         world.set_hub_tip(kept)
         await until(lambda: mini.facts.writes and mini.read("a.md") == "vouched for\n")
+        await mini.sync.require_current()
 
 
 async def test_a_joiner_refuses_a_history_without_what_the_lease_vouches_for(

@@ -147,6 +147,7 @@ class HolderApi:
 
     async def set_secret(self, via: str, name: str, body: t.SecretValue) -> t.Ok:
         """Keep a secret; done when every machine in sync has it."""
+        await self._parts.state.require_current()
         self._base.vault.set(name, body.value, epoch=self._base.lease.require_acting())
         await self._parts.secrets.copied()
         short = len(body.value.strip()) < SHORTEST

@@ -15,6 +15,7 @@ from instar_node.errors import InstarError
 from instar_node.identity.address_book import AddressBook
 from instar_node.identity.registry_sync import RegistrySync
 from instar_node.pairing.wire import JoinerInfo, PairingGrant
+from instar_node.sync.state_sync import StateSync
 
 log = logging.getLogger("instar.membership")
 
@@ -32,12 +33,14 @@ class Membership:
         self,
         base: Base,
         sync: RegistrySync,
+        state: StateSync,
         addresses: AddressBook,
         free_orphans: Callable[[], Awaitable[None]],
     ) -> None:
         """``free_orphans()`` frees the topics that are pinned to machines which run no agent any more."""
         self._base = base
         self._sync = sync
+        self._state = state
         self._addresses = addresses
         self._free_orphans = free_orphans
         self._joining: set[str] = set()
@@ -60,10 +63,11 @@ class Membership:
         """Make a machine that proved the pairing code a standby, and tell it all it needs.
 
         The lease is asked first: it can be undone, while a registry entry is for good. Raises
-        ``versions-apart``, ``not-awake``, ``hub-unreachable``, or why the registry refuses; then nothing of
-        the joiner is left.
+        ``versions-apart``, ``state-behind``, ``not-awake``, ``hub-unreachable``, or why the registry refuses;
+        then nothing of the joiner is left.
         """
         _require_common_protocol(joiner, self._base.build)
+        await self._state.require_current()
         lease, registry, machine = self._base.lease, self._base.registry, joiner.identity.machine_id
         self._joining.add(machine)
         try:

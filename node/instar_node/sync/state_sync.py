@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from instar_node.background import Background
 from instar_node.clock import MICROS_PER_SECOND, Clock
@@ -36,6 +37,10 @@ RESCAN_S = 60.0
 """Seconds after which the folder is looked at even if nothing was noticed (network disks, lost notices)."""
 FAILED_S = 5.0
 """Seconds until the next try after a step that failed."""
+
+
+OPENED_S = 5.0
+"""Seconds that who needs the state waits for it to be opened at a start."""
 
 
 class StateSync:
@@ -84,7 +89,7 @@ class StateSync:
         self._wake = asyncio.Event()
         self._follower = StateFollower(core, self._wake.set)
         self._watch = FolderWatch(home.state, self._on_folder)
-        self._opened = False
+        self._opened = asyncio.Event()
         self._noticed = 1
         self._looked = 0
         """The folder was looked at since this many notices; fewer than there were means: look again."""
@@ -168,9 +173,9 @@ class StateSync:
 
     async def _do_step(self) -> float:
         core = self._core
-        if not self._opened:
+        if not self._opened.is_set():
             await core.worker.run(self._open)
-            self._opened = True
+            self._opened.set()
             self._watch.start()
             await core.hand_on_secrets()
         own = core.registry.get(core.mesh.me)
@@ -240,6 +245,24 @@ class StateSync:
         reply = await self._leader.on_offer(peer, offer)
         self._wake.set()
         return reply
+
+    async def require_current(self) -> None:
+        """Nobody admits a machine or seals a secret on a state older than the lease vouches for: a host that
+        takes its copy back must not have anything built upon it.
+
+        Raises ``InstarError("state-behind")``.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(OPENED_S):
+                await self._opened.wait()
+        core = self._core
+        if not (self._opened.is_set() and await core.has_vouched()):
+            raise InstarError(
+                "state-behind",
+                f"this machine lacks state {core.lease.state_head[:12]}, for which the lease vouches",
+                "`instar sync` says why; it comes from the hub, or from a machine that has it",
+                status=503,
+            )
 
     # -- views ------------------------------------------------------------------------------------------
 
