@@ -187,6 +187,17 @@ async def test_the_pool_knows_who_is_there_how_busy_and_with_how_many_topics() -
         await task
 
 
+async def test_topics_spread_only_over_machines_with_the_same_kind_of_agent() -> None:
+    async with World() as world:
+        world.mini.pool._agent = "telegraph"
+        world.net.cut(DESK, MINI)
+        world.net.mend(DESK, MINI)  # the kind is told with the load, when a tunnel comes up
+        await eventually(lambda: not world.desk.pool.candidates()[1].open)
+        assert [one.open for one in world.desk.pool.candidates()] == [True, False, True]
+        world.desk.pool.dispatched = lambda machine: 99 if machine == DESK else 0
+        assert (await world.desk.router.run(request())).machine == LAPTOP
+
+
 async def test_load_is_told_when_it_changes_and_not_otherwise() -> None:
     async with World() as world:
         for machine in world.all:

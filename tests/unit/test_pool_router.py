@@ -12,7 +12,7 @@ from instar_node.contracts import Lane, PeerError, Placement, RunResult
 from instar_node.errors import InstarError
 from instar_node.pool import remote_grant
 from instar_node.pool.messages import RunAccepted, RunDone, RunDoneTaken, RunKeep, RunOrder
-from instar_node.pool.transfers import TransferRequest
+from instar_node.pool.transfer_report import TransferRequest
 from tests.unit.fakes_mesh import eventually
 from tests.unit.pool_support import DESK, LAPTOP, MINI, Machine, World, request
 

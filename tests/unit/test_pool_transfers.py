@@ -13,7 +13,7 @@ from instar_node.errors import InstarError
 from instar_node.pool import transfers as module
 from instar_node.pool.chat_commands import ChatCommands
 from instar_node.pool.nicknames import NicknameCommand
-from instar_node.pool.transfers import TransferRequest
+from instar_node.pool.transfer_report import TransferRequest
 from tests.unit.fakes_mesh import eventually
 from tests.unit.pool_support import DESK, LAPTOP, MINI, World, request
 

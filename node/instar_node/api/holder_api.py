@@ -18,7 +18,7 @@ from instar_node.delivery.dispatcher import Accepted
 from instar_node.errors import InstarError, bad_input
 from instar_node.handoff.steps import HandoffOutcome
 from instar_node.known_secrets import SHORTEST
-from instar_node.pool.transfers import TransferRequest
+from instar_node.pool.transfer_report import TransferRequest
 
 
 class HolderApi:

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from instar_node.contracts import AgentRunner, RunRequest, RunResult
 from instar_node.errors import InstarError
 from instar_node.pool.nicknames import HERE, Command, NicknameCommand
-from instar_node.pool.transfers import TransferRequest, TransferResult, Transfers
+from instar_node.pool.transfer_report import TransferRequest, TransferResult
+from instar_node.pool.transfers import Transfers
 
 
 class ChatCommands:

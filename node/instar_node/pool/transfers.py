@@ -4,13 +4,12 @@ Moves to a machine that is away are only pinned here; ``queued_moves`` carries t
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from typing import Literal, Protocol
 
 import msgspec
 
-from instar_node.clock import MICROS_PER_MS, Clock
+from instar_node.clock import Clock
 from instar_node.contracts import Authority, Members, Placement
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
@@ -22,8 +21,7 @@ from instar_node.pool.placement import owner_now, ownership
 from instar_node.pool.session_router import SessionRouter
 from instar_node.pool.tail_first import TailFirst
 from instar_node.pool.transfer_plan import Go, TransferByNickname, TransferFacts
-
-log = logging.getLogger("instar.pool")
+from instar_node.pool.transfer_report import Progress, TransferRequest, TransferResult
 
 SETTLE_S = 0.2
 """A run that ends by itself within this time is not worth asking a person about."""
@@ -39,37 +37,6 @@ class TopicWork(Protocol):
         """Whether an answer in this topic is reserved and not yet committed: it is being sent."""
 
 
-class TransferRequest(msgspec.Struct, frozen=True):
-    """A wish to move a topic: ``to`` a nickname or id, or ``undo`` of the last move."""
-
-    topic: str
-    to: str = ""
-    confirm: str | None = None
-    undo: bool = False
-
-
-class TransferStep(msgspec.Struct, frozen=True):
-    """One step, ``at_ms`` after the beginning."""
-
-    step: str
-    at_ms: float
-    note: str = ""
-
-
-class TransferResult(msgspec.Struct, frozen=True):
-    """What came of it: the same fields as the API's."""
-
-    outcome: Literal["moved", "queued", "noop"]
-    topic: str
-    owner: str | None
-    owner_nickname: str | None
-    source: str | None
-    ownership_epoch: tuple[int, int] | None
-    took_ms: float
-    steps: tuple[TransferStep, ...]
-    pending_reason: str | None
-
-
 class _Move(msgspec.Struct, frozen=True):
     """The last move of a topic, to rate-limit the next and to take this one back."""
 
@@ -77,26 +44,6 @@ class _Move(msgspec.Struct, frozen=True):
     came_from: str | None
     at: int
     undone: bool
-
-
-class _Progress:
-    """The steps of one transfer, published as they happen."""
-
-    def __init__(self, topic: str, target: str, clock: Clock, events: EventHub) -> None:
-        self._topic, self._target, self._clock, self._events = topic, target, clock, events
-        self._began = clock.now()
-        self.steps: list[TransferStep] = []
-
-    def elapsed_ms(self) -> float:
-        return (self._clock.now() - self._began) / MICROS_PER_MS
-
-    def step(self, name: str, note: str = "") -> None:
-        step = TransferStep(name, self.elapsed_ms(), note)
-        self.steps.append(step)
-        text = f"topic {self._topic} → {self._target}: {name}" + (f" ({note})" if note else "")
-        self._events.publish(
-            "transfer", text, topic=self._topic, to=self._target, step=name, at_ms=step.at_ms, note=note
-        )
 
 
 class Transfers:
@@ -170,7 +117,7 @@ class Transfers:
         await self._settle(topic)
         facts = self._facts(request, undo_of)
         plan = self._planner.plan(facts, request.confirm)
-        progress = _Progress(topic, facts.target_nickname, self._clock, self._events)
+        progress = Progress(topic, facts.target_nickname, self._clock, self._events)
         if not isinstance(plan, Go):
             placement = self._pins.placement(topic)
             if plan.pin:
@@ -212,7 +159,7 @@ class Transfers:
     # -- the steps ---------------------------------------------------------------------------------------
 
     async def _move(
-        self, facts: TransferFacts, plan: Go, undo_of: _Move | None, progress: _Progress
+        self, facts: TransferFacts, plan: Go, undo_of: _Move | None, progress: Progress
     ) -> Placement:
         topic = facts.topic
         if facts.running and not plan.queued:
@@ -317,7 +264,7 @@ class Transfers:
         outcome: Literal["moved", "queued", "noop"],
         facts: TransferFacts,
         placement: Placement | None,
-        progress: _Progress,
+        progress: Progress,
     ) -> TransferResult:
         owner = self._owner(placement)
         return TransferResult(
