@@ -56,11 +56,13 @@ class Client:
             thread.start()
 
     def finish(self, within: float) -> None:
-        """Begin nothing new; what is not acknowledged in ``within`` seconds is noted as unanswered."""
+        """Begin nothing new; what is not acknowledged in ``within`` seconds is noted as unanswered. Harmless
+        when it never began, or has finished."""
         self._give_up_at = time.monotonic() + within
         self._ending.set()
         for thread in self._threads:
-            thread.join()
+            if thread.is_alive():
+                thread.join()
 
     def _talk(self, topic: str, random: Random) -> None:
         acknowledged: list[tuple[str, int]] = []

@@ -330,6 +330,29 @@ async def test_the_context_travels_and_says_who_answered_before(world: World) ->
     assert (request.provenance.previous_machine, request.provenance.complete) == ("a", True)
 
 
+async def test_the_context_is_called_incomplete_until_the_missing_machine_has_handed_up_what_it_had(
+    world: World,
+) -> None:
+    world.network.isolate("a")
+    world.lead("a", 1)
+    await submit(world, "a", "k1")
+    await until(lambda: world.receiver.texts == ["a: k1"])
+    await until(lambda: not world["a"].ledger.log.state.open)
+    world["b"].incomplete = frozenset("a")
+    world.lead("b", 2)
+    await submit(world, "b", "k2")
+    await until(lambda: world["b"].agent.requests)
+    [blind] = world["b"].agent.requests
+    assert (blind.history, blind.provenance.complete) == ((), False)
+    await world.connect("a")
+    await until(lambda: not world["b"].ledger.incomplete)
+    await submit(world, "b", "k3")
+    await until(lambda: len(world["b"].agent.requests) == 2)
+    seeing = world["b"].agent.requests[1]
+    assert {"k1", "a: k1", "k2"} <= {line.text for line in seeing.history}
+    assert seeing.provenance.complete
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_random_crashes_and_takeovers_answer_every_acknowledged_message_once(
     tmp_path: Path, seed: int
