@@ -32,6 +32,8 @@ T = TypeVar("T")
 TTL_MS = 1_500
 """Of all machines, unless a test says otherwise: short, so that a failover takes about two seconds."""
 WAIT_S = 20.0
+START_S = 60.0
+"""A start is mostly computing: on a busy computer it takes long, which says nothing about the node."""
 
 
 def wait_for(predicate: Callable[[], T], within: float = WAIT_S, every: float = 0.02) -> T:
@@ -106,7 +108,7 @@ class Machine:
         """Start the node and wait for ``ready``; also after ``stop`` and ``kill``."""
         hub = () if self.hub is None else ("--hub", self.hub)
         self._daemon = DaemonProcess(self.home, *hub, *arguments, env={**self.environment, **(env or {})})
-        self._daemon.start()
+        self._daemon.start(START_S)
         return self
 
     def stop(self) -> int:
