@@ -10,9 +10,13 @@ import gc
 import sys
 from typing import NoReturn
 
+SHORT_LIVED = 100_000
+"""Objects that a command may make before the collector looks for garbage; most are over before."""
+
 
 def main() -> None:
     """``instar``."""
+    gc.set_threshold(SHORT_LIVED)
     from instar_tui.program import instar, run
 
     _leave(run(instar, sys.argv[1:]))

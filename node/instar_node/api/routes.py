@@ -5,8 +5,7 @@ A route names the ``NodeApi`` method it maps to; its parameters carry the names 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -27,8 +26,7 @@ MAX_BODY = 256 * 1024
 """Bytes a request body may have."""
 
 
-@dataclass(frozen=True)
-class Param:
+class Param(NamedTuple):
     """A path or query parameter; ``type`` is what the text is converted to and checked against."""
 
     name: str
@@ -38,8 +36,7 @@ class Param:
     required: bool = True
 
 
-@dataclass(frozen=True)
-class Route(Generic[R]):
+class Route(NamedTuple, Generic[R]):
     """One HTTP operation.
 
     ``refused``: outcomes of the reply that answer 409 although the reply is whole (a handoff that aborted).

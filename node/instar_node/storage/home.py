@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from instar_node.storage.private import private_dir, refuse_if_exposed
 
 
-@dataclass(frozen=True)
-class Home:
+class Home(NamedTuple):
     """One node's folder. Two nodes never share one (see ``HomeLock``)."""
 
     path: Path
