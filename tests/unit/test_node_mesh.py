@@ -279,13 +279,13 @@ async def test_a_machine_too_slow_to_take_the_lease_is_named_and_the_role_stays_
 ) -> None:
     async with pair(tmp_path) as (desk, mini):
         lease, swapping = mini._parts.base.lease, asyncio.Event()
-        send = lease._send_swap
+        send = lease.traffic.send
 
         async def slow(effect: Any) -> None:
             await swapping.wait()
             await send(effect)
 
-        monkeypatch.setattr(lease, "_send_swap", slow)
+        monkeypatch.setattr(lease.traffic, "send", slow)
         result = await desk.api.handoff(t.HandoffRequest("mini"))
         assert (result.outcome, result.holder) == ("aborted", desk.machine_id)
         assert result.reason == "mini did not take the lease in time, so this machine took it back"
@@ -353,7 +353,7 @@ async def test_a_joiner_that_cannot_use_the_hub_leaves_no_trace_anywhere(
         monkeypatch.setattr("instar_node.joining.parse_hub", lambda url, home: _elsewhere(str(hidden)))
         with pytest.raises(InstarError) as refused:
             await join(desk, home)
-        assert refused.value.code == "hub-unreachable"
+        assert refused.value.code == "hub-missing"
         assert str(hidden) in refused.value.message
         assert len((await desk.api.machines()).machines) == 1
         assert (await desk.api.lease()).benched == []

@@ -14,15 +14,15 @@ from instar_node.coordination.record import KnownRecord, is_authentic
 from instar_node.errors import InstarError
 
 if TYPE_CHECKING:
-    from instar_node.coordination.lease_service import LeaseService
+    from instar_node.coordination.lease_driver import LeaseDriver
 
 DECLINE_PURPOSE = b"instar-lease-decline/1:"
 
 
 class Baton:
-    """Both ends of a baton pass, for one ``LeaseService``."""
+    """Both ends of a baton pass, for one ``LeaseDriver``."""
 
-    def __init__(self, service: LeaseService) -> None:
+    def __init__(self, service: LeaseDriver) -> None:
         self._service = service
 
     async def pass_to(self, machine: str, within: float) -> int:

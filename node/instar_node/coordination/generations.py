@@ -11,13 +11,13 @@ from instar_node.coordination.successions import replace_record
 from instar_node.errors import InstarError
 
 if TYPE_CHECKING:
-    from instar_node.coordination.lease_service import LeaseService
+    from instar_node.coordination.lease_driver import LeaseDriver
 
 
 class Generations:
     """The commands that end a line of epochs and begin one above all that were seen."""
 
-    def __init__(self, service: LeaseService) -> None:
+    def __init__(self, service: LeaseDriver) -> None:
         self._service = service
 
     async def force(self, vouched: tuple[str, ...]) -> int:
@@ -58,7 +58,7 @@ class Generations:
                 whom to vouch for; ``hub-unreachable``; ``cannot-take-over`` when the hub does not take it.
         """
         service = self._service
-        seen = service.lease.durable.evidence or service.register_alarm
+        seen = service.lease.durable.evidence or service.traffic.alarm
         if seen is None or service.known is None:
             raise InstarError(
                 "nothing-to-heal",

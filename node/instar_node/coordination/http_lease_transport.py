@@ -40,6 +40,14 @@ class SplitBrainNotice(msgspec.Struct, tag="lease.split-brain", frozen=True):
     proof: tuple[KnownRecord, ...]
 
 
+TOKEN_PURPOSE = b"instar-lease-token/1:"
+
+
+def token_text(version: str, successor: str) -> bytes:
+    """What the signature of a yield token covers, beside the mesh id."""
+    return TOKEN_PURPOSE + f"{version}:{successor}".encode()
+
+
 class YieldToken(msgspec.Struct, tag="lease.token", frozen=True):
     """The holder gives its record up to exactly this successor, who may swap at once.
 

@@ -24,7 +24,7 @@ from instar_node.errors import InstarError
 from instar_node.events import EventHub
 
 if TYPE_CHECKING:
-    from instar_node.coordination.lease_service import LeaseService
+    from instar_node.coordination.lease_driver import LeaseDriver
 
 log = logging.getLogger("instar.lease")
 
@@ -58,9 +58,9 @@ class HubMoved(msgspec.Struct, frozen=True):
 
 
 class HubMove:
-    """Both sides of a move, for one ``LeaseService``."""
+    """Both sides of a move, for one ``LeaseDriver``."""
 
-    def __init__(self, service: LeaseService, mesh: Mesh, members: Members, events: EventHub) -> None:
+    def __init__(self, service: LeaseDriver, mesh: Mesh, members: Members, events: EventHub) -> None:
         self._service = service
         self._mesh = mesh
         self._members = members

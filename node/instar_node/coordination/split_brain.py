@@ -13,7 +13,7 @@ from instar_node.coordination.http_lease_transport import SplitBrainNotice
 from instar_node.coordination.record import is_authentic
 
 if TYPE_CHECKING:
-    from instar_node.coordination.lease_service import LeaseService
+    from instar_node.coordination.lease_driver import LeaseDriver
 
 log = logging.getLogger("instar.lease")
 
@@ -21,7 +21,7 @@ log = logging.getLogger("instar.lease")
 class SplitBrain:
     """Passes evidence on, and takes it in."""
 
-    def __init__(self, service: LeaseService) -> None:
+    def __init__(self, service: LeaseDriver) -> None:
         self._service = service
         self._told: str | None = service.lease.durable.evidence
 
@@ -40,7 +40,7 @@ class SplitBrain:
             f"split brain: {evidence}; everybody stops until `instar lease heal`",
             evidence=evidence,
         )
-        for machine in self._service.connected_members():
+        for machine in self._service.peers.connected_members():
             self.tell(machine)
 
     def tell(self, machine: str) -> None:
