@@ -146,6 +146,27 @@ async def _said(node: Node, topic: str, text: str) -> bool:
     return [line for role, line in await lines(node, topic) if role == "agent"] == [text]
 
 
+async def test_a_topic_that_waits_for_a_machine_is_moved_by_talking_to_it(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        await desk.api.transfer(t.TransferRequest("42", "mini"))
+        gone = mini.machine_id
+        await mini.stop(hand_off=False)
+        await until(lambda: not desk._parts.base.mesh.connected(gone))
+        await desk.api.send(t.SendRequest("42", "are you there?", "k1"))
+        await until(lambda: desk._parts.pool.router.waiting("42") == 1)
+        await desk.api.send(t.SendRequest("42", "unpin this", "k2"))
+
+        async def both_answered() -> bool:
+            return sum(role == "agent" for role, _ in await lines(desk, "42")) == 2
+
+        await until(both_answered)
+        answers = [row for row in (await desk.api.messages("42")).messages if row.role == "agent"]
+        assert [(row.reply_to, row.text) for row in answers] == [
+            ("k2", "Unpinned; runs on desk."),
+            ("k1", "are you there?"),
+        ]
+
+
 async def test_pins_survive_when_every_machine_is_restarted(tmp_path: Path) -> None:
     async with pair(tmp_path) as (desk, mini):
         homes = desk._home, mini._home

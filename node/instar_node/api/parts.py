@@ -36,6 +36,7 @@ from instar_node.livetail.source import LiveTailSource
 from instar_node.mesh.mesh import TunnelMesh
 from instar_node.pool.agreement import PlacementAgreement
 from instar_node.pool.machine_pool import MachinePoolRegistry
+from instar_node.pool.nicknames import NicknameCommand
 from instar_node.pool.pins import TopicPlacementPinStore
 from instar_node.pool.queued_moves import QueuedMoves
 from instar_node.pool.run_host import RunHost
@@ -116,6 +117,7 @@ class PoolParts:
     transfers: Transfers
     queued: QueuedMoves
     agreement: PlacementAgreement
+    commands: NicknameCommand
 
 
 @dataclass(frozen=True)

@@ -76,10 +76,12 @@ class Delivery:
         history_limit: int,
         pause_s: float = 5.0,
         blank: Callable[[str], str] = str,
+        at_once: Callable[[str], bool] = lambda text: False,
     ) -> None:
         """``history(topic, before_seq, limit)`` gives the lines an agent sees; ``pause_s`` is how long a
         message waits for a handoff before it is refused as retryable; ``blank`` takes the values of secrets
-        out of what people write, before it is kept anywhere."""
+        out of what people write, before it is kept anywhere; ``at_once(text)`` tells what is done out of
+        turn, such as moving a topic whose first message waits for a machine that is away."""
         self._ledger = ledger
         self._transport = transport
         self._outbox = outbox
@@ -91,7 +93,9 @@ class Delivery:
         self._blank = blank
         self._intake = Intake(clock, pause_s)
         runs = Runs(ledger, outbox, runner, authority, history, clock, publish, history_limit)
-        self._work = MessageWork(ledger, transport, outbox, runs, runner, clock, publish, self._lease_lost)
+        self._work = MessageWork(
+            ledger, transport, outbox, runs, runner, clock, publish, self._lease_lost, at_once
+        )
         self._narrator = Narrator(sink, publish)
         self._epoch: int | None = None
         self._level = False

@@ -12,7 +12,7 @@ from instar_node.delivery.contract import Publish
 from instar_node.delivery.ledger import MessageProcessingLedger
 from instar_node.delivery.outbox import FencedOutbox
 from instar_node.delivery.replication import ReplyMarkerTransport
-from instar_node.delivery.rows import MessageRow, Rank
+from instar_node.delivery.rows import MessageRow, Origin, Rank
 from instar_node.delivery.runs import Runs
 from instar_node.delivery.topic_queues import TopicQueues
 from instar_node.errors import InstarError
@@ -40,8 +40,10 @@ class MessageWork:
         clock: Clock,
         publish: Publish,
         on_lease_lost: Callable[[], None],
+        at_once: Callable[[str], bool],
     ) -> None:
-        """``on_lease_lost`` is called when a step finds the lease gone before anybody announced it."""
+        """``on_lease_lost`` is called when a step finds the lease gone before anybody announced it.
+        ``at_once(text)``: whether a message waits for no other of its topic, only for its like."""
         self.queues = TopicQueues(self._process)
         self._ledger = ledger
         self._transport = transport
@@ -51,6 +53,7 @@ class MessageWork:
         self._clock = clock
         self._publish = publish
         self._on_lease_lost = on_lease_lost
+        self._at_once = at_once
         self._sent_by_person: set[str] = set()
 
     def enqueue(self, rows: Iterable[MessageRow]) -> None:
@@ -58,13 +61,18 @@ class MessageWork:
         a person."""
         for row in rows:
             if row.origin is not None and row.rank in (Rank.RECEIVED, Rank.PROCESSING, Rank.RESERVED):
-                self.queues.put(row.origin.topic, row.origin.seq, row.key)
+                self._put(row.origin, row.key)
 
     def send_anyway(self, row: MessageRow) -> None:
         """A person decided that this answer is to be sent."""
         if row.origin is not None:
             self._sent_by_person.add(row.key)
-            self.queues.put(row.origin.topic, row.origin.seq, row.key)
+            self._put(row.origin, row.key)
+
+    def _put(self, origin: Origin, key: str) -> None:
+        """In the topic's own line, or in the one beside it; no topic's name has a blank in it."""
+        line = f"{origin.topic} /" if self._at_once(origin.text) else origin.topic
+        self.queues.put(line, origin.seq, key)
 
     def stop(self) -> None:
         """Stop everything under way, now, and forget what waits."""

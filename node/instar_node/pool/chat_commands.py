@@ -14,8 +14,9 @@ from instar_node.pool.transfers import Transfers
 class ChatCommands:
     """An agent runner in front of the router: answers commands itself, passes everything else on.
 
-    A command is a message like any other: it waits its turn in its topic, and its answer goes out once.
-    Carried out twice after a crash, the second time finds the topic already there.
+    A command is a message like any other, and its answer goes out once; only that it does not wait for the
+    messages before it: one of them may wait for the very machine that the topic is to leave. Carried out
+    twice after a crash, the second time finds the topic already there.
     """
 
     def __init__(self, inner: AgentRunner, recogniser: NicknameCommand, transfers: Transfers) -> None:

@@ -79,6 +79,8 @@ _PHRASES = tuple(
         rf"(?:run|keep)\s+{_TOPIC}\s+(?P<name>here)",
     )
 )
+_MAY_BE = re.compile(_POLITE + rf"(?:/|(?:{_MOVE}|{_CARRY}|run|continue|pin|keep|unpin)\s)", re.IGNORECASE)
+"""How every command begins: most messages are known for talk by this alone."""
 _UNPIN = re.compile(_POLITE + rf"unpin\s+{_THIS}" + _END, re.IGNORECASE)
 _SLASH = re.compile(r"/move\s+(?P<name>\S.*?)(?P<yes>\s+yes|\s*!)?", re.IGNORECASE)
 _AROUND_A_NAME = re.compile(
@@ -101,7 +103,7 @@ class NicknameCommand:
     def recognise(self, text: str) -> Command | None:
         """The command, or ``None`` for a message to the agent."""
         text = unicodedata.normalize("NFC", " ".join(text.split()))
-        if len(text) > LONGEST:
+        if len(text) > LONGEST or _MAY_BE.match(text) is None:
             return None
         if text.casefold() == "/unpin" or _UNPIN.fullmatch(text):
             return Command("unpin")

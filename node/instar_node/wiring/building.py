@@ -281,6 +281,7 @@ def _delivery_and_pool(
         publish,
         config.agent.history,
         blank=base.known.blank,
+        at_once=lambda text: pool is not None and pool.commands.recognise(text) is not None,
     )
     parts = DeliveryParts(ledger, replication, outbox, conversation, compactor, agent, delivery)
     updates = build_updates(home, base, restart, lambda: handoffs)
@@ -352,6 +353,7 @@ def _pool(
     first = TailFirst(tail.transport, base.registry, lease)
     transfers = Transfers(router, pins, machines, nicknames, base.registry, lease, work, first, clock, events)
     queued = QueuedMoves(router, pins, machines, base.registry, mesh, lease, first, events)
-    runner = ChatCommands(router, NicknameCommand(nicknames), transfers)
+    commands = NicknameCommand(nicknames)
+    runner = ChatCommands(router, commands, transfers)
     agreement = PlacementAgreement(pins, mesh, lease, clock)
-    return PoolParts(pins, host, machines, router, transfers, queued, agreement), runner
+    return PoolParts(pins, host, machines, router, transfers, queued, agreement, commands), runner
