@@ -17,12 +17,13 @@ import time
 from pathlib import Path
 
 from benchmarks.compiled import compiled_in
+from benchmarks.mesh import awake_and_standby, mesh_of
 from benchmarks.messages import cpu_seconds
 from instar_node.storage.home import Home
 from instar_tui.daemon_process import DaemonProcess
 
 ROUNDS = 9
-IDLE_S = 10.0
+IDLE_S = 20.0
 SETTLED_S = 1.0
 """After that what a node does behind its ``ready`` is done."""
 TARGETS = {
@@ -60,18 +61,16 @@ def one_round(home: Home) -> dict[str, float]:
     return took
 
 
-def idle(home: Home) -> dict[str, float]:
-    """Memory and work of a daemon that has nothing to do."""
-    process = DaemonProcess(home, "--listen", "127.0.0.1:0")
-    process.start()
-    try:
-        time.sleep(3)
-        used = cpu_seconds(process.pid)
+def idle() -> dict[str, float]:
+    """Memory and work of an awake daemon with one peer, when there is nothing to do."""
+    with mesh_of(2) as machines:
+        awake, _ = awake_and_standby(machines)
+        time.sleep(SETTLED_S)
+        pid = awake.daemon.pid
+        used = cpu_seconds(pid)
         time.sleep(IDLE_S)
-        spent = cpu_seconds(process.pid) - used
-        status = Path(f"/proc/{process.pid}/status").read_text()
-    finally:
-        process.stop()
+        spent = cpu_seconds(pid) - used
+        status = Path(f"/proc/{pid}/status").read_text()
     rss = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS"))
     return {"rss_mb": rss / 1024, "idle_cpu_percent": spent / IDLE_S * 100}
 
@@ -85,7 +84,7 @@ def measure(home: Home) -> dict[str, float]:
         for name in rounds[0]
         if name != "bare_python_ms"
     }
-    return {**medians, **ratios, **idle(home)}
+    return {**medians, **ratios, **idle()}
 
 
 def main() -> int:

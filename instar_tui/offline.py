@@ -7,24 +7,31 @@ from typing import TYPE_CHECKING
 
 from instar_node import __version__
 from instar_node.api import types as t
-from instar_node.config import load_config
+from instar_node.coordination.hub import WITNESS, Hub, read_hub, without_password
 from instar_node.identity.keys import fingerprint, mesh_name, read_public
 from instar_node.identity.stored import stored_registry
 from instar_node.storage.home import Home
+from instar_node.wiring.mesh_file import read_mesh_file
 
 if TYPE_CHECKING:
     from instar_node.contracts import Member
+    from instar_node.identity.chain import Folded
 
 
 def stored_whoami(home: Home) -> t.WhoAmI:
     """This machine's identity; the role is not known without a node. Raises ``no-identity``."""
     public = read_public(home.machine)
     registry = stored_registry(home.machine)
+    recorded = read_mesh_file(home)
     me = registry.members.get(public.machine_id) if registry else None
-    config = load_config(home.config)
+    nickname, urls, hub = _as_configured(home) if me is None or recorded is None else ("", (), None)
+    if me is not None:
+        nickname, urls = me.nickname, me.urls
+    if registry is not None and recorded is not None:
+        hub = _hub_name(read_hub(recorded.hub, home), registry)
     return t.WhoAmI(
         machine_id=public.machine_id,
-        nickname=me.nickname if me else config.node.nickname,
+        nickname=nickname,
         fingerprint=public.fingerprint,
         signing_public_key=base64.b64encode(public.signing_public).decode(),
         encryption_public_key=base64.b64encode(public.encryption_public).decode(),
@@ -32,9 +39,23 @@ def stored_whoami(home: Home) -> t.WhoAmI:
         role="removed" if me and me.removed else None,
         mesh_id=registry.mesh_id if registry else None,
         mesh_name=mesh_name(registry.mesh_id) if registry else None,
-        urls=list(me.urls if me else config.node.urls),
-        hub=config.hub.url or None,
+        urls=list(urls),
+        hub=hub,
     )
+
+
+def _as_configured(home: Home) -> tuple[str, tuple[str, ...], str | None]:
+    """Nickname, URLs and hub of a machine of which no record tells them."""
+    from instar_node.config import load_config  # takes time, and the records count first
+
+    config = load_config(home.config)
+    return config.node.nickname, config.node.urls, without_password(config.hub.url) or None
+
+
+def _hub_name(hub: Hub, registry: Folded) -> str:
+    """As people write it: without a password, a witness by its nickname."""
+    witness = registry.members.get(hub.witness) if hub.kind == "witness" else None
+    return WITNESS + witness.nickname if witness else hub.shown
 
 
 def stored_machines(home: Home) -> t.Machines:

@@ -11,6 +11,7 @@ from instar_node.clock import SystemClock
 from instar_node.identity.keys import MachineIdentity
 from instar_node.identity.registry import MachineRegistry
 from instar_node.storage.home import Home
+from instar_node.wiring.mesh_file import MeshFile, write_mesh_file
 from tests.unit.fake_api import FakeNodeApi, a_machine
 from tests.unit.served import Cli, home_at, serving
 
@@ -44,6 +45,20 @@ def test_whoami_reads_the_files(cli: Cli, founded: MachineIdentity) -> None:
     assert me["role"] is None
     assert me["mesh_id"].startswith("mesh_")
     assert "no node runs here" in cli("whoami").out
+
+
+def test_whoami_names_the_hub_of_the_mesh_whatever_the_settings_say(
+    cli: Cli, founded: MachineIdentity
+) -> None:
+    cli.home.config.write_text('[hub]\nurl = "https://me:secret@example.net/other.git"\n')
+    assert cli("whoami", "--json").json["hub"] == "https://me:…@example.net/other.git"
+    for recorded, shown in (
+        ("https://me:secret@example.net/mesh.git", "https://me:…@example.net/mesh.git"),
+        ("", str(cli.home.hub)),
+        (f"witness:{founded.machine_id}", "witness:desk"),
+    ):
+        write_mesh_file(cli.home, MeshFile(recorded))
+        assert cli("whoami", "--json").json["hub"] == shown
 
 
 def test_whoami_of_a_new_home_says_what_makes_an_identity(cli: Cli) -> None:
