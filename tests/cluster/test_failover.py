@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cluster.harness import Cluster, wait_for
+from tests.cluster.harness import TTL_MS, Cluster, Machine, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
 
 
 def test_after_a_kill_the_other_takes_over_by_itself_and_answers_once(cluster: Cluster) -> None:
     desk, mini = cluster.pair_up("desk", "mini")
+    holds(desk, by_promise_of=mini)
+    assert (mini.api.lease().state, mini.api.lease().if_lost.next) == ("observed", mini.id)
     desk.say("42", "before", key="k1")
     wait_for(lambda: mini.replies("42"))
     desk.say("42", "just before the kill", key="k2")
     desk.kill()
-    wait_for(lambda: mini.is_awake, 30)
+    wait_for(mini.is_awake, 30)
+    holds_alone(mini, after=desk)
     mini.say("42", "after", key="k3")
     wait_for(lambda: len(mini.replies("42")) == 3, 30)
     answered = [row.reply_to for row in mini.api.messages("42").messages if row.role == "agent"]
@@ -23,6 +26,39 @@ def test_after_a_kill_the_other_takes_over_by_itself_and_answers_once(cluster: C
     desk.start()
     wait_for(lambda: not desk.is_awake() and desk.api.lease().holder == mini.id)
     assert mini.is_awake()
+    cluster.wait_in_sync(mini, [desk])
+    holds(mini, by_promise_of=desk)
+
+
+def holds(awake: Machine, *, by_promise_of: Machine) -> None:
+    """The lease as it is shown while both are well: valid for some of its ttl, because the other promised."""
+
+    def shown() -> bool:
+        view = awake.api.lease()
+        promised = {row.machine_id: row.promised_ms_ago for row in view.evidence}
+        age = promised.get(by_promise_of.id)
+        return (
+            (view.holder, view.state, view.medium, view.benched) == (awake.id, "held", "promise", [])
+            and 0 < (view.valid_for_ms or 0) <= TTL_MS
+            and age is not None
+            and age < TTL_MS
+            and view.if_lost.next == by_promise_of.id
+        )
+
+    wait_for(shown)
+
+
+def holds_alone(awake: Machine, *, after: Machine) -> None:
+    """As it is shown after a failover: valid by its own swaps, the dead machine on the bench, and why."""
+    view = awake.api.lease()
+    assert (view.holder, view.medium, view.benched) == (awake.id, "hub", [after.id])
+    assert [(row.holder, row.reason) for row in view.history] == [
+        (awake.id, "failover"),
+        (after.id, "founded"),
+    ]
+    said = awake.cli("lease").stdout
+    for word in (awake.nickname, after.nickname, "failover", "founded", "hub"):
+        assert word in said
 
 
 def test_with_the_embedded_hub_the_survivor_says_why_it_may_not_take_over(cluster: Cluster) -> None:

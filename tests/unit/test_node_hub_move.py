@@ -231,6 +231,14 @@ async def test_a_dead_hub_is_left_by_force_and_every_machine_follows(tmp_path: P
         (tmp_path / "hub.git").rename(tmp_path / "burnt.git")
         with pytest.raises(InstarError):
             await move(desk, new)
+
+        async def away() -> bool:
+            return not (await desk.api.lease()).hub.reachable
+
+        await until(away)
+        with pytest.raises(InstarError) as unhealed:
+            await desk.api.lease_heal(t.HealRequest(confirm=True))
+        assert ("does not answer" in unhealed.value.message, "--force" in unhealed.value.hint) == (True, True)
         moved = await desk.api.move_hub(by_force)
         assert (moved.outcome, moved.epoch, moved.unreachable) == ("moved", 1_000_000, [])
         assert (await desk.api.lease()).is_self

@@ -60,16 +60,22 @@ class Generations:
         service = self._service
         seen = service.lease.durable.evidence or service.traffic.alarm
         if seen is None or service.known is None:
-            raise InstarError(
-                "nothing-to-heal",
-                "there is no split brain, and the hub shows the lease",
-                "`instar lease` tells who holds it",
-                status=409,
-            )
+            raise self._nothing_to_heal()
         unreachable = self._unreachable()
         if not confirmed or set(unreachable) - set(vouched):
             raise self._needs_choice(seen, unreachable)
         return await self._begin()
+
+    def _nothing_to_heal(self) -> InstarError:
+        trouble = self._service.hub_error
+        return InstarError(
+            "nothing-to-heal",
+            "there is no split brain, and the hub "
+            + ("shows the lease" if trouble is None else f"does not answer: {trouble}"),
+            "`instar lease` tells who holds it"
+            if trouble is None
+            else "a hub that is gone for good is left by `instar hub URL --force`",
+        )
 
     def _unreachable(self) -> list[str]:
         """Machines of every line that was seen and that this one cannot ask."""
