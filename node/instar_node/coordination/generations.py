@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Generations:
     """The commands that end a line of epochs and begin one above all that were seen."""
 
-    def __init__(self, service: LeaseDriver) -> None:
-        self._service = service
+    def __init__(self, driver: LeaseDriver) -> None:
+        self._driver = driver
 
     async def force(self, vouched: tuple[str, ...]) -> int:
         """A person vouches that every unreachable machine is not acting: a new generation begins here.
@@ -27,15 +27,15 @@ class Generations:
             InstarError: ``needs-confirmation`` listing whom to vouch for; ``holder-reachable`` when a
                 machine that may be acting can be reached (wake up without force).
         """
-        service = self._service
-        known = service.known
+        driver = self._driver
+        known = driver.known
         if known is None:
             raise InstarError("cannot-take-over", "this machine knows of no lease", status=409)
         holder, unreachable = known.record.holder, self._unreachable()
-        if holder != service.me and holder not in unreachable and service.lease.durable.evidence is None:
+        if holder != driver.me and holder not in unreachable and driver.lease.durable.evidence is None:
             raise InstarError(
                 "holder-reachable",
-                f"{service.nickname(holder)} can be reached",
+                f"{driver.nickname(holder)} can be reached",
                 "`instar wakeup` without --force hands the lease over safely",
             )
         if set(unreachable) - set(vouched):
@@ -57,9 +57,9 @@ class Generations:
             InstarError: ``nothing-to-heal``; ``needs-confirmation`` with what was seen, what follows and
                 whom to vouch for; ``hub-unreachable``; ``cannot-take-over`` when the hub does not take it.
         """
-        service = self._service
-        seen = service.lease.durable.evidence or service.traffic.alarm
-        if seen is None or service.known is None:
+        driver = self._driver
+        seen = driver.lease.durable.evidence or driver.traffic.alarm
+        if seen is None or driver.known is None:
             raise self._nothing_to_heal()
         unreachable = self._unreachable()
         if not confirmed or set(unreachable) - set(vouched):
@@ -67,7 +67,7 @@ class Generations:
         return await self._begin()
 
     def _nothing_to_heal(self) -> InstarError:
-        trouble = self._service.hub_error
+        trouble = self._driver.hub_error
         return InstarError(
             "nothing-to-heal",
             "there is no split brain, and the hub "
@@ -79,37 +79,37 @@ class Generations:
 
     def _unreachable(self) -> list[str]:
         """Machines of every line that was seen and that this one cannot ask."""
-        service = self._service
-        assert service.known is not None
-        lines = [service.known.record, *(seen.record for seen in service.lease.durable.proof)]
+        driver = self._driver
+        assert driver.known is not None
+        lines = [driver.known.record, *(seen.record for seen in driver.lease.durable.proof)]
         machines = {machine for old in lines for machine in (*old.electorate, *old.benched, old.holder)}
-        return sorted(m for m in machines - {service.me} if not service.connected(m))
+        return sorted(m for m in machines - {driver.me} if not driver.connected(m))
 
     async def _begin(self, place: HubPlace | None = None) -> int:
         """``place``: a register to begin in other than the present one, of which nothing can be expected."""
-        service, lease = self._service, self._service.lease
+        driver, lease = self._driver, self._driver.lease
         if place is not None:
             expected = place.tip
         else:
-            expected = service.coordinator.own_tip if lease.baton else await self._tip()
+            expected = driver.coordinator.own_tip if lease.baton else await self._tip()
             if lease.open is not None and lease.durable.evidence is None:
                 raise InstarError("busy", "a swap of this machine is still open", "try again in a moment")
-        coordinator = service.coordinator
-        record = service.on_own_state(lease.force_record(at=coordinator.at(), nonce=coordinator.nonce()))
+        coordinator = driver.coordinator
+        record = driver.on_own_state(lease.force_record(at=coordinator.at(), nonce=coordinator.nonce()))
         lease.heal()
         if place is None:
-            await service.swap_now(record, "contend", expected)
+            await driver.swap_now(record, "contend", expected)
         else:
-            await service.swap_now(replace_record(record, hub=place), "contend", expected, place)
-        if service.acting_epoch() is None:
+            await driver.swap_now(replace_record(record, hub=place), "contend", expected, place)
+        if driver.acting_epoch() is None:
             raise InstarError(
-                "cannot-take-over", f"the hub did not take the new generation: {service.hub_error}"
+                "cannot-take-over", f"the hub did not take the new generation: {driver.hub_error}"
             )
-        return service.epoch
+        return driver.epoch
 
     async def _tip(self) -> str | None:
         try:
-            return await self._service.tip()
+            return await self._driver.tip()
         except StoreUnavailable as error:
             if error.found is not None:
                 return error.found
@@ -141,7 +141,7 @@ class Generations:
         )
 
     def _names(self, machines: list[str]) -> str:
-        return ", ".join(map(self._service.nickname, machines))
+        return ", ".join(map(self._driver.nickname, machines))
 
 
 def _needs_confirmation(message: str, prompt: str, vouch: list[str]) -> InstarError:

@@ -60,8 +60,8 @@ class HubMoved(msgspec.Struct, frozen=True):
 class HubMove:
     """Both sides of a move, for one ``LeaseDriver``."""
 
-    def __init__(self, service: LeaseDriver, mesh: Mesh, members: Members, events: EventHub) -> None:
-        self._service = service
+    def __init__(self, driver: LeaseDriver, mesh: Mesh, members: Members, events: EventHub) -> None:
+        self._driver = driver
         self._mesh = mesh
         self._members = members
         self._events = events
@@ -85,9 +85,9 @@ class HubMove:
             InstarError: ``not-awake``, ``busy``, what is wrong with the new hub (nothing has changed), or
                 ``hub-move-unfinished`` when the old register was closed and the new one is not open yet.
         """
-        before = self._service.require_acting()
+        before = self._driver.require_acting()
         hub = await self._wanted(url)
-        if hub == self._service.hub:
+        if hub == self._driver.hub:
             return HubMoved(hub, False, before, 0, {})
 
         async def move(place: HubPlace) -> dict[str, str]:
@@ -106,32 +106,32 @@ class HubMove:
                 might take the lease over there; ``needs-confirmation`` listing whom to vouch for.
         """
         hub = await self._wanted(url)
-        if hub.kind == "embedded" or self._service.hub.kind == "embedded":
+        if hub.kind == "embedded" or self._driver.hub.kind == "embedded":
             raise InstarError(
                 "bad-hub",
                 "by force the lease moves from one shared hub to another",
                 "`instar wakeup --force` begins anew on this machine's own disk",
                 status=400,
             )
-        if hub == self._service.hub:
+        if hub == self._driver.hub:
             raise InstarError("bad-hub", "this is the present hub", "name another one", status=400)
         await self._require_dead_hub()
 
         async def move(place: HubPlace) -> dict[str, str]:
             unreachable = await self._try_everywhere(place)
-            await self._service.generations.force_onto(place, vouched)
+            await self._driver.generations.force_onto(place, vouched)
             return unreachable
 
         return await self._run(hub, move)
 
     async def _require_dead_hub(self) -> None:
-        present, known = self._service.hub, self._service.lease.hub
+        present, known = self._driver.hub, self._driver.lease.hub
         place = known or HubPlace(present.wire_url)
         troubles = await self._try_everywhere(place)
         answered = [machine for machine in self._others() if machine not in troubles]
         try:
-            await self._service.tip()
-            answered.append(self._service.me)
+            await self._driver.tip()
+            answered.append(self._driver.me)
         except StoreUnavailable as error:
             log.info("the hub is to be left by force: %s", error.message)
         if answered:
@@ -146,18 +146,18 @@ class HubMove:
         """Set the new hub up and move, one move at a time."""
         if self._running:
             raise InstarError("busy", "the hub moves already", "`instar hub` tells where it lies")
-        self._running, began = True, self._service.now()
+        self._running, began = True, self._driver.now()
         try:
             unreachable = await move(await self._set_up(hub))
         finally:
             self._running = False
-        took_ms = (self._service.now() - began) // 1_000
-        return HubMoved(hub, True, self._service.epoch, took_ms, unreachable)
+        took_ms = (self._driver.now() - began) // 1_000
+        return HubMoved(hub, True, self._driver.epoch, took_ms, unreachable)
 
     # -- before anything is changed ------------------------------------------------------------------
 
     async def _wanted(self, url: str) -> Hub:
-        hub = await self._service.hubs.parse(url)
+        hub = await self._driver.hubs.parse(url)
         if hub.kind != "witness":
             return hub
         member = self._members.resolve(hub.witness)
@@ -178,7 +178,7 @@ class HubMove:
         """Make the new hub ready, and see that its register is free and atomic."""
         if hub.kind == "embedded":
             return HubPlace("")
-        store = self._service.hubs.store(hub)
+        store = self._driver.hubs.store(hub)
         try:
             await store.create()
             tip = await self._free_register(store, hub)
@@ -193,7 +193,7 @@ class HubMove:
         present = await store.read()
         if present is None:
             return None
-        if not is_authentic(present.record, self._service.verify):
+        if not is_authentic(present.record, self._driver.verify):
             raise of_another_mesh(hub.shown)
         if not present.record.moves:
             message = f"{hub.shown} holds a lease of this mesh that was never closed: it was forced away"
@@ -207,11 +207,11 @@ class HubMove:
         return {machine: why for machine, why in zip(others, answers, strict=True) if why}
 
     def _others(self) -> list[str]:
-        known = self._service.known
+        known = self._driver.known
         if known is None:
             raise InstarError("no-lease", "this machine knows of no lease")
         record = known.record
-        return sorted({*record.electorate, *record.benched, record.holder} - {self._service.me})
+        return sorted({*record.electorate, *record.benched, record.holder} - {self._driver.me})
 
     async def _try_at(self, machine: str, place: HubPlace) -> str:
         try:
@@ -222,7 +222,7 @@ class HubMove:
 
     async def _on_try(self, peer: str, question: TryHub) -> HubTried:
         try:
-            store = await self._service.hubs.at(HubPlace(question.url, question.id))
+            store = await self._driver.hubs.at(HubPlace(question.url, question.id))
             await store.probe()
         except (StoreUnavailable, InstarError) as error:
             name = self._members.nickname(peer)
@@ -238,36 +238,36 @@ class HubMove:
 
     async def _bench(self, unreachable: dict[str, str]) -> None:
         """Take who cannot use the new hub out of the electorate: it could not take over there."""
-        service = self._service
+        driver = self._driver
 
         def still_in() -> set[str]:
-            own = service.lease.holding
+            own = driver.lease.holding
             return set() if own is None else set(unreachable) & set(own.record.electorate)
 
         for machine in still_in():
-            service.coordinator.membership.wishes.bench[machine] = "cannot use the new hub"
-        service.poke()
-        settled = await service.wait_until(lambda: not still_in() and service.lease.open is None, BENCH_S)
+            driver.coordinator.membership.wishes.bench[machine] = "cannot use the new hub"
+        driver.poke()
+        settled = await driver.wait_until(lambda: not still_in() and driver.lease.open is None, BENCH_S)
         if not settled:
             raise InstarError("hub-unreachable", "the present hub does not take the change", status=502)
 
     async def _close_and_open(self, place: HubPlace, before: int) -> None:
-        service, lease = self._service, self._service.lease
-        service.require_acting()
+        driver, lease = self._driver, self._driver.lease
+        driver.require_acting()
         own = lease.holding
         assert own is not None, "who may act holds"
         assert own.version is not None
         assert lease.open is None, "nothing has happened since `_bench` saw that none is open"
         record = lease.moving_record(
-            place, reason="the hub moves", at=service.coordinator.at(), nonce=service.coordinator.nonce()
+            place, reason="the hub moves", at=driver.coordinator.at(), nonce=driver.coordinator.nonce()
         )
         lease.cease(own.version)
-        await service.swap_now(record, "close")
+        await driver.swap_now(record, "close")
 
         def opened() -> bool:
-            return service.epoch > before and service.acting_epoch() is not None
+            return driver.epoch > before and driver.acting_epoch() is not None
 
-        if not await service.wait_until(opened, FINISH_S):
+        if not await driver.wait_until(opened, FINISH_S):
             raise self._unfinished(place)
         if lease.hub != place:
             raise InstarError(
@@ -275,9 +275,9 @@ class HubMove:
             )
 
     def _unfinished(self, place: HubPlace) -> InstarError:
-        known = self._service.known
+        known = self._driver.known
         closed = known is not None and known.record.hub == place
-        if closed and known is not None and known.record.holder != self._service.me:
+        if closed and known is not None and known.record.holder != self._driver.me:
             name = self._members.nickname(known.record.holder)
             return InstarError("hub-move-overtaken", f"{name} opened the new hub first, and is awake now")
         return InstarError(

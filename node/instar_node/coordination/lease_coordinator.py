@@ -3,7 +3,7 @@
 ``FencedLease`` says what is allowed; this object says what is wise and when: promise rounds, reads of the
 hub, benching and taking back, checkpoints, contending. It is plain code too: ``tick(now, peers)`` returns
 effects, ``next_wake(now)`` says when to ask again, and outcomes are reported by the ``on_…`` methods.
-``LeaseService`` performs the effects over the network; a simulation performs them in virtual time.
+``LeaseDriver`` performs the effects over the network; a simulation performs them in virtual time.
 """
 
 from __future__ import annotations

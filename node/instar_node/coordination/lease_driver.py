@@ -122,7 +122,6 @@ class LeaseDriver:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop_task: asyncio.Task[None] | None = None
-        self._stopping = False
 
     def vouch_for(self, state: StateVoucher) -> None:
         """Records of this machine name the state it vouches for from now on."""
@@ -216,7 +215,6 @@ class LeaseDriver:
 
     async def stop(self) -> None:
         """Take no more part. Nothing is released: see ``release``."""
-        self._stopping = True
         self.coordinator.eligible = False
         tasks = [task for task in (self._loop_task, *self._tasks) if task is not None]
         for task in tasks:

@@ -21,38 +21,38 @@ log = logging.getLogger("instar.lease")
 class SplitBrain:
     """Passes evidence on, and takes it in."""
 
-    def __init__(self, service: LeaseDriver) -> None:
-        self._service = service
-        self._told: str | None = service.lease.durable.evidence
+    def __init__(self, driver: LeaseDriver) -> None:
+        self._driver = driver
+        self._told: str | None = driver.lease.durable.evidence
 
     def tell_all_once(self) -> None:
         """After each step: what is new goes to the log, to the screens and to every connected machine."""
-        evidence = self._service.lease.durable.evidence
+        evidence = self._driver.lease.durable.evidence
         if evidence == self._told:
             return
         self._told = evidence
         if evidence is None:
-            self._service.publish("split-brain", "the split brain is healed", evidence=None)
+            self._driver.publish("split-brain", "the split brain is healed", evidence=None)
             return
         log.error("split brain: %s", evidence)
-        self._service.publish(
+        self._driver.publish(
             "split-brain",
             f"split brain: {evidence}; everybody stops until `instar lease heal`",
             evidence=evidence,
         )
-        for machine in self._service.peers.connected_members():
+        for machine in self._driver.peers.connected_members():
             self.tell(machine)
 
     def tell(self, machine: str) -> None:
         """Show one machine what made this one stop; nothing when it has not."""
-        durable = self._service.lease.durable
+        durable = self._driver.lease.durable
         if durable.evidence is not None:
-            self._service.transport.notify_split_brain(machine, durable.evidence, durable.proof)
+            self._driver.transport.notify_split_brain(machine, durable.evidence, durable.proof)
 
     def on_notice(self, peer: str, notice: SplitBrainNotice) -> None:
         """A machine has stopped. Its records convince by themselves; without two of them the hub is read."""
-        proof = [seen for seen in notice.proof if is_authentic(seen.record, self._service.verify)]
-        if len(proof) == 2 and self._service.lease.accept_proof(*proof):
-            self._service.after_step()
+        proof = [seen for seen in notice.proof if is_authentic(seen.record, self._driver.verify)]
+        if len(proof) == 2 and self._driver.lease.accept_proof(*proof):
+            self._driver.after_step()
         else:
-            self._service.read_now()
+            self._driver.read_now()
