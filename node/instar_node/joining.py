@@ -212,7 +212,7 @@ def _lease_of(grant: PairingGrant) -> KnownRecord:
     """The lease record that came with the admission, believed. Raises ``bad-grant``."""
     try:
         known = msgspec.json.decode(grant.lease, type=KnownRecord)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _bad_lease(grant, str(error)) from error
     if not _believed(known, fold(grant.records)):
         raise _bad_lease(grant, "no member signed it")

@@ -222,6 +222,7 @@ async def test_a_body_of_256_kib_is_taken_and_one_byte_more_refused(raw: Raw, ap
         ("POST", "/messages", b'{"topic": "work", "text": "hi", "colour": 1}', "colour"),
         ("POST", "/messages", b"{", "body"),
         ("POST", "/messages", b"\xff\xfe", "body"),
+        ("PATCH", "/config", b'{"key": "ui.theme", "value": ' + b"[" * 100_000, "body"),
         ("POST", "/messages", b"[]", "body"),
         ("POST", "/messages", b"", "topic"),
         ("POST", "/wakeup", b'{"vouch": ["a", 3]}', "vouch[1]"),

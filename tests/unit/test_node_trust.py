@@ -154,7 +154,7 @@ async def test_a_machine_on_its_way_out_is_not_taken_into_the_lease_again(tmp_pa
         assert True not in seen[seen.index(False) :]
 
 
-SLOW_LEASE = "[lease]\nttl_ms = 20000\nround_ms = 300\nbench_ttl_ms = 200000\n"
+SLOW_LEASE = "[lease]\nttl_ms = 20000\nround_ms = 3000\nbench_ttl_ms = 200000\n"
 
 
 async def test_flooding_the_doors_costs_no_key_exchange_no_memory_and_no_lease(

@@ -286,6 +286,32 @@ def test_no_request_of_a_stranger_gets_anything_but_a_clear_refusal(host: Host, 
     assert error_of(body)["message"]
 
 
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.binary(max_size=300) | st.integers(1, 60_000).map(lambda depth: b'{"step":' + b"[" * depth))
+def test_no_bytes_of_a_stranger_get_anything_but_a_clear_refusal(host: Host, junk: bytes) -> None:
+    runs = len(host.pairing._runs)
+    status, body = asyncio.run(host.post("/api/pair", junk))
+    assert (status, error_of(body)["code"]) == (422, "malformed")
+    assert len(host.pairing._runs) == runs
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(status=st.sampled_from([200, 403, 500]), junk=st.binary(max_size=200) | st.just(b"[" * 50_000))
+def test_whatever_answers_instead_of_a_host_the_joiner_says_so_and_goes_no_further(
+    host: Host, lap: MachineIdentity, status: int, junk: bytes
+) -> None:
+    asked: list[bytes] = []
+
+    async def post(url: str, body: bytes) -> tuple[int, bytes]:
+        asked.append(body)
+        return status, junk
+
+    with pytest.raises(InstarError) as refusal:
+        asyncio.run(host.join("ABLE-ACID-0000", lap, post=post))
+    assert refusal.value.message
+    assert len(asked) == 1
+
+
 async def test_another_pairing_version_is_told_to_update(host: Host, lap: MachineIdentity) -> None:
     host.mint()
     status, body = await host.post("/api/pair", msgspec.json.encode(Start(2, lap.machine_id, bytes(32))))

@@ -51,7 +51,7 @@ def read_body(kind: type[t.Body], raw: bytes) -> t.Body:
         return msgspec.json.decode(raw or b"{}", type=kind)
     except msgspec.ValidationError as error:
         raise _refusal(error, "body") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise bad_input("body", f"is not valid JSON ({error})") from error
 
 

@@ -125,14 +125,14 @@ class EtcdCells:
             raise self._refused(status, raw)
         try:
             return msgspec.json.decode(raw, type=reply)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise StoreUnavailable(f"{self._shown} is not an etcd: {error}", "hub-not-etcd") from error
 
     def _refused(self, status: int, raw: bytes) -> StoreUnavailable:
         self._token = ""  # it may have expired; the next call logs in anew
         try:
             said = msgspec.json.decode(raw, type=ErrorReply)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return StoreUnavailable(f"{self._shown} is not an etcd: HTTP {status}", "hub-not-etcd")
         why = said.message or said.error
         if "permission denied" in why:
