@@ -13,8 +13,10 @@ import pytest
 
 from instar_node import node_log as module
 from instar_node.config import ChannelSettings, Config, WebhookSettings
+from instar_node.events import Event, EventHub
 from instar_node.node_log import node_log
 from instar_node.storage.home import Home
+from tests.unit.identity_support import ManualClock
 
 log = logging.getLogger("instar.part")
 
@@ -65,6 +67,27 @@ def test_secrets_are_blanked_out(text: str, secret: str, home: Home) -> None:
     (line,) = lines(home)
     assert secret not in line["message"]
     assert "[redacted:" in line["message"]
+
+
+def test_values_of_the_vault_are_in_no_line_and_no_event_from_the_moment_they_are_set(home: Home) -> None:
+    vault: list[str] = []
+    heard: list[Event] = []
+    with node_log(home, Config()) as known:
+        known.add(lambda: vault)
+        events = EventHub(ManualClock(), known)
+        events.listen(heard.append)
+        vault.append("open-sesame")
+        log.warning("the door says %s", "open-sesame")
+        try:
+            raise ValueError("not open-sesame")
+        except ValueError:
+            log.exception("it failed")
+        events.publish(
+            "sync", "a file open-sesame", path="open-sesame", more=[{"open-sesame": ("open-sesame",)}]
+        )
+    assert len(lines(home)) == 2
+    assert "open-sesame" not in (home.logs / "node.jsonl").read_text() + repr(heard) + repr(events._history)
+    assert heard[0].text == "a file [redacted:vault]"
 
 
 def test_the_file_is_rotated(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
