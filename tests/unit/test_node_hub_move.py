@@ -9,6 +9,7 @@ import pytest
 
 from instar_node.api import types as t
 from instar_node.coordination import hub_move
+from instar_node.coordination.git_lease_store import GitLeaseStore
 from instar_node.coordination.lease_store import LeaseStore, StoreUnavailable
 from instar_node.coordination.record import HubPlace
 from instar_node.errors import InstarError
@@ -260,3 +261,17 @@ async def test_by_force_every_machine_that_is_away_must_be_vouched_for(tmp_path:
         moved = await mini.api.move_hub(t.HubRequest(new, force=True, vouch=[desk.machine_id]))
         assert [trouble.nickname for trouble in moved.unreachable] == ["desk"]
         assert (await mini.api.lease()).is_self
+
+
+async def test_a_defect_in_reading_the_register_does_not_end_the_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[None] = []
+
+    async def broken(store: GitLeaseStore) -> None:
+        reads.append(None)
+        raise RuntimeError("a defect")
+
+    async with running(a_home(tmp_path, "desk"), hub=str(tmp_path / "hub.git")):
+        monkeypatch.setattr(GitLeaseStore, "read", broken)
+        await until(lambda: len(reads) >= 2)

@@ -49,6 +49,11 @@ class RegisterTraffic:
         except StoreUnavailable as error:
             self._unread(error)
             return
+        except Exception:
+            self._driver.coordinator.on_read_failed(
+                self._driver.now()
+            )  # else the register would never be read again
+            raise
         seen = self._judged(seen)
         now = self._driver.now()
         self.latency, self.error = now - began, None
