@@ -152,6 +152,7 @@ ACTIONS: tuple[Action, ...] = (
         "Roles",
         "instar lease heal",
         mutates=True,
+        also=("overview", "lease"),
     ),
     Action(
         "move-hub",

@@ -82,6 +82,8 @@ class MeshScreen(Screen[None]):
 
     def offers(self, action: Action) -> bool:
         """Whether an action of this screen makes sense now; the footer shows no other."""
+        if action.id == "heal-lease":
+            return self.mesh.status is not None and self.mesh.status.health.split_brain is not None
         return action.id != "copy" or not self._drawable or bool(self.copyable())
 
     def refresh_body(self, kinds: frozenset[str]) -> None:

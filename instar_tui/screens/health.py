@@ -121,9 +121,10 @@ class HealthScreen(MeshScreen):
 
     # -- keys ---------------------------------------------------------------------------------------------
 
-    def action_verify(self) -> None:
+    def action_verify(self, machine: str = "", *, rehearse: bool = False) -> None:
+        """Run the drill, with one machine or with all, and bring it into sight."""
         self.query_one(Drill).scroll_visible(top=True, animate=False)
-        self.instar.operations.verify()
+        self.instar.operations.verify(machine, rehearse=rehearse)
 
     def action_set_gate(self) -> None:
         if self.checks.flags is not None:

@@ -57,8 +57,11 @@ class Holding(Framed):
             (f"{whose}{since}   ", ""),
             (mark.word, mark.style),
         ]
-        yield self._validity(lease, width)
-        yield [("medium   ", "$muted"), *self._medium(lease)]
+        if lease.state == "split-brain":
+            yield [("valid    ", "$muted"), ("no: nobody may act until a person has decided", "bold $danger")]
+        else:
+            yield self._validity(lease, width)
+            yield [("medium   ", "$muted"), *self._medium(lease)]
         yield [("hub      ", "$muted"), *self._hub(lease)]
         lost = lost_line(self.mesh)
         if len(lost) > 1:

@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from textual import events
 
 from instar_tui.actions import PLACES, Action, footer_actions
-from instar_tui.widgets.live import Line, Live
+from instar_tui.widgets.live import Line, Live, hanging
 from instar_tui.widgets.text import bar, fit, shown, span
 from instar_tui.widgets.vocabulary import ROLES, UNKNOWN, step_words
 
@@ -26,6 +26,9 @@ WHILE_TYPING: Line = [
     (" esc ", "bold $awake"),
     ("leaves it", ""),
 ]
+WAY_OUT = (
+    "On the machine whose line is to go on press H (instar lease heal). 3 shows the lines that were seen."
+)
 LATE = {"lost": "no contact", "waiting": "no answer"}
 """What the header says instead of the lease while nobody can say how it stands."""
 
@@ -160,22 +163,21 @@ class AlertBand(Framed):
             what = "no contact with the node" if status is not None else "the node did not start"
             yield _band(f" ‼ {what}{since}: {shown(mesh.problem)}", width, "danger")
             hint = mesh.hint or "it is tried again by itself"
-            yield [(fit(f"   {shown(hint)}", width), "$danger")]
+            yield from hanging(("   ", ""), hint, "$danger", width)
         elif mesh.link == "waiting" and status is not None:
             spent = span(max(1_000, mesh.lost_for_ms() // 1_000 * 1_000))
             words = f" ◌ the node has not answered for {spent}; what you see is older"
             yield _band(words, width, "needs-you")
         elif status is not None and status.health.split_brain is not None:
-            evidence = shown(str(status.health.split_brain.get("evidence", "")))
+            evidence = str(status.health.split_brain.get("evidence", ""))
             yield _band(" ‼ SPLIT BRAIN. Everybody has stopped; nobody answers.", width, "danger")
-            yield [(fit(f"   {evidence}", width), "bold $danger")]
-            way_out = "   On the machine whose line is to go on press H   (instar lease heal)."
-            yield [(fit(f"{way_out}   3 shows the lines that were seen.", width), "$danger")]
+            yield from hanging(("   ", ""), evidence, "bold $danger", width)
+            yield from hanging(("   ", ""), WAY_OUT, "$danger", width)
         elif status is not None and status.health.status == "alarm" and status.health.alerts:
             alert = status.health.alerts[0]
             yield _band(f" ‼ {shown(alert.message)}", width, "danger")
             if alert.hint:
-                yield [(fit(f"   {shown(alert.hint)}", width), "$danger")]
+                yield from hanging(("   ", ""), alert.hint, "$danger", width)
 
 
 def _if_long(mesh: MeshState) -> str:

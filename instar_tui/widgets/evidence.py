@@ -30,8 +30,9 @@ class Lines(Framed):
         self.display = split is not None
         if split is None:
             return
+        yield []
         yield heading("the lines that were seen", width)
-        yield [(f"   epoch  {fit('holder', 14)}{fit('why', 12)}{fit('from', 18)}record", "$muted")]
+        yield [(f"   epoch  {fit('holder', 14)}{fit('from', 18)}{fit('record', 8)}why", "$muted")]
         seen = split.get("seen")
         for row in seen if isinstance(seen, list) else []:
             yield self._row(row)
@@ -46,16 +47,15 @@ class Lines(Framed):
         ):
             yield [(f"  {number} ", "bold $danger"), (words, "")]
         yield [("    The same in a shell: ", "$muted"), ("instar lease heal", "bold")]
-        yield []
 
     @staticmethod
     def _row(row: dict[str, Any]) -> Line:
         return [
             (f" {fit_right(shown(str(row.get('epoch_text'))), 7)}  ", "bold $danger"),
             (fit(shown(str(row.get("holder_nickname"))), 14), "bold"),
-            (fit(shown(str(row.get("reason"))), 12), ""),
             (fit(day(str(row.get("at"))), 18), ""),
-            (f"number {row.get('serial')}", "$muted"),
+            (fit(str(row.get("serial")), 8), ""),
+            (shown(str(row.get("reason"))), "$muted"),
         ]
 
 
@@ -64,8 +64,8 @@ class Promises(Framed):
 
     def build(self, width: int) -> Iterable[Line]:
         status = self.mesh.status
-        if status is None or not status.lease.evidence:
-            return
+        if status is None or not status.lease.evidence or status.lease.state == "split-brain":
+            return  # with two lines no promise counts
         lease, moved = status.lease, self.mesh.elapsed_ms()
         contends = any(row.may_contend_in_ms is not None for row in lease.evidence)
         yield []

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,13 +28,15 @@ from instar_tui.demo import CONVERSATION, demo_mesh
 from instar_tui.embedding import Connection, open_api
 from instar_tui.widgets import text
 from tests.screenshots.drawing import picture
-from tests.screenshots.steady import SteadyConnection
+from tests.screenshots.steady import SteadyApi, SteadyConnection
 from tests.tui.standing import StandingClock, StandingDay
 
 FOLDER = Path(__file__).parents[2] / "screenshots"
 SIZE = (120, 36)
 PLACES = ("overview", "machines", "lease", "tail", "topics", "conversation", "events", "health")
-WAIT_S = 30.0
+WAIT_S = 60.0
+REF = "refs/instar/lease"
+"""Where a git hub keeps the lease."""
 
 
 class Camera:
@@ -122,8 +126,13 @@ def guess_wrong(url: str, folder: Path) -> None:
         print(f"as it should be: {error.message}", file=sys.stderr)
 
 
-async def mesh_of_three(homes: list[Home], folder: Path) -> None:
-    """All screens of a living mesh, attached to its awake machine."""
+def folder_of_hub(homes: list[Home]) -> Path:
+    """The hub of the demonstration lies beside its machines."""
+    return homes[0].path.parent / "hub.git"
+
+
+async def mesh_of_three(homes: list[Home], folder: Path, backup: Path) -> None:
+    """All screens of a living mesh, attached to its awake machine; at last its hub is put back."""
     config = load_config(homes[0].config)
 
     async def connect() -> Connection:
@@ -143,6 +152,7 @@ async def mesh_of_three(homes: list[Home], folder: Path) -> None:
                     await camera.until(lambda: app.base_screen().checks.updates is not None)
                     await camera.show(place)
                 camera.save(place)
+            await drill(camera)
             await transfer(camera)
             await pairing(camera, BlockingNodeApi(homes[0]), folder)
             await camera.show("overview")
@@ -153,8 +163,34 @@ async def mesh_of_three(homes: list[Home], folder: Path) -> None:
             app.action_help()
             await pilot.pause(0.5)
             camera.save("help")
+            app.screen.dismiss()
+            await split_brain(camera, folder_of_hub(homes), backup)
     finally:
         await app.mesh.close()
+
+
+async def drill(camera: Camera) -> None:
+    """A drill while it runs: its first steps are there, the others are still to come."""
+    await camera.show("health")
+    api = camera.app.mesh.api
+    assert isinstance(api, SteadyApi)
+    api.drill_steps = 5
+    camera.app.base_screen().action_verify("mini", rehearse=True)
+    await camera.until(lambda: sum(event.kind == "drill" for event in camera.app.mesh.events) == 5)
+    await camera.show("health")
+    camera.save("drill")
+    api.drill_may_end.set()
+    await camera.until(lambda: (op := camera.app.mesh.operation) is not None and op.outcome != "running")
+
+
+async def split_brain(camera: Camera, hub: Path, backup: Path) -> None:
+    """The hub is put back to an old copy of itself: it has forgotten who was awake since."""
+    await camera.show("lease")
+    put_back = ("git", "--git-dir", str(hub), "fetch", "--quiet", str(backup), f"+{REF}:{REF}")
+    await asyncio.to_thread(subprocess.run, put_back, check=True)
+    await camera.until(lambda: camera.app.mesh.status.health.split_brain is not None)
+    await camera.show("lease")
+    camera.save("split-brain")
 
 
 async def transfer(camera: Camera) -> None:
@@ -190,5 +226,7 @@ def main() -> None:
         asyncio.run(first_run(folder))
         with demo_mesh(3, lambda line: print(line, file=sys.stderr)) as daemons:
             homes = [daemon.home for daemon in daemons]
+            backup = folder / "backup.git"
+            shutil.copytree(folder_of_hub(homes), backup)
             converse(homes)
-            asyncio.run(mesh_of_three(homes, folder))
+            asyncio.run(mesh_of_three(homes, folder, backup))

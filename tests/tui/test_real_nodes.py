@@ -250,6 +250,20 @@ async def drill(real: Real) -> None:
     await real.until("✔ transfer")
 
 
+@journey("examine", "update", "sync-seen")
+async def mended(real: Real) -> None:
+    await real.press("8")
+    await real.until(lambda: real.app.base_screen().checks.doctor is not None)
+    await real.press("c")
+    await real.until("the doctor looked again: nothing is broken")
+    await real.press("u")
+    await real.until("Update every machine?")
+    await real.press("y")
+    await real.until("nothing to update: all run what is installed on them")
+    await real.press("e")
+    await real.until("refusals and conflicts are forgotten")
+
+
 # -- pairing ------------------------------------------------------------------------------------------
 
 

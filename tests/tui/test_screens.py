@@ -103,7 +103,13 @@ async def test_split_brain_is_a_band_on_every_screen_with_what_to_do(centre: Cen
         await centre.go(place.name)
         await centre.until("‼ SPLIT BRAIN. Everybody has stopped")
         assert "two records of epoch 7" in centre.text()
-        assert "press H   (instar lease heal)" in centre.text()
+        assert "press H (instar lease heal)" in centre.text()
+    await centre.go("lease")
+    await centre.until("H heal")
+    assert "nobody may act until a person has decided" in centre.text()
+    centre.node.split_brain = None
+    centre.node.say("lease", "healed")
+    await centre.until(lambda: "H heal" not in centre.text())
 
 
 async def test_text_of_others_is_neither_markup_nor_obeyed(centre: Centre) -> None:
