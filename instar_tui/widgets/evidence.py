@@ -64,8 +64,10 @@ class Promises(Framed):
 
     def build(self, width: int) -> Iterable[Line]:
         status = self.mesh.status
-        if status is None or not status.lease.evidence or status.lease.state == "split-brain":
-            return  # with two lines no promise counts
+        counts = status is not None and status.lease.state != "split-brain"  # with two lines no promise does
+        self.display = counts and bool(status and status.lease.evidence)
+        if status is None or not self.display:
+            return
         lease, moved = status.lease, self.mesh.elapsed_ms()
         contends = any(row.may_contend_in_ms is not None for row in lease.evidence)
         yield []

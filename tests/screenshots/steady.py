@@ -36,6 +36,8 @@ TEXTS = (
     (re.compile(r"[\d.,]+ GB free"), "84.0 GB free"),
     (re.compile(r"[\d.]+ MB$"), "0.4 MB"),
     (re.compile(r"\w+ would take over"), "attic would take over"),
+    (re.compile(r"epoch 1 record \d+, but epoch 3 record \d+"), "epoch 1 record 5, but epoch 3 record 9"),
+    (re.compile(r"^(in sync|admitted|benched) m_\d+$"), "in sync m_" + "2" * 32),
     (re.compile(r"(entry|row) [\d.]+"), r"\1 9"),
     (re.compile(r"promised for epoch \d+"), "promised for epoch 3"),
     (re.compile(r"\d+ placements? (is|are)"), "3 placements are"),

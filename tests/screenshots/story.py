@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -227,6 +226,7 @@ def main() -> None:
         with demo_mesh(3, lambda line: print(line, file=sys.stderr)) as daemons:
             homes = [daemon.home for daemon in daemons]
             backup = folder / "backup.git"
-            shutil.copytree(folder_of_hub(homes), backup)
+            mirror = ("git", "clone", "--quiet", "--mirror", str(folder_of_hub(homes)), str(backup))
+            subprocess.run(mirror, check=True)
             converse(homes)
             asyncio.run(mesh_of_three(homes, folder, backup))
