@@ -284,6 +284,31 @@ async def test_a_disk_that_is_really_full_loses_nothing_confirmed_and_is_used_ag
             subprocess.run(["umount", str(folder)], check=False)
 
 
+VISIT = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print([row[0] for row in connection.execute("SELECT k FROM t")])
+connection.close()
+"""
+
+
+async def test_another_program_that_opens_and_closes_the_file_takes_nothing_away(
+    db: SqliteDatabase, tmp_path: Path
+) -> None:
+    """It would take the write-ahead log down with it if our locks did not tell it that the file is in use; we
+    would go on writing to a file that has no name any more."""
+
+    def visit() -> str:
+        command = [sys.executable, "-c", VISIT, str(tmp_path / "mesh.db")]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    await db.write(put("a"))
+    await db.read(keys)
+    assert await asyncio.to_thread(visit) == "['a']"
+    await db.write(put("b"))
+    assert await asyncio.to_thread(visit) == "['a', 'b']"
+
+
 async def test_every_commit_is_synced(db: SqliteDatabase) -> None:
     assert await db.write(lambda c: c.execute("PRAGMA synchronous").fetchone()[0]) == 2
     assert await db.write(lambda c: c.execute("PRAGMA journal_mode").fetchone()[0]) == "wal"

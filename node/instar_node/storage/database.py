@@ -57,6 +57,7 @@ class SqliteDatabase:
         """
         connections: list[sqlite3.Connection] = []
         try:
+            _create(path)
             writer = _connect(path)
             connections.append(writer)
             check_integrity(writer, path)
@@ -155,8 +156,18 @@ class SqliteDatabase:
         return translated(error, self._path) if isinstance(error, sqlite3.Error) else error
 
 
+def _create(path: Path) -> None:
+    """Make the file, for this account alone, if there is none.
+
+    One that is there is not opened: closing *any* descriptor of a file drops all POSIX locks that this
+    process has on it (https://www.sqlite.org/howtocorrupt.html, 2.2), and another program that opens and
+    closes the database would then take the write-ahead log down under us.
+    """
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+
 def _connect(path: Path) -> sqlite3.Connection:
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
     connection = sqlite3.connect(
         path,
         timeout=BUSY_TIMEOUT_S,
