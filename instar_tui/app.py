@@ -25,6 +25,7 @@ from textual.theme import Theme
 
 from instar_tui import actions, theme
 from instar_tui.actions import Action
+from instar_tui.signals import let_go_of_a_lost_terminal
 from instar_tui.state import MeshState
 
 if TYPE_CHECKING:
@@ -187,8 +188,10 @@ class InstarApp(App[None]):
 
     def on_mount(self) -> None:
         self.set_keymap(self._ui.keymap)
-        for kind in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(kind, self._on_signal)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._on_signal)
+        # Not through the loop: Textual writes to the terminal again at the SIGCONT that comes with a hang-up.
+        signal.signal(signal.SIGHUP, lambda *_: self._on_hang_up(loop))
         self.theme_changed_signal.subscribe(self, lambda _: self.redraw())
 
     def on_ready(self) -> None:
@@ -228,6 +231,10 @@ class InstarApp(App[None]):
     def _on_signal(self) -> None:
         """SIGTERM or SIGHUP: give the terminal back (Textual alone would not) and leave in order."""
         self.exit()
+
+    def _on_hang_up(self, loop: asyncio.AbstractEventLoop) -> None:
+        let_go_of_a_lost_terminal()
+        loop.call_soon_threadsafe(self._on_signal)
 
     def leave_for_update(self) -> None:
         """The node in this process was updated: say so, and end, so that the installed program takes over."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -30,6 +32,18 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def let_go_of_a_lost_terminal() -> None:
+    """When the terminal's window was closed: read and write nowhere instead. Textual's writer dies of a write
+    that fails, and then waits for itself for ever, with the node inside."""
+    try:
+        termios.tcgetattr(1)
+    except termios.error:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def _end(_number: int, _frame: FrameType | None) -> None:

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
@@ -126,12 +127,20 @@ class Terminal:
         """Whether the terminal is as it was before: what was switched on is off, and the line discipline."""
         return whole(self.written) and termios.tcgetattr(self._main) == self._before
 
+    def hang_up(self) -> None:
+        """Close the window: the terminal is gone, and the program is told as the kernel does."""
+        os.close(self._main)
+        self._main = -1
+        for kind in (signal.SIGHUP, signal.SIGCONT):
+            self.process.send_signal(kind)
+
     def close(self) -> None:
         """End the program and let go of the terminal."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
-        os.close(self._main)
+        if self._main != -1:
+            os.close(self._main)
 
 
 def whole(written: bytes) -> bool:

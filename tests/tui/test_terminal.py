@@ -79,6 +79,17 @@ def test_q_leaves_a_whole_terminal_and_a_node_that_has_stopped(tmp_path: Path) -
         assert not (tmp_path / "home" / "api.json").exists(), "nothing runs there any more"
 
 
+def test_closing_the_window_ends_the_program_and_the_node_in_it(tmp_path: Path) -> None:
+    terminal = Terminal("-c", REAL, "--home", str(tmp_path / "home"))
+    try:
+        terminal.read(b"AWAKE", 30.0)
+        terminal.hang_up()
+        assert terminal.process.wait(30) == 0
+        assert not (tmp_path / "home" / "api.json").exists(), "nothing runs there any more"
+    finally:
+        terminal.close()
+
+
 def test_a_crash_in_a_screen_leaves_a_whole_terminal_a_log_and_a_node_that_has_stopped(
     tmp_path: Path,
 ) -> None:
