@@ -7,6 +7,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 
 import click
 import msgspec
@@ -24,6 +25,11 @@ from instar_tui.renewal import become_the_installed_program
 
 log = logging.getLogger("instar.daemon")
 
+GC_THRESHOLDS = (20_000, 20, 20)
+"""Of the garbage collector: a message makes many small objects and hardly ever a cycle."""
+SWITCH_S = 0.001
+"""How long the event loop may keep the database's threads from their turn; Python's own 5 ms are longer than
+a sync of the disk takes."""
 READY_TOLD = "INSTAR_READY_TOLD"
 """Set in the environment of a program that replaced itself: its ``ready`` line was written before."""
 
@@ -65,6 +71,8 @@ async def _serve(home: Home, config: Config, options: NodeOptions, known: KnownS
         """Called again by the node that follows when the home joined another mesh."""
         nonlocal told
         gc.freeze()  # what start-up made stays for good: no need to look through it again and again
+        gc.set_threshold(*GC_THRESHOLDS)
+        sys.setswitchinterval(SWITCH_S)
         gc.enable()
         if not told:  # whoever waited for it has gone on; after that line stdout stays silent
             told = True

@@ -129,7 +129,7 @@ class ApiServer:
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if name.lower() not in _LOCAL_HOSTS:
             raise InstarError("foreign-host", f"{host!r} is not an address of this API", status=421)
-        if request.path != HEALTH.path and not self._authorized(request):
+        if not self._authorized(request) and request.path != HEALTH.path:
             raise InstarError(
                 "unauthorized",
                 "the token is missing or wrong",
@@ -147,7 +147,8 @@ class ApiServer:
         call = getattr(self._api, route.method)
 
         async def handle(request: web.Request) -> web.Response:
-            arguments = read_arguments(route, request.match_info, request.query)
+            query = request.query if request.query_string else {}
+            arguments = read_arguments(route, request.match_info, query)
             if route.body is not None:
                 arguments["body"] = read_body(route.body, await request.read())
             reply = await call(**arguments)

@@ -335,14 +335,16 @@ class Delivery:
     @asynccontextmanager
     async def _admitted(self) -> AsyncIterator[None]:
         """Inside the intake, in an opened epoch; a lease lost meanwhile is acted on at once."""
-        async with self._intake.open():
-            try:
-                await self._ledger.ensure_open()
-                yield
-            except InstarError as error:
-                if error.code in LEASE_CODES:
-                    self._lease_lost()
-                raise
+        await self._intake.enter()
+        try:
+            await self._ledger.ensure_open()
+            yield
+        except InstarError as error:
+            if error.code in LEASE_CODES:
+                self._lease_lost()
+            raise
+        finally:
+            self._intake.leave()
 
     async def _answer(self, row: MessageRow, text: str) -> MessageRow:
         grant = self._ledger.begin(row)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from instar_node.clock import Clock, wait_for
 from instar_node.errors import InstarError
@@ -39,19 +37,18 @@ class Intake:
         """Wait until nobody is inside."""
         await self._settled.wait()
 
-    @asynccontextmanager
-    async def open(self) -> AsyncIterator[None]:
-        """Be inside. Raises ``InstarError("handing-over")`` when the pause lasts too long."""
+    async def enter(self) -> None:
+        """Be inside until ``leave``. Raises ``InstarError("handing-over")`` when the pause lasts too long."""
         if not self._open.is_set():
             await self._wait()
         self._inside += 1
         self._settled.clear()
-        try:
-            yield
-        finally:
-            self._inside -= 1
-            if not self._inside:
-                self._settled.set()
+
+    def leave(self) -> None:
+        """Be inside no longer."""
+        self._inside -= 1
+        if not self._inside:
+            self._settled.set()
 
     async def _wait(self) -> None:
         if not await wait_for(self._clock, self._open, self._pause_s):

@@ -116,7 +116,10 @@ class MessageProcessingLedger:
 
     async def record(self, new: Incoming) -> Recorded:
         """Record a message, or find it. Raises ``key-reused`` when the key carried another text."""
-        return await self._step(lambda tx, epoch: steps.record(tx, epoch, new))
+        epoch = self._acting()
+        return await self.log.submit(
+            lambda tx: steps.record(tx, epoch, new), lambda: self._require_open(epoch), new.key
+        )
 
     def begin(self, row: MessageRow) -> Grant:
         """Grant the answering of a message; older grants of it end at once.

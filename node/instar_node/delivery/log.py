@@ -34,8 +34,13 @@ MARKS = 256
 
 class _Operation:
     def __init__(
-        self, run: Callable[[Transaction], Any], allowed: Callable[[], None], future: asyncio.Future[Any]
+        self,
+        run: Callable[[Transaction], Any],
+        allowed: Callable[[], None],
+        future: asyncio.Future[Any],
+        key: str | None,
     ) -> None:
+        self.key = key
         self.run = run
         self.allowed = allowed
         self.future = future
@@ -74,15 +79,19 @@ class ReplicatedLog:
         self._listeners.append(callback)
 
     def submit(
-        self, run: Callable[[Transaction], T], allowed: Callable[[], None] = lambda: None
+        self,
+        run: Callable[[Transaction], T],
+        allowed: Callable[[], None] = lambda: None,
+        key: str | None = None,
     ) -> asyncio.Future[T]:
         """Run an operation on the ledger, in order of submission; the future resolves once it is durable.
 
         ``allowed`` is called on the event loop immediately before the operation goes to the writer and may
         refuse by raising. ``run`` works on the writer thread; it must raise before it changes anything.
+        ``key`` is that of a message it asks for which is probably new.
         """
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._queue.append(_Operation(run, allowed, future))
+        self._queue.append(_Operation(run, allowed, future, key))
         if self._pump is None:
             self._pump = asyncio.create_task(self._run(), name="ledger-log")
         return future
@@ -158,6 +167,7 @@ class ReplicatedLog:
         return group
 
     async def _commit(self, group: list[_Operation]) -> None:
+        outcome: Outcome | None = None
         try:
             outcome = await self._database.write(partial(_run_group, self.state, group))
         except Exception as error:
@@ -167,6 +177,11 @@ class ReplicatedLog:
         else:
             self.state.absorb(outcome)
             self._remember(outcome)
+        # The writer gets the next group first, so that it does not rest while everybody is told of this one.
+        asyncio.get_running_loop().call_soon(self._announce, group, outcome)
+
+    def _announce(self, group: list[_Operation], outcome: Outcome | None) -> None:
+        if outcome is not None:
             self._tell(outcome)
         for operation in group:
             operation.settle()
@@ -202,6 +217,7 @@ class ReplicatedLog:
 
 def _run_group(state: LedgerState, group: list[_Operation], connection: sqlite3.Connection) -> Outcome:
     tx = Transaction(connection, state)
+    tx.look_up(operation.key for operation in group if operation.key is not None)
     for operation in group:
         before = tx.head
         try:

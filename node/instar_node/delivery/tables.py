@@ -11,7 +11,7 @@ from instar_node.contracts import LogPosition, Placement
 from instar_node.delivery.entries import Cut, LogEntry, Mark, Missing, Opening, Reported, decode_body
 from instar_node.delivery.rows import MessageRow
 from instar_node.delivery.state import LedgerState, TopicHead, Totals
-from instar_node.storage.statements import insert_rows
+from instar_node.storage.statements import insert_rows, select_known
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_row = msgspec.msgpack.Decoder(MessageRow).decode
@@ -48,6 +48,11 @@ def load_row(connection: sqlite3.Connection, key: str) -> MessageRow | None:
     """One row from the database."""
     found = connection.execute("SELECT row FROM messages WHERE key = ?", (key,)).fetchone()
     return None if found is None else _decode_row(found[0])
+
+
+def known_keys(connection: sqlite3.Connection, keys: Iterable[str]) -> set[str]:
+    """Those of these keys that have a row in the database."""
+    return select_known(connection, "key", "messages", keys)
 
 
 def load_topics(connection: sqlite3.Connection, topics: Iterable[str]) -> list[TopicHead]:

@@ -68,6 +68,12 @@ class Transaction:
             self._unknown.add(key)
         return found
 
+    def look_up(self, keys: Iterable[str]) -> None:
+        """Find out at once which of these rows are new: nearly all of those that steps ask for."""
+        wanted = {key for key in keys if key not in self.rows and key not in self._state.open}
+        if wanted:
+            self._unknown |= wanted - tables.known_keys(self._connection, wanted)
+
     def open_rows(self) -> list[MessageRow]:
         """Every row with something still to do, oldest first in each topic."""
         rows = {**self._state.open, **self.rows}

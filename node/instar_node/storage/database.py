@@ -27,6 +27,9 @@ log = logging.getLogger("instar.storage")
 
 MAX_GROUP = 256
 """Most writes that share one commit; bounds how long the first of a group waits for the last."""
+CHECKPOINT_PAGES = 4_000
+"""Size of the write-ahead log (16 MiB) at which a commit also copies it into the file. The same few pages are
+written again and again, so a long log saves most of the copying; a start after a crash reads it in 50 ms."""
 CACHED_STATEMENTS = 256
 """Prepared statements kept by each connection; more than the program has."""
 BUSY_TIMEOUT_S = 5.0
@@ -179,6 +182,7 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA fullfsync=ON")  # macOS: fsync alone does not reach the platter
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA journal_size_limit=67108864")
+    connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     return connection
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import TypeVar
+
+T = TypeVar("T")
 
 CHUNKS = (64, 16, 4, 1)
 """Rows of one statement. Few sizes, so that each statement is prepared once and found in the cache again."""
@@ -18,10 +21,24 @@ def insert_rows(
     ``executemany`` lets go of the interpreter and waits for it again with each row, which beside a busy event
     loop costs more than the row. ``table`` and ``conflict`` are constants of the program, never input.
     """
-    left = list(rows)
+    for chunk in _chunks(list(rows)):
+        places = f"({', '.join('?' * len(chunk[0]))})"
+        statement = f"INSERT INTO {table} VALUES {', '.join([places] * len(chunk))} {conflict}"  # noqa: S608
+        connection.execute(statement, tuple(chain.from_iterable(chunk)))
+
+
+def select_known(connection: sqlite3.Connection, column: str, table: str, values: Iterable[T]) -> set[T]:
+    """Those of these values that ``column`` of ``table``, which has an index, contains."""
+    known: set[T] = set()
+    for chunk in _chunks(list(values)):
+        places = ", ".join("?" * len(chunk))
+        query = f"SELECT {column} FROM {table} WHERE {column} IN ({places})"  # noqa: S608
+        known.update(value for (value,) in connection.execute(query, chunk))
+    return known
+
+
+def _chunks(left: list[T]) -> Iterator[list[T]]:
     for size in CHUNKS:
         while len(left) >= size:
-            chunk, left = left[:size], left[size:]
-            places = f"({', '.join('?' * len(chunk[0]))})"
-            statement = f"INSERT INTO {table} VALUES {', '.join([places] * size)} {conflict}"  # noqa: S608
-            connection.execute(statement, tuple(chain.from_iterable(chunk)))
+            yield left[:size]
+            left = left[size:]
