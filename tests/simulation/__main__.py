@@ -9,11 +9,13 @@ without it.
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
 
 from instar_node.coordination.lease_mutations import NO_MUTATIONS, Mutations
+from tests.simulation.chosen_scopes import CHOSEN, enumerate_chosen
 from tests.simulation.coverage import table
 from tests.simulation.enumeration import SCOPES, enumerate_scope
 from tests.simulation.mutants import CASES, ELSEWHERE, ENUMERATED
@@ -71,9 +73,12 @@ def mutants() -> int:
 def small() -> int:
     """Enumerate every small world; 1 if a promise can be broken in one."""
     broken = 0
-    for scope in SCOPES:
-        found = enumerate_scope(scope)
-        print(f"{scope.name}: {found.states} states, {found.steps} steps")
+    results = itertools.chain(
+        ((scope.name, enumerate_scope(scope)) for scope in SCOPES),
+        ((scope.name, enumerate_chosen(scope)) for scope in CHOSEN),
+    )
+    for name, found in results:
+        print(f"{name}: {found.states} states, {found.steps} steps")
         if found.violation is not None:
             broken += 1
             print(f"  {found.violation}: {'; '.join(found.path)}")

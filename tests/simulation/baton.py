@@ -27,7 +27,7 @@ def on_closing(machine: Machine, source: str, closing: KnownRecord) -> None:
         machine.world.send(machine.index, home, on_closing_answer, closing, "opened", newest)
         return
     refusal = "opening" if lease.open is not None else lease.may_open(closing)
-    if refusal is None and machine.world.random() < 0.2:
+    if refusal is None and (machine.full or machine.world.random() < 0.2):
         refusal = "not now"
     if refusal is None:
         lease.learn(closing, machine.now())

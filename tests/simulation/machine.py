@@ -46,6 +46,8 @@ class Machine:
         self.boots = 0
         self.up = False
         self.asleep = False
+        self.full = False
+        """Its disk takes no opening of a register."""
         self.backlog: list[tuple[Callable[..., None], tuple[Any, ...]]] = []
         self.acting_epoch = 0
         self.acting_until = 0

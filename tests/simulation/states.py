@@ -105,11 +105,12 @@ def _twin(thing: T) -> T:
     twin = kind.__new__(kind)
     if hasattr(thing, "__dict__"):
         twin.__dict__.update(thing.__dict__)
-    for name in _slots_of(kind):
+    for name in slots_of(kind):
         setattr(twin, name, getattr(thing, name))
     return twin
 
 
 @functools.cache
-def _slots_of(kind: type) -> tuple[str, ...]:
+def slots_of(kind: type) -> tuple[str, ...]:
+    """Names of the slots of a class and its bases."""
     return tuple(name for base in kind.__mro__ for name in getattr(base, "__slots__", ()))
