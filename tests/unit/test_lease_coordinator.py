@@ -231,3 +231,16 @@ def test_an_embedded_holder_whose_closing_never_left_comes_back_by_a_swap() -> N
     late = TIMING.wait(TIMING.ttl)
     swaps = [effect for effect in made.tick(late, Peers("b")) if isinstance(effect, SendSwap)]
     assert [swap.swap.record.epoch for swap in swaps] == [4]
+
+
+def test_who_lacks_the_state_that_the_lease_vouches_for_does_not_take_over_and_does_not_spin() -> None:
+    made = coordinator(record(holder="b", incarnation="b1"))
+    current = False
+    made.current = lambda: current
+    later = TIMING.wait(TIMING.ttl) + 1
+    assert SendSwap not in kinds(made.tick(later, Peers("b")))
+    made.tick(later, Peers("b"))
+    assert made.next_wake(later) > later + SECOND
+    current = True
+    assert made.next_wake(later) < later + SECOND
+    assert SendSwap in kinds(made.tick(later, Peers("b")))

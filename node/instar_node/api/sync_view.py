@@ -72,7 +72,7 @@ def sync_alerts(parts: NodeParts) -> Iterator[t.Alert]:
     if facts.behind is not None:
         yield t.Alert(
             "state-behind",
-            f"the state cannot be written: {facts.behind}",
+            f"this machine neither writes the state nor takes over: {facts.behind}",
             "start the machine that was awake before; if it is gone for good: `instar wakeup --force`",
         )
     if facts.trouble is not None:

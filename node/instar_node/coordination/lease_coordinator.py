@@ -71,6 +71,8 @@ class LeaseCoordinator:
     membership: Membership = field(default_factory=Membership)
     vouched: Callable[[], str] = lambda: ""
     """The state commit that an own record may vouch for; empty: it says what the one before said."""
+    current: Callable[[], bool] = lambda: True
+    """Whether this machine has the state that the newest record vouches for; it does not contend without."""
     counters: dict[str, int] = field(default_factory=dict)
     own_tip: str | None = None
     """Embedded hub: version at the tip of this machine's own register."""
@@ -148,6 +150,8 @@ class LeaseCoordinator:
         due = self.lease.may_contend_at(now)
         if isinstance(due, str) or not self.eligible or (self.lease.baton and not self._own_register_read):
             return FOREVER
+        if due <= now and not self.current():
+            return FOREVER
         return max(due, self._wait_until)
 
     def _hold(self, now: int, peers: Peers) -> list[Effect]:
@@ -224,7 +228,7 @@ class LeaseCoordinator:
         if not self.eligible or now < self._wait_until:
             return []
         due = self.lease.may_contend_at(now)
-        if isinstance(due, str) or now < due:
+        if isinstance(due, str) or now < due or not self.current():
             return []
         if self.lease.baton and not self._may_resume(now, peers):
             return []

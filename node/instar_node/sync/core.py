@@ -71,6 +71,8 @@ class StateCore:
     """Held while the history or the folder changes."""
     times: Times = field(default_factory=Times)
     hub_error: str | None = None
+    _contained: str = ""
+    """The newest commit that a lease record vouched for and that our line turned out to have."""
     _learned: dict[str, File] = field(default_factory=dict)
     """The secrets that were handed on."""
     _waiting: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -100,7 +102,14 @@ class StateCore:
     async def has_vouched(self) -> bool:
         """Whether our line has the commit that the newest lease record vouches for."""
         vouched = self.lease.state_head
-        return not vouched or await self.worker.run(self.copy.contains, vouched)
+        if not self.current and await self.worker.run(self.copy.contains, vouched):
+            self._contained = vouched
+        return vouched in (self._contained, self.copy.head, "")
+
+    @property
+    def current(self) -> bool:
+        """The same as far as it is known already: ``False`` also while nobody has looked."""
+        return self.lease.state_head in (self._contained, self.copy.head, "")
 
     # -- taking lines in --------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ class SyncFacts(msgspec.Struct, frozen=True):
     writes: bool
     """Whether this machine writes the state now."""
     behind: str | None
-    """Why it does not, although it is awake."""
+    """Why it does not, although it is awake; or why it would not take over."""
     pushed_us_ago: int | None
     pulled_us_ago: int | None
     hub_error: str | None

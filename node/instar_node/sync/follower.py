@@ -57,6 +57,12 @@ class StateFollower:
         self._to_ask.add(peer)
         self.on_lease_change()
 
+    def look_everywhere(self) -> None:
+        """Ask the hub and everybody in reach with the next step: the lease vouches for what we lack."""
+        core = self._core
+        self._audit_at = 0
+        self._to_ask |= {m.machine_id for m in core.registry.active() if core.mesh.connected(m.machine_id)}
+
     def on_lease_change(self) -> None:
         """Another machine may be awake now: it has not seen our edits."""
         self._offered = None

@@ -33,6 +33,8 @@ from instar_node.sync.writer import StateWriter
 
 log = logging.getLogger("instar.sync")
 
+LACKING_S = 1.0
+"""Seconds until a machine that lacks what the lease vouches for looks everywhere again."""
 RESCAN_S = 60.0
 """Seconds after which the folder is looked at even if nothing was noticed (network disks, lost notices)."""
 FAILED_S = 5.0
@@ -95,6 +97,8 @@ class StateSync:
         """The folder was looked at since this many notices; fewer than there were means: look again."""
         self._look_at = 0
         self._failure: str | None = None
+        self._was_current = False
+        self._on_current: list[Callable[[], None]] = []
         self._task = Background("state-sync", self._run)
 
     # -- life -------------------------------------------------------------------------------------------
@@ -161,6 +165,7 @@ class StateSync:
         try:
             async with self._core.lock:
                 pause = await self._do_step()
+            self._tell_if_current()
         except InstarError as error:
             self._fail(f"{error.message}{f' ({error.hint})' if error.hint else ''}")
             return FAILED_S
@@ -170,6 +175,12 @@ class StateSync:
             return FAILED_S
         self._failure = None
         return min(pause, self._until_look())
+
+    def _tell_if_current(self) -> None:
+        before, self._was_current = self._was_current, self.current
+        if self.current and not before:
+            for callback in self._on_current:
+                callback()
 
     async def _do_step(self) -> float:
         core = self._core
@@ -183,7 +194,14 @@ class StateSync:
             return RESCAN_S
         await self._look_if_due()
         epoch = core.lease.acting_epoch()
-        return await self._follower.follow() if epoch is None else await self._leader.lead(epoch)
+        if epoch is not None:
+            return await self._leader.lead(epoch)
+        if await core.has_vouched():
+            self._tell_if_current()  # following may wait for a machine or a hub that hangs
+            return await self._follower.follow()
+        self._follower.look_everywhere()
+        pause = await self._follower.follow()
+        return pause if await core.has_vouched() else min(pause, LACKING_S)
 
     async def _look_if_due(self) -> None:
         core = self._core
@@ -210,6 +228,7 @@ class StateSync:
         if what != self._failure:
             self._failure = what
             self._core.events.publish("sync", f"the state is not in step: {what}")
+        self._tell_if_current()
 
     def look_again(self) -> None:
         """One of the mesh's own files changed: it is brought to the others soon."""
@@ -223,6 +242,7 @@ class StateSync:
 
     def _on_lease(self) -> None:
         self._core.note_holder()
+        self._was_current = self.current
         self._follower.on_lease_change()
         self._wake.set()
 
@@ -276,6 +296,16 @@ class StateSync:
         return self._leader.vouched
 
     @property
+    def current(self) -> bool:
+        """Whether this machine may take over: it has what the newest lease record vouches for. One that
+        cannot open its copy at all has nothing to build upon, and says so."""
+        return self._core.current or (self._failure is not None and not self._opened.is_set())
+
+    def on_current(self, callback: Callable[[], None]) -> None:
+        """Be called when ``current`` has become true."""
+        self._on_current.append(callback)
+
+    @property
     def head(self) -> str | None:
         """The newest verified commit."""
         return self._core.copy.head
@@ -283,6 +313,14 @@ class StateSync:
     def forget_notices(self) -> None:
         """A person has looked at the refusals and conflicts."""
         self._core.memory.change(refused=(), conflicts=())
+
+    def _behind(self) -> str | None:
+        core = self._core
+        if core.lease.acting_epoch() is not None:
+            return self._leader.behind
+        if self.current or not self._opened.is_set():
+            return None
+        return f"the lease vouches for state {core.lease.state_head[:12]}, which has not arrived here"
 
     def facts(self) -> SyncFacts:
         """One consistent picture."""
@@ -295,7 +333,7 @@ class StateSync:
             signer=None if standing is None else standing.signer,
             files=len(core.copy.files),
             writes=self._writes(),
-            behind=self._leader.behind if core.lease.acting_epoch() is not None else None,
+            behind=self._behind(),
             pushed_us_ago=None if times.pushed is None else now - times.pushed,
             pulled_us_ago=None if times.pulled is None else now - times.pulled,
             hub_error=core.hub_error,
