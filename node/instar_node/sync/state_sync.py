@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 from instar_node.background import Background
 from instar_node.clock import MICROS_PER_SECOND, Clock
@@ -43,6 +42,8 @@ FAILED_S = 5.0
 
 OPENED_S = 5.0
 """Seconds that who needs the state waits for it to be opened at a start."""
+ARRIVES_S, LOOK_S = 2.0, 0.05
+"""Seconds that who needs the newest state waits for it, and between two looks: it may be on its way."""
 
 
 class StateSync:
@@ -272,17 +273,20 @@ class StateSync:
 
         Raises ``InstarError("state-behind")``.
         """
-        with suppress(TimeoutError):
+        core = self._core
+        try:
             async with asyncio.timeout(OPENED_S):
                 await self._opened.wait()
-        core = self._core
-        if not (self._opened.is_set() and await core.has_vouched()):
+            async with asyncio.timeout(ARRIVES_S):
+                while not await core.has_vouched():
+                    await core.clock.sleep(LOOK_S)
+        except TimeoutError:
             raise InstarError(
                 "state-behind",
                 f"this machine lacks state {core.lease.state_head[:12]}, for which the lease vouches",
                 "`instar sync` says why; it comes from the hub, or from a machine that has it",
                 status=503,
-            )
+            ) from None
 
     # -- views ------------------------------------------------------------------------------------------
 
