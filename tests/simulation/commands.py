@@ -95,8 +95,12 @@ def force(machine: Machine) -> None:
     healing = lease.durable.evidence is not None
     machine.world.say(f"{machine.name} {'goes on from its line' if healing else 'is forced awake'}")
     machine.world.note("split brain healed" if healing else "forced awake")
-    if register.url and register.value is not None and lease.durable.evidence is None:
-        lease.learn(register.value, machine.now())
+    if register.url and register.value is not None:
+        if lease.durable.evidence is None or lease.ends_dispute(register.value.record):
+            lease.learn(register.value, machine.now())
+        if healing and lease.durable.evidence is None:
+            machine.world.say(f"{machine.name} finds it healed")
+            return
     forced = lease.force_record(at="", nonce=machine.world.nonce())
     lease.heal()
     send = machine.coordinator.begin(forced, "contend", machine.now())

@@ -189,7 +189,7 @@ class FencedLease:
             if seen.record.order <= known.record.order:
                 return
         self._store(newest=seen)
-        if self.durable.evidence is not None and self._ends_dispute(seen.record):
+        if self.durable.evidence is not None and self.ends_dispute(seen.record):
             self._forget_evidence()
         self._follow(seen.record)
         if not self.mutations.first_sight_kept or self.first_seen is None:
@@ -199,7 +199,7 @@ class FencedLease:
             self.token = None
         self._adopt_or_stop(seen, now)
 
-    def _ends_dispute(self, record: LeaseRecord) -> bool:
+    def ends_dispute(self, record: LeaseRecord) -> bool:
         """Whether a person decided, on some machine: this generation outranks all lines of the dispute."""
         later = generation(record.epoch) > generation(self.durable.disputed)
         return later or self.mutations.evidence_ends_early

@@ -64,7 +64,23 @@ class Generations:
         unreachable = self._unreachable()
         if not confirmed or set(unreachable) - set(vouched):
             raise self._needs_choice(seen, unreachable)
+        await self._require_unhealed()
         return await self._begin()
+
+    async def _require_unhealed(self) -> None:
+        """Another machine may have healed it a moment ago, or through a hub that was slow to take it: then
+        that line goes on, for nobody chose this one over it."""
+        driver = self._driver
+        if driver.lease.durable.evidence is None or driver.lease.baton:
+            return
+        await self._tip()
+        if driver.lease.durable.evidence is None:
+            assert driver.known is not None
+            raise InstarError(
+                "nothing-to-heal",
+                f"{driver.nickname(driver.known.record.holder)} has healed it already",
+                "its line goes on; `instar wakeup` hands the lease over",
+            )
 
     def _nothing_to_heal(self) -> InstarError:
         trouble = self._driver.hub_error

@@ -328,10 +328,11 @@ class LeaseDriver:
     async def tip(self) -> str | None:
         """The version that the register holds now, whoever made it. Raises ``StoreUnavailable``.
 
-        A new generation must be above all that was ever written; in a split brain the lines are known.
+        A new generation must be above all that was ever written. In a split brain the lines are known; what
+        is learned then is that another machine has healed it.
         """
-        seen = await self._register()
-        if seen is not None and self.lease.durable.evidence is None:
+        seen, lease = await self._register(), self.lease
+        if seen is not None and (lease.durable.evidence is None or lease.ends_dispute(seen.record)):
             self.learn(seen)
         return seen.version if seen is not None else None
 
