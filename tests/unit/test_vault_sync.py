@@ -170,6 +170,24 @@ async def test_when_a_machine_goes_the_holder_seals_everything_anew_and_says_wha
     assert any(text.startswith("lap could read S0") for text in world.desk.told)
 
 
+async def test_a_holder_that_lacks_state_seals_nothing_anew_until_it_has_it(world: World) -> None:
+    world.desk.vault.set("TOKEN", VALUE, epoch=1)
+    there, asked = asyncio.Event(), 0
+
+    async def require_current() -> None:
+        nonlocal asked
+        asked += 1
+        if not there.is_set():
+            raise InstarError("state-behind", "this machine lacks state")
+
+    world.desk.sync.require_current = require_current
+    world.registry.remove(world.lap.id, epoch=1)
+    await until(lambda: asked > 1)
+    assert world.desk.vault.misfits()
+    there.set()
+    await until(lambda: not world.desk.vault.misfits())
+
+
 async def test_who_is_out_gets_nothing_and_forgets_what_it_had(world: World) -> None:
     world.desk.vault.set("TOKEN", VALUE, epoch=1)
     world.desk.mesh.connect(world.lap.id)

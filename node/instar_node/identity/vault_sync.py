@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
 
 import msgspec
@@ -95,6 +95,9 @@ class VaultSync:
         self._look = asyncio.Event()
         self._pulls: dict[str, asyncio.Task[None]] = {}
         self._keeper = Background("vault", self._keep)
+        self.require_current: Callable[[], Awaitable[None]] = _always
+        """Set by the composition root: raises while this machine lacks state that the lease vouches for. What
+        it does not know may be a removal, so it seals nothing for anybody."""
 
     def start(self) -> None:
         """Begin to listen, to tell and, as the holder, to reseal."""
@@ -255,6 +258,8 @@ class VaultSync:
             return
         for name in set(self._vault.misfits()) & set(self._vault.locked()):
             await self._unlock(name)
+        if self._vault.misfits():
+            await self.require_current()
         while (epoch := self._authority.acting_epoch()) is not None:
             done = self._vault.realign(epoch, RESEALED_AT_ONCE)
             if not done:
@@ -302,3 +307,7 @@ def _not_copied(names: list[str]) -> InstarError:
         status=503,
         extra={"missing": names},
     )
+
+
+async def _always() -> None:
+    """Nothing is vouched for where nobody shares a state."""

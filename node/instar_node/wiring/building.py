@@ -94,6 +94,7 @@ async def build(
     base.registry.on_change(base.mesh.refresh)
     base.registry.on_change(replication.refresh)
     state = _state(home, base, secrets, ledger, database)
+    secrets.require_current = state.require_current
     return _delivery_and_pool(home, base, sync, secrets, state, tail, ledger, replication, database, restart)
 
 
