@@ -121,8 +121,11 @@ def test_an_update_starts_the_program_that_embeds_the_node_anew(
         def restarted() -> bool:
             terminal.read(None, 0.1)  # as a terminal does, all the time
             restart = api.updates().restart
-            assert restart is not None
-            return (restart.state, restart.previous, restart.expected) == ("done", "1.0", "1.1")
+            return restart is not None and (restart.state, restart.previous, restart.expected) == (
+                "done",
+                "1.0",
+                "1.1",
+            )
 
         wait_for(restarted, 60.0)
         assert terminal.process.poll() is None, "the same process, another program in it"
