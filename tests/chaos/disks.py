@@ -13,7 +13,8 @@ from pathlib import Path
 
 from tests.cluster.harness import Machine
 
-SIZE = "48m"
+SIZE = "160m"
+"""Of each disk: a node takes no edits of the state folder when less than 64 MiB are free."""
 WAL_HEADER = 32
 FRAME_HEADER = 24
 
