@@ -123,7 +123,7 @@ ACTIONS: tuple[Action, ...] = (
         "Roles",
         "instar wakeup",
         mutates=True,
-        also=("overview", "machines", "lease"),
+        also=("overview", "machines", "lease", "pair"),
     ),
     Action(
         "hand-off",

@@ -23,6 +23,7 @@ from textual.binding import BindingType
 from textual.screen import Screen
 from textual.theme import Theme
 
+from instar_node.errors import InstarError
 from instar_tui import actions, theme
 from instar_tui.actions import Action
 from instar_tui.signals import let_go_of_a_lost_terminal
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from instar_tui.embedding import Connection
     from instar_tui.operations import Operations
     from instar_tui.renewal import Renewal
+    from instar_tui.unsent import Unsent
 
 log = logging.getLogger("instar.tui")
 
@@ -125,6 +127,7 @@ class InstarApp(App[None]):
         ui: Theme and key remapping from ``config.toml``.
         read_only: Watch only; every action that changes the mesh is off.
         clock: What countdowns and ages are counted by; the system's own if not given.
+        unsent_file: Where a text that is not sent waits while an update restarts the program.
     """
 
     TITLE = "instar"
@@ -155,12 +158,18 @@ class InstarApp(App[None]):
         *,
         read_only: bool = False,
         clock: Clock | None = None,
+        unsent_file: Path | None = None,
     ) -> None:
         self._plain = "NO_COLOR" in os.environ  # Textual takes it out of the environment
         super().__init__(ansi_color=True if self._plain else None)  # so that the filter drops all colour
         self.mesh = MeshState(connect, clock)
         self.mesh.listener = self._on_mesh
         self.read_only = read_only
+        self.unsent: Callable[[], Unsent | None] = lambda: None
+        """The text that is typed and not sent, if there is one; the conversation screen sets it."""
+        self.taken_up: Unsent | None = None
+        """Such a text from before a restart, until it is in its line again."""
+        self._unsent_file = unsent_file
         self.painted = False
         """Whether the first frame is out; until then only the frame of a screen is built."""
         self._ui = ui
@@ -210,6 +219,7 @@ class InstarApp(App[None]):
         self.painted = True
         self._load_styles()
         await self.base_screen().fill()
+        self._take_up_unsent()
         gc.freeze()  # what is loaded now stays: the collector need not look at it again
         gc.enable()
         self._ticker = self.set_interval(TICK_S, self._tick)
@@ -239,7 +249,32 @@ class InstarApp(App[None]):
     def leave_for_update(self) -> None:
         """The node in this process was updated: say so, and end, so that the installed program takes over."""
         self.notify("restarting into the version that is installed now", title="update", markup=False)
-        self.set_timer(UPDATE_NOTICE_S, self.exit)
+        self.set_timer(UPDATE_NOTICE_S, self._exit_with_unsent)
+
+    def _exit_with_unsent(self) -> None:
+        unsent = self.unsent()
+        if unsent is None or self._unsent_file is None:
+            self.exit()
+            return
+        from instar_tui.unsent import keep
+
+        try:
+            keep(self._unsent_file, unsent)
+        except InstarError as error:
+            self.exit(message=f"{error.message}. Not sent in {unsent.topic}: {unsent.text}")
+        else:
+            self.exit()
+
+    def _take_up_unsent(self) -> None:
+        """Go on where the person was typing before the restart."""
+        if self._unsent_file is None or self.read_only or not self._unsent_file.exists():
+            return
+        from instar_tui.unsent import take
+
+        self.taken_up = take(self._unsent_file)
+        if self.taken_up is not None:
+            self.mesh.watched_topic = self.taken_up.topic
+            self.action_go("conversation")
 
     def _fatal_error(self) -> None:
         """As Textual's, without the values of local variables: one of them may be a pairing code."""
@@ -415,7 +450,7 @@ def run_tui(
     from instar_tui.screen_log import screen_log
 
     async def main() -> int:
-        app = InstarApp(connect, config.ui, read_only=read_only)
+        app = InstarApp(connect, config.ui, read_only=read_only, unsent_file=home.unsent)
         loop = asyncio.get_running_loop()
         renewal.leave = partial(loop.call_soon_threadsafe, app.call_later, app.leave_for_update)
         try:

@@ -160,6 +160,12 @@ class MeshState:
     def me(self) -> Machine | None:
         return next((m for m in self.machines() if m.is_self), None)
 
+    def holder_elsewhere(self) -> str | None:
+        """Nickname of the machine that has the lease, where that is another one than this."""
+        if self.status is None or self.status.lease.holder in (None, self.status.me.machine_id):
+            return None
+        return self.status.lease.holder_nickname
+
     def machines(self) -> list[Machine]:
         """Members: this machine, the awake one, those online, the others; by name."""
         rows = self.status.machines if self.status else []

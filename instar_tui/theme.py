@@ -82,14 +82,14 @@ LIGHT = Theme(
 )
 
 SAFE = Theme(
-    # Okabe & Ito's palette: told apart with every common kind of colour blindness.
+    # After Okabe & Ito's palette, the orange reddened until red-blind eyes too tell it from the yellow.
     name="instar-safe",
     primary="#56b4e9",
     secondary="#cc79a7",
     accent="#56b4e9",
     success="#56b4e9",
     warning="#f0e442",
-    error="#e87a1d",
+    error="#e0561b",
     foreground="#e6e6e6",
     background="#101114",
     surface="#181a1f",
@@ -101,9 +101,9 @@ SAFE = Theme(
         "standby": "#c5c9d3",
         "needs-you": "#f0e442",
         "on-needs-you": "#1d1b02",
-        "danger": "#e87a1d",
-        "on-danger": "#1f0f02",
-        "muted": "#8b909c",
+        "danger": "#e0561b",
+        "on-danger": "#1f0a02",
+        "muted": "#7d828e",
         "faint": "#353945",
         "cursor": "#2a2f3a",
         "bar": "#181a1f",

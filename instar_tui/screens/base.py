@@ -14,6 +14,7 @@ from textual.widget import Widget
 from textual.worker import Worker
 
 from instar_node.errors import InstarError
+from instar_tui.actions import EVERYWHERE
 from instar_tui.widgets.chrome import AlertBand, Header, KeyLine, OperationStrip, Tabs
 from instar_tui.widgets.live import Live
 
@@ -82,9 +83,19 @@ class MeshScreen(Screen[None]):
 
     def offers(self, action: Action) -> bool:
         """Whether an action of this screen makes sense now; the footer shows no other."""
-        if action.id == "heal-lease":
-            return self.mesh.status is not None and self.mesh.status.health.split_brain is not None
+        if action.group == "Roles" and action.scope == EVERYWHERE:
+            return self._offers_role(action.id)
         return action.id != "copy" or not self._drawable or bool(self.copyable())
+
+    def _offers_role(self, action_id: str) -> bool:
+        """Waking the awake machine, handing off to nobody and healing what is whole would do nothing."""
+        status, me = self.mesh.status, self.mesh.me()
+        split = status is not None and status.health.split_brain is not None
+        if action_id == "heal-lease":
+            return split
+        if action_id == "hand-off":
+            return any(machine.role == "standby" for machine in self.mesh.machines())
+        return me is not None and me.role != "awake" and not split
 
     def refresh_body(self, kinds: frozenset[str]) -> None:
         """Bring the body up to date; ``kinds`` are the events since the last time."""

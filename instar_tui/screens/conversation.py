@@ -21,6 +21,7 @@ from instar_tui.widgets.transcript import Transcript
 
 if TYPE_CHECKING:
     from instar_node.api.types import Message, OutboxItem, TopicRow
+    from instar_tui.unsent import Unsent
 
 WINDOW = 200
 """Messages fetched at once."""
@@ -118,6 +119,8 @@ class ConversationScreen(MeshScreen):
         super().__init__()
         self._topic: str | None = None
         self._messages: dict[int, Message] = {}
+        self._to_answer: str | None = None
+        """Key of the message that a text from before a restart answers, until it is fetched."""
 
     def body(self) -> Iterable[Widget]:
         yield TopicLine(id="topic-line")
@@ -125,8 +128,30 @@ class ConversationScreen(MeshScreen):
         yield Undecided(id="undecided")
         yield Prompt(id="prompt")
         yield Input(
-            placeholder="i or enter to write", id="composer", compact=True, disabled=self.instar.read_only
+            placeholder="i or enter to write",
+            id="composer",
+            compact=True,
+            select_on_focus=False,  # the next key would replace what is typed already
+            disabled=self.instar.read_only,
         )
+
+    def complete(self) -> None:
+        super().complete()
+        self.instar.unsent = self._unsent
+        taken_up, self.instar.taken_up = self.instar.taken_up, None
+        if taken_up is not None:
+            composer = self.query_one(Input)
+            composer.value, self._topic, self._to_answer = taken_up.text, taken_up.topic, taken_up.reply_to
+            composer.cursor_position = len(taken_up.text)
+            self.call_after_refresh(composer.focus)
+
+    def _unsent(self) -> Unsent | None:
+        from instar_tui.unsent import Unsent
+
+        text, answering = self.query_one(Input).value, self.query_one(Prompt).answering
+        if not text.strip() or self._topic is None:
+            return None
+        return Unsent(self._topic, text, answering.key if answering is not None else self._to_answer)
 
     def refresh_body(self, kinds: frozenset[str]) -> None:
         if self.mesh.watched_topic is None and self.mesh.topics():
@@ -134,7 +159,7 @@ class ConversationScreen(MeshScreen):
         if self.mesh.watched_topic != self._topic:
             self._topic = self.mesh.watched_topic
             self._messages = {}
-            self.query_one(Prompt).answering = None
+            self.query_one(Prompt).answering = self._to_answer = None
         super().refresh_body(kinds)
         self._draw()
         if self._topic is not None and self.mesh.link == "live" and not kinds & {"resize", "operation"}:
@@ -144,10 +169,14 @@ class ConversationScreen(MeshScreen):
         """Bring in new messages, and the state of those that were not settled yet."""
         unsettled = [m.seq for m in self._messages.values() if m.state in UNSETTLED]
         newest = max(self._messages, default=0)
-        reply = await self.mesh.api.messages(topic, min([newest, *[seq - 1 for seq in unsettled]]), WINDOW)
-        if topic != self._topic:
-            return
-        self._messages.update((m.seq, m) for m in reply.messages)
+        after, full = min([newest, *[seq - 1 for seq in unsettled]]), True
+        while full:
+            page = (await self.mesh.api.messages(topic, after, WINDOW)).messages
+            if topic != self._topic:
+                return
+            self._messages.update((m.seq, m) for m in page)
+            after, full = page[-1].seq if page else after, len(page) == WINDOW
+        self._answer_again()
         undecided = self.query_one(Undecided)
         items = (await self.mesh.api.outbox()).items if self.mesh.status and self.mesh.status.outbox else []
         undecided.items = [item for item in items if item.topic == topic]
@@ -175,6 +204,17 @@ class ConversationScreen(MeshScreen):
             return
         self._answer_to(waiting)
         self.query_one(Input).focus()
+
+    def _answer_again(self) -> None:
+        """A text from before a restart answers the same message, if that still waits for an answer."""
+        wanted, self._to_answer = self._to_answer, None
+        if wanted is None:
+            return
+        message = next((m for m in self._messages.values() if m.key == wanted), None)
+        if message is not None and message.state == "waiting":
+            self._answer_to(message)
+        else:
+            self.notify("the message you were answering does not wait any more", severity="warning")
 
     def _answer_to(self, message: Message | None) -> None:
         prompt = self.query_one(Prompt)

@@ -9,8 +9,9 @@ from textual.binding import BindingType
 from textual.widget import Widget
 
 from instar_node.errors import InstarError
-from instar_tui.actions import screen_bindings
+from instar_tui.actions import Action, screen_bindings
 from instar_tui.screens.base import MeshScreen
+from instar_tui.state import ROLE_KINDS
 from instar_tui.widgets.banner import banner
 from instar_tui.widgets.chrome import Framed
 from instar_tui.widgets.feed import event_line
@@ -25,7 +26,7 @@ ENDED = {
     "expired": ("The code has expired.", "$needs-you"),
     "locked": ("Three wrong guesses: the code is locked.", "$danger"),
     "consumed": ("The code has been used.", "$muted"),
-    "cancelled": ("The code is cancelled.", "$muted"),
+    "cancelled": ("The code is void.", "$needs-you"),
     "none": ("No code is open.", "$muted"),
 }
 
@@ -62,6 +63,8 @@ class Code(_PairPart):
             yield centred(
                 [(shown(problem) or "asking for a code…", "$needs-you" if problem else "$muted")], width
             )
+            if self.mesh.status is not None and problem:
+                yield from self._way_on(width)
             return
         if view.state == "joined":
             yield from self._joined(view, width)
@@ -84,8 +87,29 @@ class Code(_PairPart):
             yield centred([(words, f"bold {style}")], width)
             if view.last_refusal:
                 yield centred([(shown(view.last_refusal), "$muted")], width)
-            yield []
+            yield from self._way_on(width)
+
+    def _way_on(self, width: int) -> Iterable[Line]:
+        """What to do for another code: it comes from the awake machine, for only that one admits."""
+        holder = self.mesh.holder_elsewhere()
+        yield []
+        if holder is None:
             yield centred([("n", "bold $awake"), (" mints a new one", "$muted")], width)
+            return
+        name = (shown(holder), "bold")
+        yield centred(
+            [
+                ("Only the awake machine admits others: press ", "$muted"),
+                ("p", "bold $awake"),
+                (" on ", "$muted"),
+                name,
+            ],
+            width,
+        )
+        yield centred(
+            [("or ", "$muted"), ("w", "bold $awake"), (" here first, which wakes this machine", "$muted")],
+            width,
+        )
 
     def _open(self, view: PairView, width: int) -> Iterable[Line]:
         assert view.code is not None
@@ -237,6 +261,11 @@ class PairScreen(MeshScreen):
         yield Happenings(id="happenings")
         yield Failover(id="failover")
 
+    def offers(self, action: Action) -> bool:
+        if action.id == "new-code":
+            return self.mesh.holder_elsewhere() is None
+        return super().offers(action)
+
     @property
     def ticking(self) -> bool:  # type: ignore[override]
         """While a code is open its countdown runs."""
@@ -259,6 +288,8 @@ class PairScreen(MeshScreen):
             self.instar.operations.start(lambda: self._open(fresh=False))
         elif kinds & {"pair", "gap"}:
             self.read("pair", self._look)
+        elif self.problem and kinds & ROLE_KINDS and self.mesh.holder_elsewhere() is None:
+            self.instar.operations.start(lambda: self._open(fresh=False))
 
     def tick_body(self) -> None:
         self.query_one(Countdown).sync()

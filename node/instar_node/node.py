@@ -84,6 +84,7 @@ class Node:
             admit=self._membership.admit,
             hub=self._shared_hub,
         )
+        base.lease.on_change(self._void_code_of_a_standby)
         self._rejoining = Rejoining(home, parts, database, self._pairing, foundation.recorded.nickname)
         self._forwarding = Forwarding(holder_api, base.mesh, base.lease, base.registry, base.clock)
         self.api: NodeApi = LocalNodeApi(
@@ -279,6 +280,17 @@ class Node:
         lease = self._parts.base.lease
         place, hub = lease.lease.hub, lease.hub
         return None if hub.kind == "embedded" else HubTerms(hub.kind, hub.url, place.id if place else "")
+
+    def _void_code_of_a_standby(self) -> None:
+        """Only the awake machine admits: a code minted before another took over would lead nobody in."""
+        base = self._parts.base
+        holder = base.lease.holder
+        if holder is None or holder == base.me:
+            return
+        try:
+            self._pairing.cancel(f"{base.registry.nickname(holder)} is the awake machine now")
+        except InstarError as error:  # a full disk must not stop the lease; the admission refuses anyhow
+            log.warning("the pairing code is not voided: %s", error)
 
     async def _free_orphans(self) -> None:
         if (pool := self._parts.pool) is not None:

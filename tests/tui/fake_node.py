@@ -251,6 +251,15 @@ class FakeNode(FakeChecks):
         left = self.session.attempts_left
         self.hub.publish("pair", f"wrong guess from 192.168.1.77, {left} left", attempts_left=left)
 
+    def falls_asleep(self) -> None:
+        """Another machine takes over, which voids a code."""
+        desk, mini = self._find(DESK), self._find(MINI)
+        desk.role, mini.role, self.epoch = "standby", "awake", self.epoch + 1
+        self.session.state, self.session.code = "cancelled", None
+        self.session.last_refusal = "mini is the awake machine now"
+        self.hub.publish("handoff", "desk → mini", step="committed")
+        self.hub.publish("pair", "the pairing code is void: mini is the awake machine now")
+
     def joined(self) -> None:
         """The other machine used the code."""
         self.session.state = "joined"
@@ -421,6 +430,11 @@ class FakeNode(FakeChecks):
 
     async def pair(self, body: t.PairRequest) -> t.PairView:
         self._enter("pair", body)
+        holder = self._holder()
+        if holder is not None and not holder.is_self:
+            raise InstarError(
+                "not-awake", "this machine is not awake", f"{holder.nickname} is: run this there"
+            )
         if self.gate is not None:
             await self.gate.wait()
         self.opened = self.clock.now()

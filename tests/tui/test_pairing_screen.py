@@ -90,3 +90,22 @@ async def test_the_embedded_hub_is_said_to_need_a_person(node: FakeNode) -> None
         await pairing(centre)
         await centre.until("instar hub git@host:me/agent-state.git")
         assert "attempts ●●●" in centre.text()
+
+
+async def test_a_code_of_a_machine_that_sleeps_now_is_void_and_it_says_what_to_do(centre: Centre) -> None:
+    await pairing(centre)
+    centre.node.falls_asleep()
+    await centre.until("The code is void.")
+    await centre.until("mini is the awake machine now")
+    await centre.until("press p on mini")
+    text = centre.text()
+    assert "RIVER" not in text
+    assert "left" not in text
+    assert " new code" not in text, "it would be refused"
+    assert " wake here" in text
+    await centre.go("overview")
+    await centre.go("pair")
+    await centre.until("this machine is not awake")
+    await centre.until("press p on mini")
+    await centre.pilot.press("w")
+    await centre.until("instar join http://192.168.1.20:7707 --code RIVER-STONE-4071")

@@ -1,4 +1,5 @@
-"""Every screen as a picture, at three sizes and in two themes, over a node whose clock stands still.
+"""Every screen as a picture, at three sizes and in two themes, over a node whose clock stands still; and what
+must be told apart by every eye, in the theme for that.
 
 ``pytest tests/tui/test_snapshots.py --snapshot-update`` draws them anew; ``snapshot_report.html`` shows what
 differs. They hold for one version of Textual: each draws a little differently.
@@ -15,6 +16,7 @@ import textual
 from textual.pilot import Pilot
 from textual.widgets import Input
 
+from instar_node.api import types as t
 from instar_node.config import UiSettings
 from instar_tui.actions import PLACES
 from instar_tui.app import InstarApp
@@ -26,6 +28,7 @@ from tests.tui.standing import StandingClock, StandingDay
 DRAWN_WITH = "8.2.8"
 SIZES = ((80, 24), (120, 36), (200, 50))
 THEMES = ("instar-dark", "instar-light")
+SAFE_SIZE, SAFE = (120, 36), "instar-safe"
 CASES = [(place.name, size, theme) for place in PLACES for size in SIZES for theme in THEMES]
 
 pytestmark = pytest.mark.skipif(
@@ -43,19 +46,20 @@ def _one_day_in_one_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     time.tzset()
 
 
-@pytest.mark.parametrize(
-    ("place", "size", "theme"), CASES, ids=[f"{p}-{s[0]}x{s[1]}-{t[7:]}" for p, s, t in CASES]
-)
-def test_the_screen_looks_as_it_did(
-    place: str, size: tuple[int, int], theme: str, snap_compare: Callable[..., bool]
-) -> None:
-    clock = StandingClock()
-    node = FakeNode(clock=clock)
+def drawn(
+    snap_compare: Callable[..., bool],
+    node: FakeNode,
+    place: str,
+    size: tuple[int, int],
+    theme: str,
+) -> bool:
+    """Whether a screen over this node looks as its picture."""
+    assert isinstance(node.clock, StandingClock)
 
     async def connect() -> FakeConnection:
         return FakeConnection(node)
 
-    app = InstarApp(connect, UiSettings(theme=theme), clock=clock)
+    app = InstarApp(connect, UiSettings(theme=theme), clock=node.clock)
 
     async def settle(pilot: Pilot[Any]) -> None:
         screen = Screenful(app, pilot)
@@ -69,4 +73,35 @@ def test_the_screen_looks_as_it_did(
         app.redraw()
         await pilot.pause()
 
-    assert snap_compare(app, terminal_size=size, run_before=settle)
+    return snap_compare(app, terminal_size=size, run_before=settle)
+
+
+@pytest.mark.parametrize(
+    ("place", "size", "theme"), CASES, ids=[f"{p}-{s[0]}x{s[1]}-{name[7:]}" for p, s, name in CASES]
+)
+def test_the_screen_looks_as_it_did(
+    place: str, size: tuple[int, int], theme: str, snap_compare: Callable[..., bool]
+) -> None:
+    assert drawn(snap_compare, FakeNode(clock=StandingClock()), place, size, theme)
+
+
+def test_the_overview_in_colours_for_every_eye(snap_compare: Callable[..., bool]) -> None:
+    assert drawn(snap_compare, FakeNode(clock=StandingClock()), "overview", SAFE_SIZE, SAFE)
+
+
+def test_a_split_brain_in_colours_for_every_eye(snap_compare: Callable[..., bool]) -> None:
+    node = FakeNode(clock=StandingClock())
+    node.split_brain = {"evidence": "two records of epoch 7: one of desk, one of mini"}
+    assert drawn(snap_compare, node, "lease", SAFE_SIZE, SAFE)
+
+
+def test_a_failing_gate_in_colours_for_every_eye(snap_compare: Callable[..., bool]) -> None:
+    node = FakeNode(clock=StandingClock())
+    why = "laptop: the drill of Monday failed at the third step"
+    node.gates_ += [
+        t.GateView("handoff", "shut", why, "a handoff there and back", [], None, []),
+        t.GateView("succession", "unverified", "never tried", "a failover", [], None, []),
+        t.GateView("sync", "overridden", "opened by hand on desk", "a push", [], "open", []),
+    ]
+    node.findings.append(t.Finding("database", "problem", "does not open", "restore a copy of mesh.db"))
+    assert drawn(snap_compare, node, "health", SAFE_SIZE, SAFE)

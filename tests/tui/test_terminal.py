@@ -115,6 +115,14 @@ def test_an_update_starts_the_program_that_embeds_the_node_anew(
     api = BlockingNodeApi(home)
     with Terminal("-c", REAL, "--home", str(home.path), TERM=term, **{SEAM: str(build)}) as terminal:
         terminal.read(shows)
+        if term != "dumb":
+            api.send(t.SendRequest("work", "hello"))
+            terminal.type(b"6")
+            terminal.read(b"hello")
+            terminal.type(b"i")
+            terminal.read(b"takes it")
+            terminal.type(b"half a thought")
+            terminal.shows("half a thought")
         build.write_text('{"version": "1.1", "protocol": [1, 2]}')
         assert api.update(t.UpdateRequest()).outcome == "restarting"
 
@@ -136,7 +144,9 @@ def test_an_update_starts_the_program_that_embeds_the_node_anew(
         assert whole(terminal.written[:again])
         terminal.written = terminal.written[again:]
         terminal.read(b"AWAKE")
-        terminal.type(b"q")
+        terminal.read(b"half a though")
+        assert not home.unsent.exists(), "it is taken up once"
+        terminal.type(b"\x03\x11")
         assert terminal.ends() == 0
 
 
@@ -151,6 +161,16 @@ def test_no_color_sends_no_colour_at_all() -> None:
     ]
     assert coloured == []
     assert "◆ AWAKE".encode() in terminal.written, "glyph and word say it all"
+
+
+@pytest.mark.parametrize("options", [(), ("--no-mouse",)])
+def test_no_mouse_leaves_the_mouse_to_the_terminal(tmp_path: Path, options: tuple[str, ...]) -> None:
+    with Terminal("-c", REAL, "--home", str(tmp_path / "home"), *options) as terminal:
+        terminal.read(b"AWAKE")
+        terminal.type(b"q")
+        assert terminal.ends() == 0
+    asked_for = {mode for mode in (b"1000", b"1002", b"1003") if b"\x1b[?" + mode + b"h" in terminal.written}
+    assert (b"1003" in asked_for) if not options else (asked_for == set())
 
 
 def test_the_app_loads_neither_the_node_nor_its_libraries_before_the_first_frame() -> None:

@@ -13,6 +13,7 @@ from instar_node.api import types as t
 from instar_node.api.forwarding import ApiAnswer, ApiCall
 from instar_node.contracts import PeerError
 from instar_node.errors import InstarError
+from instar_node.joining import join_home
 from instar_node.node import Node
 from tests.unit.node_world import a_home, in_sync, join, lines, pair, running, until
 
@@ -328,6 +329,26 @@ async def test_a_code_is_minted_only_where_it_works_and_the_refusal_names_that_m
             await mini.api.pair(t.PairRequest())
         assert refused.value.code == "not-awake"
         assert "desk" in refused.value.message + refused.value.hint
+
+
+async def test_a_code_is_void_as_soon_as_another_machine_is_awake(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        view = await desk.api.pair(t.PairRequest())
+        assert view.url is not None
+        assert view.code is not None
+        await mini.api.wakeup(t.WakeupRequest())
+
+        async def void() -> bool:
+            return (await desk.api.pair_view()).state == "cancelled"
+
+        await until(void)
+        after = await desk.api.pair_view()
+        assert after.code is None
+        assert after.last_refusal == "mini is the awake machine now"
+        with pytest.raises(InstarError) as refused:
+            await join_home(a_home(tmp_path, "laptop"), view.url, view.code, None)
+        assert refused.value.code == "code-consumed"
+        assert len((await mini.api.machines()).machines) == 2
 
 
 async def test_a_joiner_is_a_standby_and_its_home_takes_no_second_mesh(tmp_path: Path) -> None:

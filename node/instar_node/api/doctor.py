@@ -139,4 +139,8 @@ def _count(number: int, word: str) -> str:
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count < 1e9 else f"{count / 1e9:,.1f} GB"
+    """Bytes in the largest unit that gives at least one of it, as disks are sold: ``4.1 kB``, ``1.3 MB``."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if count >= unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count} B"

@@ -95,11 +95,11 @@ class PairingHost:
         """The code, the countdown, the attempts left, and who joined."""
         return view_of(self._store.current(), self._store.remaining_us(), self._urls())
 
-    def cancel(self) -> PairState:
+    def cancel(self, why: str = "cancelled on this machine") -> PairState:
         """Void an open code or a comparison under way; harmless otherwise."""
         if self._store.current().state in ("open", "confirming"):
-            self._store.end("cancelled", "cancelled on this machine")
-            self._publish("the pairing code was cancelled")
+            self._store.end("cancelled", why)
+            self._publish(f"the pairing code is void: {why}")
         return self.view()
 
     def confirm(self, accept: bool) -> PairState:

@@ -71,6 +71,11 @@ class Home(NamedTuple):
         return self.path / "node.lock"
 
     @property
+    def unsent(self) -> Path:
+        """What was typed in the control centre when an update restarted it."""
+        return self.path / "unsent.json"
+
+    @property
     def logs(self) -> Path:
         """Folder of the structured, rotating logs."""
         return self.path / "logs"
