@@ -82,7 +82,7 @@ LIGHT = Theme(
 )
 
 SAFE = Theme(
-    # After Okabe & Ito's palette, the orange reddened until red-blind eyes too tell it from the yellow.
+    # After Okabe & Ito's palette, the orange reddened until green-blind eyes too tell it from the yellow.
     name="instar-safe",
     primary="#56b4e9",
     secondary="#cc79a7",

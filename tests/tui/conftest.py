@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
+from textual.message import Message
 from textual.pilot import Pilot
 
 from instar_node.config import UiSettings
@@ -28,16 +29,22 @@ class Centre(Screenful):
 
 @asynccontextmanager
 async def running(
-    node: FakeNode, *, size: Size = (120, 36), read_only: bool = False, embedded: bool = True, **ui: Any
+    node: FakeNode,
+    *,
+    size: Size = (120, 36),
+    read_only: bool = False,
+    embedded: bool = True,
+    message_hook: Callable[[Message], None] | None = None,
+    **ui: Any,
 ) -> AsyncIterator[Centre]:
-    """The control centre over ``node``, connected and drawn."""
+    """The control centre over ``node``, connected and drawn; ``message_hook`` sees every message in it."""
     connection = FakeConnection(node, embedded=embedded)
 
     async def connect() -> FakeConnection:
         return connection
 
     app = InstarApp(connect, UiSettings(**ui), read_only=read_only)
-    async with app.run_test(size=size, notifications=True) as pilot:
+    async with app.run_test(size=size, notifications=True, message_hook=message_hook) as pilot:
         centre = Centre(app, pilot, node, connection)
         await centre.until(lambda: app.mesh.status is not None)
         await pilot.pause()

@@ -74,6 +74,23 @@ async def test_a_click_on_a_key_does_what_the_key_does(centre: Centre) -> None:
     await centre.until("move 42 to")
 
 
+async def test_the_footer_offers_a_change_of_roles_only_where_it_would_do_something(node: FakeNode) -> None:
+    async with running(node) as centre:
+        for place in ("overview", "machines", "lease"):
+            await centre.go(place)
+            await centre.until(lambda: "h hand off" in centre.lines()[-1])
+            assert "wake here" not in centre.lines()[-1], "it is awake"
+        node.falls_asleep()
+        await centre.until(lambda: "w wake here" in centre.lines()[-1])
+        node.split_brain = {"evidence": "two records of epoch 7"}
+        node.say("lease", "two records of epoch 7")
+        await centre.until(lambda: "H heal" in centre.lines()[-1])
+        assert "wake here" not in centre.lines()[-1], "a split brain is healed, not slept over"
+    async with running(FakeNode(1)) as centre:
+        await centre.until(lambda: "p Pair" in centre.lines()[-1])
+        assert "hand off" not in centre.lines()[-1], "there is nobody to hand it to"
+
+
 def test_the_readme_lists_the_keys_as_they_are() -> None:
     readme = README.read_text("utf-8")
     assert readme == with_table(readme), "write it anew: python -m tests.readme_keys"

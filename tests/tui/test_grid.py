@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 from textual.app import App, ComposeResult
+from textual.message import Message
 from textual.strip import Strip
 
 from instar_tui.theme import DARK
@@ -116,6 +117,23 @@ async def test_the_cursor_stays_in_sight_when_the_table_shrinks() -> None:
         await pilot.resize_terminal(40, 3)
         await pilot.pause()
         assert "quince" in app.line(2)
+
+
+async def test_a_click_moves_the_cursor_and_a_double_click_chooses_the_row() -> None:
+    told: dict[int, Message] = {}  # a message is seen again by everyone above who it is for
+
+    def hook(message: Message) -> None:
+        if isinstance(message, Grid.Moved | Grid.Chosen):
+            told[id(message)] = message
+
+    app = Orchard()
+    async with app.run_test(size=(40, 10), message_hook=hook) as pilot:
+        await pilot.click(Grid, offset=(2, 2))
+        assert [type(message) for message in told.values()] == [Grid.Moved]
+        told.clear()
+        await pilot.click(Grid, offset=(2, 3), times=2)
+        chosen = [message.key for message in told.values() if isinstance(message, Grid.Chosen)]
+        assert chosen == ["quince"]
 
 
 async def test_only_the_lines_in_sight_are_drawn() -> None:

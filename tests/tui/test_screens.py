@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from textual.message import Message
+from textual.worker import Worker, WorkerState
 
 from instar_node.api import types as t
 from instar_node.errors import InstarError
@@ -160,13 +163,22 @@ async def test_what_is_written_is_sent_and_shown(centre: Centre) -> None:
 
 
 async def test_a_conversation_follows_its_newest_message_until_one_scrolls_up(node: FakeNode) -> None:
-    async with running(node, size=(80, 24)) as centre:
-        await centre.go("conversation")
+    fetched = asyncio.Event()
+
+    def hook(message: Message) -> None:
+        match message:
+            case Worker.StateChanged(state=WorkerState.SUCCESS, worker=Worker(group="messages")):
+                if node.messages_["42"][-1].text == "one more thing":
+                    fetched.set()
+
+    async with running(node, size=(80, 24), message_hook=hook) as centre:
+        await centre.pilot.press("6")  # made within the app, so that the hook sees its messages
         await centre.until("waiting for you")
         await centre.pilot.press("home")
         await centre.until("is the nightly build green?")
         await node.send(t.SendRequest("42", "one more thing"))
-        await centre.pilot.pause(0.4)
+        await asyncio.wait_for(fetched.wait(), 3)
+        await centre.pilot.pause()
         assert "is the nightly build green?" in centre.text()
         await centre.pilot.press("end")
         await centre.until("one more thing")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -151,6 +153,12 @@ def test_bad_settings_and_a_damaged_database_are_problems(cli: Cli, founded: Mac
     found = states(cli)
     assert (found["settings"], found["database"]) == ("problem", "problem")
     assert cli("doctor").code == 1
+
+
+def test_a_small_database_has_a_size_that_says_something(cli: Cli, founded: MachineIdentity) -> None:
+    with closing(sqlite3.connect(cli.home.database)) as database:
+        database.execute("CREATE TABLE one (text TEXT)")
+    assert "opens, 1 table, 8.2 kB" in cli("doctor").out
 
 
 def test_a_forged_registry_is_a_problem(cli: Cli, founded: MachineIdentity) -> None:
