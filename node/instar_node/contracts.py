@@ -246,8 +246,9 @@ class Provenance(msgspec.Struct, frozen=True):
 
 
 class RunResult(msgspec.Struct, frozen=True):
-    """What a run came to: ``ok`` with the reply texts, ``failed`` (may be retried), ``cancelled`` (killed by
-    fence, transfer or person: run again elsewhere) or ``waiting`` (a person will answer)."""
+    """What a run came to: ``ok`` with the reply texts, ``failed`` (may be retried), ``unable`` (the machine
+    had no room to begin it, which is not the agent's failure), ``cancelled`` (killed by fence, transfer or
+    person: run again elsewhere) or ``waiting`` (a person will answer)."""
 
     outcome: str
     replies: tuple[str, ...] = ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import signal
@@ -165,6 +166,21 @@ async def test_a_program_that_is_not_there_fails_with_the_reason(tmp_path: Path)
     result = await runner.run(request())
     assert result.outcome == "failed"
     assert "cannot start /nowhere/agent: No such file" in result.error
+
+
+@pytest.mark.parametrize(("number", "outcome"), [(errno.ENOSPC, "unable"), (errno.EACCES, "failed")])
+async def test_a_computer_without_room_is_no_failure_of_the_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, outcome: str
+) -> None:
+    runner = agent(tmp_path, "print('never')")
+
+    async def refused(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(runner, "_start", refused)
+    assert await runner.run(request()) == RunResult(
+        outcome, error=f"cannot start the agent: {os.strerror(number)}"
+    )
 
 
 STUBBORN = """

@@ -125,6 +125,13 @@ async def test_a_failing_agent_is_tried_three_times_then_the_message_is_abandone
     assert "abandoned" in seen
 
 
+async def test_a_machine_that_has_no_room_to_begin_tries_until_it_has(machine: Machine) -> None:
+    machine.agent.results = [RunResult("unable", error="No space left on device")] * 5
+    await machine.delivery.submit("t", "patience", "k1")
+    await until(lambda: texts(machine) == ["a: patience"])
+    assert machine.agent.runs_of("patience") == 6
+
+
 async def test_an_agent_that_raises_counts_as_failed_and_may_succeed_later(machine: Machine) -> None:
     run, calls = machine.agent.run, []
 

@@ -20,6 +20,11 @@ ATTEMPTS = 3
 RETRY_S = 0.5
 AGAIN_S = 0.05
 """Pause after a cancelled run, so that a runner that always cancels does not spin."""
+NO_ROOM_S = 2.0
+"""Pause after a run that the machine had no room to begin: a full disk must not cost anybody an answer."""
+
+_OUTCOMES = {"already-running": "cancelled", "disk-full": "unable"}
+"""What is not the agent's failure: an earlier run of it that was told to stop may not have ended yet."""
 
 
 class Runs:
@@ -62,9 +67,12 @@ class Runs:
                 return
             if result.outcome == "cancelled":
                 await self._clock.sleep(AGAIN_S)
+            elif result.outcome == "unable":
+                self._tell(row, f"no room to begin, tried again: {result.error}", result.error)
+                await self._clock.sleep(NO_ROOM_S)
             else:
                 failures += 1
-                self._report(row, failures, result.error)
+                self._tell(row, f"the agent failed ({failures} of {ATTEMPTS}): {result.error}", result.error)
                 if failures >= ATTEMPTS:
                     await self._ledger.abandon(row.key, grant, result.error)
                     return
@@ -79,8 +87,7 @@ class Runs:
         try:
             return await self._runner.run(request)
         except InstarError as error:
-            # An earlier run of it that was told to stop may not have ended yet; that is nobody's failure.
-            outcome = "cancelled" if error.code == "already-running" else "failed"
+            outcome = _OUTCOMES.get(error.code, "failed")
             return RunResult(outcome, error=error.message)
         except Exception as error:
             log.exception("the run of %s failed", row.key)
@@ -115,7 +122,6 @@ class Runs:
             begun_before=row.rank is Rank.PROCESSING or origin.epoch < grant.epoch,
         )
 
-    def _report(self, row: MessageRow, failures: int, error: str) -> None:
+    def _tell(self, row: MessageRow, what: str, error: str) -> None:
         topic = row.origin.topic if row.origin is not None else ""
-        text = f"{topic}: the agent failed ({failures} of {ATTEMPTS}): {error}"
-        self._publish("message", text, topic=topic, key=row.key, state="failed", error=error)
+        self._publish("message", f"{topic}: {what}", topic=topic, key=row.key, state="failed", error=error)

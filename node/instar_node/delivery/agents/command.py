@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -27,6 +28,8 @@ TERM_GRACE = 0.5
 """Seconds between SIGTERM and SIGKILL. Short: a lapsed grant means that another machine is about to start."""
 STDERR_TAIL = 4_096
 """Bytes of stderr kept for the error text."""
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE})
+"""What the system says when it lacks disk, memory, processes or open files: it may have them again later."""
 CHUNK = 65_536
 
 
@@ -159,7 +162,8 @@ class CommandAgent:
                 run.ended()
                 self._records.remove(process.pid)
         except OSError as error:
-            return RunResult("failed", error=f"cannot start the agent: {error.strerror}")
+            outcome = "unable" if error.errno in NO_ROOM else "failed"
+            return RunResult(outcome, error=f"cannot start the agent: {error.strerror}")
         finally:
             keeping.cancel()
             leash.close()
