@@ -94,7 +94,7 @@ class MeshScreen(Screen[None]):
         if action_id == "heal-lease":
             return split
         if action_id == "hand-off":
-            return any(machine.role == "standby" for machine in self.mesh.machines())
+            return not split and any(machine.role == "standby" for machine in self.mesh.machines())
         return me is not None and me.role != "awake" and not split
 
     def refresh_body(self, kinds: frozenset[str]) -> None:

@@ -85,7 +85,8 @@ async def test_the_footer_offers_a_change_of_roles_only_where_it_would_do_someth
         node.split_brain = {"evidence": "two records of epoch 7"}
         node.say("lease", "two records of epoch 7")
         await centre.until(lambda: "H heal" in centre.lines()[-1])
-        assert "wake here" not in centre.lines()[-1], "a split brain is healed, not slept over"
+        assert "wake here" not in centre.lines()[-1], "a split brain is healed first"
+        assert "hand off" not in centre.lines()[-1]
     async with running(FakeNode(1)) as centre:
         await centre.until(lambda: "p Pair" in centre.lines()[-1])
         assert "hand off" not in centre.lines()[-1], "there is nobody to hand it to"

@@ -100,7 +100,9 @@ def _database(home: Home) -> str:
             f"{home.database} cannot be read: {error}",
             f"stop the node, move {home.database} aside and start: the other machines have the conversations",
         ) from error
-    return f"opens, {_count(tables, 'table')}, {_size(home.database.stat().st_size)}"
+    written_ahead = home.database.with_name(f"{home.database.name}-wal")  # what is newest may be there alone
+    size = sum(part.stat().st_size for part in (home.database, written_ahead) if part.exists())
+    return f"opens, {_count(tables, 'table')}, {_size(size)}"
 
 
 def _space(home: Home) -> t.Finding:
