@@ -25,7 +25,7 @@ from instar_node.api.blocking_client import BlockingNodeApi
 from instar_node.errors import InstarError
 from instar_node.storage.home import Home
 from instar_tui.daemon_process import DaemonProcess
-from instar_tui.demo import free_port
+from tests.ports import free_port
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ from cryptography.x509.oid import NameOID
 
 from instar_node.api import types as t
 from instar_node.wiring.own_urls import own_addresses
-from instar_tui.demo import free_port
 from tests.cluster.harness import Cluster, Machine, wait_for
+from tests.ports import free_port
 
 NGINX = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 NOWHERE = "http://192.0.2.1:9"

@@ -20,6 +20,8 @@ from urllib.request import urlopen
 
 import pytest
 
+from tests.ports import free_port
+
 READY_S = 20.0
 
 
@@ -29,13 +31,6 @@ def program(name: str, package: str) -> str:
     if found is None:
         pytest.skip(f"{name} is not installed (Debian package {package})")
     return found
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @contextmanager

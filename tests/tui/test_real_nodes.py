@@ -388,7 +388,7 @@ async def test_a_machine_is_admitted_when_both_persons_see_the_same(
         await real.press(key)
         ran = await joining
         assert f"{shown.digits[:3]} {shown.digits[3:]}" in ran.stderr
-        await real.until("mini has joined" if left == 2 else "The code is cancelled")
+        await real.until("mini has joined" if left == 2 else "declined on this machine")
         assert ran.returncode == (0 if left == 2 else 1), ran.stderr
         assert len(desk.api.machines().machines) == left
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from instar_node.config import NodeOptions, load_config
 from instar_node.joining import join_home
 from instar_node.node import Node
 from instar_node.storage.home import Home
+from tests.ports import free_port
 
 LEASE = "[lease]\nttl_ms = 900\nround_ms = 300\nbench_ttl_ms = 9000\n"
 
@@ -22,10 +22,7 @@ def a_home(folder: Path, nickname: str, more: str = "", agent: str = "echo") -> 
     """A home with settings for tests, and a port of its own that stays the same over restarts."""
     home = Home(folder / nickname)
     home.prepare()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    node = f'[node]\nnickname = "{nickname}"\nlisten = "127.0.0.1:{port}"\n'
+    node = f'[node]\nnickname = "{nickname}"\nlisten = "127.0.0.1:{free_port()}"\n'
     home.config.write_text(f'{node}{LEASE}[agent]\nkind = "{agent}"\n{more}', encoding="utf-8")
     return home
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -14,6 +13,7 @@ from instar_node.errors import InstarError
 from instar_node.mesh import listener as listener_module
 from instar_node.mesh.http import MAX_ANSWER, post_bytes
 from instar_node.mesh.listener import MAX_BODY, PeerListener, PeerRoutes
+from tests.ports import free_port
 
 
 async def pair(body: bytes, remote: str) -> tuple[int, bytes]:
@@ -152,13 +152,6 @@ async def test_an_address_that_is_not_ours_cannot_be_listened_on() -> None:
 
 
 # -- post ---------------------------------------------------------------------------------------------------
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def refusal(url: str, timeout: float = 5) -> InstarError:
