@@ -22,17 +22,22 @@ from instar_tui.signals import ending_in_order
 def run_plain(home: Home, config: Config, options: NodeOptions, renewal: Renewal) -> int:
     """``instar status --watch`` on the running node, or on one started here; ends with ctrl+c, or when an
     update asks for a ``renewal``."""
-    renewal.leave = partial(signal.pthread_kill, threading.get_ident(), signal.SIGINT)
+    # Not SIGINT: a shell that starts a program in the background has it ignored from then on.
+    renewal.leave = partial(signal.pthread_kill, threading.get_ident(), signal.SIGTERM)
     api = BlockingNodeApi(home)
     thread = None if _runs(api) else NodeThread(home, config, options)
-    if thread is not None:
-        thread.start()
-    try:
-        with suppress(KeyboardInterrupt), ending_in_order():
-            watch(api, Output(as_json=False))
-    finally:
+    with ending_in_order():
         if thread is not None:
-            thread.stop()
+            thread.start()
+        try:
+            with suppress(KeyboardInterrupt):
+                watch(api, Output(as_json=False))
+        except SystemExit:
+            if not renewal.wanted:
+                raise
+        finally:
+            if thread is not None:
+                thread.stop()
     return ExitCode.DONE
 
 
