@@ -58,3 +58,12 @@ async def test_a_split_brain_that_somebody_has_healed_is_not_healed_again(
         assert lease.lease.durable.evidence is None
         await until(lambda: lease.holder == desk.machine_id and lease.epoch == 1_000_000)
         assert desk._parts.base.lease.acting_epoch() == 1_000_000
+
+
+async def test_the_lines_of_a_split_brain_are_told_with_names(tmp_path: Path) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        await rewound(tmp_path / "hub.git", desk, mini)
+        told = (await desk.api.health()).split_brain
+        assert told is not None
+        older = told["seen"][0]
+        assert (older["holder_nickname"], older["reason"]) == ("desk", "in sync mini")

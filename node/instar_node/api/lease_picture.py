@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -13,6 +14,8 @@ from instar_node.coordination.hub import WITNESS, Hub
 from instar_node.coordination.lease_view import LeaseSnapshot
 from instar_node.coordination.record import epoch_text
 
+_MACHINE = re.compile(r"m_[0-9a-f]{32}")
+"""A machine in a record's reason, which is written where nicknames are not known."""
 HISTORY = 200
 NO_FAILOVER_HINT = "`instar hub URL` gives it: a path that all machines see, a git URL, or witness:MACHINE"
 
@@ -102,7 +105,7 @@ def split_brain(base: Base, snapshot: LeaseSnapshot) -> dict[str, object] | None
                 "serial": record.serial,
                 "holder": record.holder,
                 "holder_nickname": base.registry.nickname(record.holder),
-                "reason": record.reason,
+                "reason": _MACHINE.sub(lambda found: base.registry.nickname(found[0]), record.reason),
                 "at": record.at,
             }
             for record in records
