@@ -31,7 +31,9 @@ class Verdict(Panel):
         if status is None:
             return
         health = status.health
-        mark = HEALTH[health.status]
+        to_mend = _to_mend(self.checks)
+        broken = any(finding.state == "problem" for finding in to_mend)
+        mark = HEALTH["degraded" if broken and health.status == "ok" else health.status]
         yield [
             (f" {mark.glyph} {mark.word}", f"bold {mark.style}"),
             (f"   version {shown(health.version)}", "$muted"),
@@ -41,7 +43,7 @@ class Verdict(Panel):
             yield from hanging((" ⚠ ", "bold $needs-you"), alert.message, "bold", width)
             if alert.hint:
                 yield from hanging(("   ", ""), alert.hint, "", width)
-        remarks = len(_to_mend(self.checks))
+        remarks = len(to_mend)
         if remarks:
             yield [(f"   the doctor has {plural(remarks, 'remark')}", "$needs-you")]
         if not status.outbox:

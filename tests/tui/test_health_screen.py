@@ -33,6 +33,18 @@ async def test_the_doctor_tells_what_is_to_be_mended_first_and_how(node: FakeNod
         await centre.until("✔ disk")
 
 
+async def test_all_is_not_well_while_the_doctor_finds_something_broken(node: FakeNode) -> None:
+    node.alerts.clear()
+    node.findings[1] = t.Finding("disk", "ok", "20 GB free")
+    async with running(node, size=ALL_OF_IT) as centre:
+        await on_health(centre)
+        await centre.until("all is well")
+        node.findings[1] = t.Finding("disk", "problem", "no space left", "free some space")
+        await centre.pilot.press("c")
+        await centre.until("works, with a flaw")
+        assert "all is well" not in centre.text()
+
+
 async def test_secrets_are_shown_by_name_with_their_use_and_never_a_value(node: FakeNode) -> None:
     async with running(node, size=ALL_OF_IT) as centre:
         await on_health(centre)
