@@ -59,11 +59,6 @@ from instar_node.storage.atomic import read_json, write_atomic
 
 log = logging.getLogger("instar.lease")
 
-KEEPING_STATE = frozenset({"path", "remote", "witness"})
-"""Hubs that keep the state beside the register. Who may contend finds what a record vouches for there, so
-nobody takes over without it: such a hub would be holding it back. The others have nothing to hold back, and
-what only dead machines have must not stop the rest."""
-
 
 class LeaseDriver:
     """Keeps one machine's lease going: decides at every turn, performs, stores, and tells who listens."""
@@ -132,8 +127,6 @@ class LeaseDriver:
         """Records of this machine name the state it vouches for from now on."""
         self._state = state
         self.coordinator.vouched = lambda: state.vouched
-        self.coordinator.current = lambda: self.hub.kind not in KEEPING_STATE or state.current
-        state.on_current(self.poke)
 
     def on_own_state(self, record: LeaseRecord) -> LeaseRecord:
         """A forced record: the state it vouched for may lie on a machine that is gone, so ours counts."""
