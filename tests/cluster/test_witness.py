@@ -23,6 +23,7 @@ def with_witness(cluster: Cluster) -> tuple[Machine, Machine, Machine]:
         assert joined.returncode == 0, joined.stderr
         machine.start(*more)
     cluster.wait_in_sync(desk, [mini])
+    wait_for(lambda: "nas" in {row.nickname for row in desk.api.machines().machines if row.online})
     moved = desk.cli("hub", "witness:nas")
     assert moved.returncode == 0, moved.stderr
     return desk, mini, nas
