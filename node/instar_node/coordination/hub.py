@@ -6,7 +6,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 
@@ -139,8 +139,16 @@ def without_password(text: str) -> str:
     return _PASSWORD.sub(r"\1:…@", text)
 
 
+def _split(text: str) -> SplitResult:
+    """The parts of a URL. Raises ``bad-hub`` for one that cannot be taken apart (``https://[::1``)."""
+    try:
+        return urlsplit(text)
+    except ValueError as error:
+        raise _bad_hub(text) from error
+
+
 def _is_etcd(text: str) -> bool:
-    parts = urlsplit(text)
+    parts = _split(text)
     if parts.scheme not in ETCD_SCHEMES:
         return False
     try:
@@ -157,7 +165,7 @@ def _is_remote(text: str) -> bool:
     if separator:
         if scheme.lower() == "file":
             return False
-        if scheme.lower() not in REMOTE_SCHEMES or not urlsplit(f"x://{rest}").netloc or " " in text:
+        if scheme.lower() not in REMOTE_SCHEMES or not _split(text).netloc or " " in text:
             raise _bad_hub(text)
         return True
     if "::" in text:  # git's "ext::…" and other transport helpers run programs
@@ -167,7 +175,7 @@ def _is_remote(text: str) -> bool:
 
 def _local_path(text: str) -> Path:
     if text.lower().startswith("file://"):
-        parts = urlsplit(text)
+        parts = _split(text)
         if parts.netloc not in ("", "localhost") or not parts.path.startswith("/"):
             raise _bad_hub(text)
         return Path(unquote(parts.path))
