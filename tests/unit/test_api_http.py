@@ -250,6 +250,34 @@ async def test_bad_input_is_a_400_naming_the_field(
     assert not api.calls
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /topics/\xff/messages HTTP/1.1\r\n{headers}\r\n",
+        b"BREW /whoami HTTP/1.1\r\n{headers}\r\n",
+        b"GET /" + b"x" * 70_000 + b" HTTP/1.1\r\n{headers}\r\n",
+        b"POST /messages HTTP/1.1\r\n{headers}Content-Length: -5\r\n\r\n",
+        b"POST /messages HTTP/1.1\r\n{headers}Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}",
+        b"hello\r\n\r\n",
+    ],
+    ids=["path", "method", "too long", "length", "compression", "no http"],
+)
+async def test_what_cannot_be_read_as_http_is_a_json_error_too(
+    request_: bytes, raw: Raw, api: FakeNodeApi
+) -> None:
+    host, port = raw.endpoint.address
+    headers = {"Host": f"{host}:{port}", **raw.endpoint.headers}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode()
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(request_.replace(b"{headers}", lines))
+    head, _, body = (await asyncio.wait_for(reader.read(), 10)).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.split(b" ")[1] == b"400"
+    assert b"content-type: application/json" in head.lower()
+    assert json.loads(body)["error"]["code"] == "bad-request"
+    assert not api.calls
+
+
 async def test_an_optional_body_may_be_left_out(raw: Raw, api: FakeNodeApi) -> None:
     assert (await raw("POST", "/pair"))[0] == 200
     assert api.calls == [("pair", (t.PairRequest(sas=False),))]

@@ -25,6 +25,7 @@ from instar_node.api.metrics import render_metrics
 from instar_node.api.openapi import openapi_document
 from instar_node.api.protocol import NodeApi
 from instar_node.api.routes import HEALTH, MAX_BODY, ROUTES, Route
+from instar_node.api.unreadable import JsonErrorRunner, unreadable
 from instar_node.errors import InstarError
 from instar_node.known_secrets import KnownSecrets
 from instar_node.storage.atomic import write_atomic
@@ -66,7 +67,7 @@ class ApiServer:
         app.router.add_get("/events", self._events, allow_head=False)
         app.router.add_get("/metrics", self._metrics, allow_head=False)
         app.router.add_get("/openapi.json", self._openapi, allow_head=False)
-        self._runner = web.AppRunner(
+        self._runner = JsonErrorRunner(
             app,
             access_log=None,
             logger=log,
@@ -112,6 +113,8 @@ class ApiServer:
             response = self._failure(_http_error(error, request))
             if "Allow" in error.headers:
                 response.headers["Allow"] = error.headers["Allow"]
+        except web.RequestPayloadError:  # chunks or compression that are none
+            response = self._failure(unreadable())
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
             response = self._failure(InstarError("internal", "the node failed; see its log", status=500))

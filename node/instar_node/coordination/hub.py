@@ -161,7 +161,7 @@ def _is_etcd(text: str) -> bool:
 
 
 def _is_remote(text: str) -> bool:
-    scheme, separator, rest = text.partition("://")
+    scheme, separator, _ = text.partition("://")
     if separator:
         if scheme.lower() == "file":
             return False
