@@ -233,6 +233,29 @@ def test_an_embedded_holder_whose_closing_never_left_comes_back_by_a_swap() -> N
     assert [swap.swap.record.epoch for swap in swaps] == [4]
 
 
+def test_who_gave_the_lease_up_leaves_it_to_others_for_a_ttl_and_may_be_given_it_back_at_once() -> None:
+    made = holder()
+    made.lease.cease("v5")
+    left_until = SECOND + TIMING.wait(TIMING.ttl)
+    assert SendSwap not in kinds(made.tick(SECOND, Peers("b")))
+    assert SendSwap not in kinds(made.tick(left_until - 1, Peers("b")))
+    theirs = record(epoch=4, serial=6, prev="v5", holder="b", incarnation="b1", nonce="n6").record
+    made.lease.learn(KnownRecord(theirs, "v6"), 2 * SECOND)
+    assert made.lease.accept_token("v6", "b")
+    assert made.next_wake(2 * SECOND) < 3 * SECOND
+    assert SendSwap in kinds(made.tick(2 * SECOND, Peers("b")))
+
+
+def test_who_gave_the_lease_up_and_nobody_took_it_goes_on_after_a_ttl_and_does_not_spin_before() -> None:
+    made = holder()
+    made.lease.cease("v5")
+    left_until = SECOND + TIMING.wait(TIMING.ttl)
+    made.tick(SECOND, Peers("b"))
+    assert kinds(made.tick(TIMING.ttl, Peers("b"))) == [ReadHub]
+    assert made.next_wake(TIMING.ttl) == left_until
+    assert SendSwap in kinds(made.tick(left_until, Peers("b")))
+
+
 def test_who_lacks_the_state_that_the_lease_vouches_for_does_not_take_over_and_does_not_spin() -> None:
     made = coordinator(record(holder="b", incarnation="b1"))
     current = False

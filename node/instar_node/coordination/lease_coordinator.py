@@ -95,6 +95,9 @@ class LeaseCoordinator:
     _swap_again: int = 0
     """Holder: a register that lost our swap and shows nobody else's is not asked again before this."""
     _given_up: str | None = None
+    """The own version that was given up last."""
+    _left_until: int = 0
+    """Until when that version is left to others."""
 
     def boot(self, now: int) -> None:
         """Begin: everything that was known counts from now; the hub is read first."""
@@ -152,7 +155,7 @@ class LeaseCoordinator:
             return FOREVER
         if due <= now and not self.current():
             return FOREVER
-        return max(due, self._wait_until)
+        return max(due, self._wait_until, self._left_until if self.lease.own is not None else due)
 
     def _hold(self, now: int, peers: Peers) -> list[Effect]:
         effects: list[Effect] = []
@@ -224,8 +227,8 @@ class LeaseCoordinator:
             once = self.lease.mutations.closing_sent_once
             self._next_closing = FOREVER if once else now + self.lease.timing.round
             return [SendClosing(closing)]
-        self._leave_to_others(now)
-        if not self.eligible or now < self._wait_until:
+        left = self._leaves_to_others(now)
+        if left or not self.eligible or now < self._wait_until:
             return []
         due = self.lease.may_contend_at(now)
         if isinstance(due, str) or now < due or not self.current():
@@ -237,12 +240,16 @@ class LeaseCoordinator:
         record = self.lease.contender_record(reason=self._reason(known), at=self.at(), nonce=self.nonce())
         return [SendSwap(self._begin(record, "contend", now))]
 
-    def _leave_to_others(self, now: int) -> None:
-        """Who just gave its record up does not race those it gave it up for."""
+    def _leaves_to_others(self, now: int) -> bool:
+        """Who just gave its record up does not race those it gave it up for, until one of them has taken it
+        (a newer record ends ``own``) or a ttl is over. It may be given the next record at once."""
         own = self.lease.own
-        if own is not None and own.version != self._given_up:
+        if own is None:
+            return False
+        if own.version != self._given_up:
             self._given_up = own.version
-            self._wait_until = now + self.lease.timing.wait(self.lease.timing.ttl)
+            self._left_until = now + self.lease.timing.wait(self.lease.timing.ttl)
+        return now < self._left_until
 
     def _may_resume(self, now: int, peers: Peers) -> bool:
         """A booting embedded holder looks at its own register, which may hold more than it remembers, and
