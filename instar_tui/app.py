@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from textual import events
 from textual.app import App, SystemCommand
 from textual.binding import BindingType
 from textual.screen import Screen
@@ -28,6 +29,7 @@ from instar_tui import actions, theme
 from instar_tui.actions import Action
 from instar_tui.signals import let_go_of_a_lost_terminal
 from instar_tui.state import MeshState
+from instar_tui.typed_ahead import TypedAhead
 
 if TYPE_CHECKING:
     from textual.command import Provider
@@ -175,6 +177,7 @@ class InstarApp(App[None]):
         self._ui = ui
         self._ticker: Timer | None = None
         self._operations: Operations | None = None
+        self._typed = TypedAhead(self, super().on_event)
         for own in theme.OWN:
             self.register_theme(own)
         # Set without its watcher, which would read all styles twice more before the first frame.
@@ -330,6 +333,13 @@ class InstarApp(App[None]):
             tick()
 
     # -- keys ---------------------------------------------------------------------------------------------
+
+    async def on_event(self, event: events.Event) -> None:
+        """Keys are taken in order, each when the one before it is through; all else at once."""
+        if isinstance(event, events.Key | events.Paste) and not event.is_forwarded:
+            await self._typed.take(event)
+        else:
+            await super().on_event(event)
 
     def allows(self, action: Action) -> bool:
         """Whether this action may be run now."""
