@@ -96,6 +96,11 @@ class Channel(Protocol):
         """Whether repeating a send with the same ``reply_id`` is harmless (the receiver drops repeats)."""
 
     @property
+    def in_ledger(self) -> bool:
+        """Whether a reply is delivered by being committed: it is read from the ledger, and ``send`` has
+        nothing to do."""
+
+    @property
     def undecided(self) -> Literal["hold", "resend"]:
         """What to do with a reply of which nobody can say whether it was sent."""
 

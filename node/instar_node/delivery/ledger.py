@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TypeVar
 
@@ -166,19 +167,23 @@ class MessageProcessingLedger:
         """Fix the whole answer, made on ``machine`` (empty: here); it may be sent once the returned position
         is replicated."""
         where = machine or self._authority.me
-        granting = self._granting.get(key)
-        if granting is not None:
-            if grant < granting.grant:
-                raise steps.stale_grant(key)
-            granting.answered = True
-        try:
+        with self._answering(key, grant):
             return await self._step(
                 lambda tx, epoch: (steps.reserve(tx, epoch, key, grant, replies, where), tx.head.position),
                 grant.epoch,
             )
-        finally:
-            if granting is not None and self._granting.get(key) is granting:
-                del self._granting[key]
+
+    async def answer(self, key: str, grant: Grant, replies: tuple[str, ...], machine: str = "") -> MessageRow:
+        """Reserve and commit the whole answer, made on ``machine`` (empty: here), in one entry.
+
+        Only where nobody outside gets it, and no other machine must know of it before people see it.
+        """
+        me = self._authority.me
+        where, at = machine or me, iso(self._clock.wall())
+        with self._answering(key, grant):
+            return await self._step(
+                lambda tx, epoch: steps.answer(tx, epoch, key, grant, replies, where, at, me), grant.epoch
+            )
 
     async def take_over(self, key: str) -> tuple[MessageRow, LogPosition]:
         """Put an answer reserved in an older epoch under ours."""
@@ -288,6 +293,20 @@ class MessageProcessingLedger:
         return self.log.state.topics
 
     # -- inside -----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _answering(self, key: str, grant: Grant) -> Iterator[None]:
+        """While an answer goes to the log, its grant needs no entry of its own. Raises ``stale-grant``."""
+        granting = self._granting.get(key)
+        if granting is not None:
+            if grant < granting.grant:
+                raise steps.stale_grant(key)
+            granting.answered = True
+        try:
+            yield
+        finally:
+            if granting is not None and self._granting.get(key) is granting:
+                del self._granting[key]
 
     def _granted(self, key: str, granting: _Granting, future: asyncio.Future[MessageRow]) -> None:
         if not granting.answered and self._granting.get(key) is granting:

@@ -1,7 +1,8 @@
 """``FencedOutbox``: sends each answer once, and only while the lease says so.
 
 The answer is reserved (durable and replicated), the lease is checked, every part goes to every channel, and
-the whole is committed. ``decide`` and ``after_doubt`` are the rules; the class carries them out.
+the whole is committed. Where our log is all that it goes to, and nobody else follows, both are one entry.
+``decide`` and ``after_doubt`` are the rules; the class carries them out.
 """
 
 from __future__ import annotations
@@ -121,6 +122,8 @@ class FencedOutbox:
         Raises ``InstarError``: ``stale-grant`` or ``already-replied`` when somebody else answered,
         ``lease-lost`` or ``not-awake`` when this machine no longer may (the next holder goes on from there).
         """
+        if self._settled_by_ledger(key):
+            return await self._ledger.answer(key, grant, replies, machine)
         row, position = await self._ledger.reserve(key, grant, replies, machine)
         return await self._deliver(key, position, in_doubt=self._ledger.answered_unseen(row))
 
@@ -167,6 +170,15 @@ class FencedOutbox:
             if self._ledger.open_message(key) is None:
                 self.trouble.pop(key, None)
                 self._fenced_in.pop(key, None)
+
+    def _settled_by_ledger(self, key: str) -> bool:
+        """Whether an entry of our log is all that becomes of an answer: no channel takes it outside, and no
+        other machine has to know of it first."""
+        row = self._ledger.open_message(key)
+        if row is None or row.origin is None or not self._transport.alone:
+            return False
+        topic = row.origin.topic
+        return all(channel.in_ledger for channel in self._channels if channel.carries(topic))
 
     def _pieces(self, row: MessageRow, reservation: Reservation) -> list[_Piece]:
         """Every send that the answer takes, in order: part by part, channel by channel."""

@@ -100,6 +100,15 @@ class ReplyMarkerTransport:
             await self._ledger.ensure_open()
             await self._ledger.miss(self._hearing.unheard(self._holders_of_copies()))
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other machine is in the electorate or about to join it.
+
+        What is submitted to the ledger while this is true needs no acknowledgement but that of our own disk:
+        a stream that brings another machine level (``caught_up``) begins later, and by way of the same queue.
+        """
+        return not self._streams and not self._authority.ack_set()
+
     def acked(self, peer: str) -> LogPosition:
         """How far a peer has synced our log, as holder; nowhere for one without a stream."""
         stream = self._streams.get(peer)

@@ -112,6 +112,26 @@ def reserve(
     return _append(tx, epoch, "reserved", MessageRow(key, status, grant=grant, reservations=(reservation,)))
 
 
+def answer(
+    tx: Transaction,
+    epoch: int,
+    key: str,
+    grant: Grant,
+    replies: tuple[str, ...],
+    machine: str,
+    at: str,
+    by: str,
+) -> MessageRow:
+    """``reserve`` and ``commit`` in one, where the entry itself is all that becomes of the answer."""
+    row = _may_answer(tx, epoch, key, grant)
+    assert row.origin is not None
+    reservation = Reservation(digest_of(replies), epoch, machine, replies)
+    done = Commit(epoch, tx.next_line(row.origin.topic), reservation.digest, at, by)
+    status = _status(tx, epoch, Rank.COMMITTED)
+    part = MessageRow(key, status, grant=grant, reservations=(reservation,), commit=done)
+    return _append(tx, epoch, "committed", part)
+
+
 def take_over(tx: Transaction, epoch: int, key: str) -> MessageRow:
     """Put an answer that an older epoch reserved under ours, unchanged."""
     row = _known(tx, key)

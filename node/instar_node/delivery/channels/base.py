@@ -8,6 +8,8 @@ from instar_node.delivery.contract import Accept, ChannelTrouble, OutgoingReply
 class OutwardChannel:
     """The ingress half of ``Channel`` for one that has none, and a reply that fits in one piece."""
 
+    in_ledger = False
+
     def carries(self, topic: str) -> bool:
         """Every topic."""
         return True

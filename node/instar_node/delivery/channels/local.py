@@ -16,6 +16,7 @@ class LocalChannel(OutwardChannel):
 
     name = "local"
     deduplicates = True
+    in_ledger = True
     undecided: Literal["hold", "resend"] = "resend"
     max_in_flight_s = 0.0
 

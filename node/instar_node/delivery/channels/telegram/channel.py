@@ -39,6 +39,7 @@ class TelegramChannel:
 
     name = NAME
     deduplicates = False
+    in_ledger = False
     max_in_flight_s = 3 * SEND_TIMEOUT_S
 
     def __init__(
