@@ -71,11 +71,27 @@ class Operation:
 
 
 @dataclass(frozen=True)
+class VersionGap:
+    """The node runs another version than this program."""
+
+    node: str
+    here: str
+    updated: bool
+    """Whether the node changed under us: then what is installed is the node's version, else it is ours."""
+
+
+@dataclass(frozen=True)
 class Sample:
     """A lag at a time (ms on our clock)."""
 
     at_ms: int
     lag_ms: int
+
+
+def _own_version() -> str:
+    from instar_node.build import this_build  # not needed for the first frame
+
+    return this_build().version
 
 
 class MeshState:
@@ -107,6 +123,9 @@ class MeshState:
         self._dirty = asyncio.Event()
         self._urgent = asyncio.Event()
         self._counted_messages = 0
+        self._version = ""
+        self._first_version: str | None = None
+        """What the node ran when it was first heard."""
 
     @cached_property
     def _clock(self) -> Clock:
@@ -185,6 +204,13 @@ class MeshState:
         lease = self.status.lease if self.status else None
         return lease.epoch_text if lease is not None and lease.epoch == epoch else str(epoch)
 
+    def version_gap(self) -> VersionGap | None:
+        """Whether the node, a daemon, is of another version than this program."""
+        if self.status is None or self.embedded or self.status.me.version == self._version:
+            return None
+        node = self.status.me.version
+        return VersionGap(node, self._version, updated=node != self._first_version)
+
     def topics(self) -> list[TopicRow]:
         return self.status.topics if self.status else []
 
@@ -203,6 +229,7 @@ class MeshState:
         """Connect, follow, and mend; ends only when cancelled."""
         attempt = 0
         self._lost_at = self.now_ms()
+        self._version = _own_version()  # read now: another may be installed while this one runs
         while True:
             try:
                 if self.connection is None:
@@ -319,6 +346,7 @@ class MeshState:
 
     def _take(self, status: Status) -> None:
         self.status = status
+        self._first_version = self._first_version or status.me.version
         self._taken_at = self.now_ms()
         self.link, self.problem, self.hint = "live", "", ""
         self._sample(status)

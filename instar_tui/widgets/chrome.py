@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 from rich.cells import cell_len
 from textual import events
 
-from instar_tui.actions import PLACES, Action, footer_actions
+from instar_tui.actions import BY_ID, PLACES, Action, footer_actions
 from instar_tui.widgets.live import Line, Live, hanging
 from instar_tui.widgets.text import bar, fit, shown, span
 from instar_tui.widgets.vocabulary import ROLES, UNKNOWN, step_words
@@ -151,7 +151,7 @@ class AlertBand(Framed):
     """A band across the screen when something is wrong; nothing otherwise."""
 
     def build(self, width: int) -> Iterable[Line]:
-        lines = list(self._lines_now(width))
+        lines = [*self._lines_now(width), *self._versions(width)]
         self.display = bool(lines)
         return lines
 
@@ -178,6 +178,20 @@ class AlertBand(Framed):
             yield _band(f" ‼ {shown(alert.message)}", width, "danger")
             if alert.hint:
                 yield from hanging(("   ", ""), alert.hint, "$danger", width)
+
+    def _versions(self, width: int) -> Iterable[Line]:
+        """A daemon may be updated under the control centre, or be older than what is installed."""
+        gap = self.mesh.version_gap()
+        if gap is None or self.mesh.link == "lost":
+            return
+        if gap.updated:
+            quit_key = self.instar.key_of(BY_ID["quit-app"])
+            what = f"the node runs {shown(gap.node)} now, this control centre {shown(gap.here)}"
+            mend = f"{quit_key} leaves it; start it again"
+        else:
+            what = f"this control centre is {shown(gap.here)}, the node still runs {shown(gap.node)}"
+            mend = "instar update restarts it into what is installed"
+        yield from hanging((" ▲ ", "bold $needs-you"), f"{what}: {mend}", "bold $needs-you", width)
 
 
 def _if_long(mesh: MeshState) -> str:

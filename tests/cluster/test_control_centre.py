@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from pathlib import Path
@@ -9,15 +10,16 @@ from pathlib import Path
 import pytest
 
 from instar_node.api.blocking_client import BlockingNodeApi
+from instar_node.build import SEAM
 from instar_node.storage.home import Home
 from tests.cluster.harness import Cluster, wait_for
 from tests.terminal import Terminal
 from tests.unit.lease_store_support import fake_ssh
 
 
-def started(home: Path, *arguments: str) -> Terminal:
+def started(home: Path, *arguments: str, **environment: str) -> Terminal:
     """``instar-tui`` on a home."""
-    return Terminal("-m", "instar_tui", "--home", str(home), *arguments)
+    return Terminal("-m", "instar_tui", "--home", str(home), *arguments, **environment)
 
 
 def test_a_fresh_home_is_awake_at_epoch_1_and_tells_the_steps_to_a_second_machine(tmp_path: Path) -> None:
@@ -110,6 +112,30 @@ def test_a_daemon_that_hangs_is_waited_for_and_one_that_dies_is_found_again(clus
         desk.start()
         centre.shows("◆ AWAKE")
         assert "no contact" not in centre.text()
+
+
+def test_a_control_centre_says_that_its_daemon_was_updated_under_it(cluster: Cluster, tmp_path: Path) -> None:
+    installed = tmp_path / "build.json"
+
+    def install(version: str) -> None:
+        installed.write_text(json.dumps({"version": version, "protocol": [1, 1]}))
+
+    install("1.0")
+    desk = cluster.machine("desk", hub=None)
+    desk.environment = {SEAM: str(installed)}
+    wait_for(desk.start().is_awake)
+    with started(desk.home.path, **desk.environment) as centre:
+        centre.shows("AWAKE", "attached")
+        install("1.1")
+        assert "this control centre" not in centre.text()
+        updated = desk.cli("update")
+        assert updated.returncode == 0, updated.stderr
+        centre.shows("the node runs 1.1 now, this control centre 1.0: q leaves it; start it again", "AWAKE")
+        centre.type(b"q")
+        assert centre.ends() == 0
+    install("1.2")
+    with started(desk.home.path, **desk.environment) as centre:
+        centre.shows("this control centre is 1.2, the node still runs 1.1")
 
 
 def test_a_peer_that_hangs_leaves_the_keys_alive_and_the_failure_is_explained(cluster: Cluster) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
+from instar_node import __version__
 from instar_node.api import types as t
 from instar_node.api.doctor import diagnosis, mesh_findings
 from instar_node.clock import Clock, SystemClock
@@ -79,6 +80,7 @@ class FakeNode(FakeChecks):
         machines_: The machines, changed freely by tests.
         hung: Cleared, no picture is answered until it is set again.
         failing: An error every call raises while it is set (a daemon that went away).
+        version: What this node runs.
         confirm: Whether the next transfer asks for confirmation.
     """
 
@@ -95,6 +97,7 @@ class FakeNode(FakeChecks):
         self.hung = asyncio.Event()
         self.hung.set()
         self.epoch = 7
+        self.version = __version__
         self.opened = 0
         self.alerts: list[t.Alert] = []
         self.split_brain: dict[str, Any] | None = None
@@ -326,7 +329,7 @@ class FakeNode(FakeChecks):
         awake = holder is not None and holder.is_self
         return t.Health(
             status="alarm" if self.split_brain else ("degraded" if self.alerts else "ok"),
-            version="0.1.0",
+            version=self.version,
             machine_id=DESK,
             role="awake" if awake else "standby",
             epoch=self.epoch,
@@ -347,7 +350,7 @@ class FakeNode(FakeChecks):
             fingerprint=PRINTS[DESK],
             signing_public_key="…",
             encryption_public_key="…",
-            version="0.1.0",
+            version=self.version,
             role="awake",
             mesh_id="mesh_1",
             mesh_name="quiet-river",

@@ -9,6 +9,7 @@ import pytest
 from textual.message import Message
 from textual.worker import Worker, WorkerState
 
+from instar_node import __version__
 from instar_node.api import types as t
 from instar_node.errors import InstarError
 from instar_tui.actions import PLACES
@@ -251,6 +252,37 @@ async def test_a_lost_daemon_is_a_band_and_mends_itself(node: FakeNode) -> None:
         assert "no node runs on this home" in centre.text()
         node.failing = None
         await centre.until(lambda: "no contact" not in centre.text())
+
+
+@pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[0]}x{size[1]}")
+async def test_a_daemon_updated_under_the_control_centre_is_told_on_every_screen(
+    node: FakeNode, size: tuple[int, int]
+) -> None:
+    async with running(node, embedded=False, size=size, keymap={"quit-app": "f10"}) as centre:
+        assert "this control centre" not in centre.text()
+        node.version = "77.0"
+        node.say("machines", "desk runs 77.0")
+        await centre.until("the node runs 77.0 now, this control centre")
+        assert "f10 leaves it; start it again" in " ".join(centre.text().split())
+        await centre.go("lease")
+        await centre.until("the node runs 77.0 now")
+        node.version = __version__
+        node.say("machines", "desk is back")
+        await centre.until(lambda: "the node runs" not in centre.text())
+
+
+async def test_a_daemon_that_is_older_than_what_is_installed_is_told_with_its_mending(node: FakeNode) -> None:
+    node.version = "0.0.9"
+    async with running(node, embedded=False) as centre:
+        await centre.until(f"this control centre is {__version__}, the node still runs 0.0.9")
+        assert "instar update restarts it" in centre.text()
+
+
+async def test_an_embedded_node_is_this_program_whatever_its_version_says(node: FakeNode) -> None:
+    node.version = "77.0"
+    async with running(node) as centre:
+        assert "77.0 now" not in centre.text()
+        assert "the node still runs" not in centre.text()
 
 
 async def test_a_node_that_hangs_leaves_the_screens_alive_and_is_waited_for(node: FakeNode) -> None:
