@@ -9,7 +9,7 @@ from typing import Literal
 import pytest
 
 from instar_node.contracts import RunResult
-from instar_node.delivery.contract import Refused, Retry, Sent
+from instar_node.delivery.contract import Fenced, Refused, Retry, Sent
 from instar_node.delivery.outbox import Doubt, Refusal, after_doubt, decide
 from instar_node.delivery.rows import MessageRow, Rank, Status
 from instar_node.errors import InstarError
@@ -234,3 +234,25 @@ async def test_a_reply_becomes_visible_only_once_committed(machine: Machine) -> 
     assert await machine.lines("t") == [("user", "k1"), ("agent", "a: k1")]
     [user, agent] = machine.sink.lines
     assert (agent["reply_to"], agent["seq"], user["seq"]) == ("k1", 2, 1)
+
+
+async def test_what_a_receiver_fenced_off_waits_for_the_next_epoch_and_is_sent_in_it(
+    machine: Machine,
+) -> None:
+    machine.channel.outcomes, machine.channel.undecided = [Fenced("epoch 8 was here")], "resend"
+    await submit(machine, "k1")
+    await until(lambda: machine.outbox.trouble)
+    with pytest.raises(InstarError) as fenced:
+        await machine.outbox.resume("local:t:k1")
+    assert fenced.value.code == "fenced"
+    assert machine.channel.receiver.attempts == []
+    machine.world.lead("a", 2)
+    await until(lambda: machine.channel.receiver.texts == ["a: k1"])
+
+
+async def test_a_lapse_at_the_instant_of_resuming_is_not_taken_for_a_fenced_answer(world: World) -> None:
+    machine = await crash_while_sending(world)
+    machine.authority.observe("a", 2)
+    with pytest.raises(InstarError) as lost:
+        await machine.outbox.resume("local:t:k1")
+    assert lost.value.code == "not-awake"

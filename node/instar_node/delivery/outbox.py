@@ -132,7 +132,8 @@ class FencedOutbox:
 
         ``by_person``: somebody decided that it is to be sent, whatever may have happened before.
         """
-        if not by_person and self._fenced_in.get(key) == self._authority.acting_epoch():
+        fenced_in = self._fenced_in.get(key)
+        if not by_person and fenced_in is not None and fenced_in == self._authority.acting_epoch():
             raise InstarError("fenced", f"a receiver refused the answer to {key} in this epoch", status=503)
         _, position = await self._ledger.take_over(key)
         return await self._deliver(key, position, in_doubt=not by_person, by_person=by_person)
