@@ -59,6 +59,9 @@ from instar_node.storage.atomic import read_json, write_atomic
 
 log = logging.getLogger("instar.lease")
 
+FAILED_STEP_S = 0.2
+"""How long the loop rests after a step that failed, as every step does while the disk refuses."""
+
 
 class LeaseDriver:
     """Keeps one machine's lease going: decides at every turn, performs, stores, and tells who listens."""
@@ -249,16 +252,17 @@ class LeaseDriver:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
-            self._step()
+            rest = 0.0 if self._step() else FAILED_STEP_S
             now = self._clock.now()
-            pause = (self.coordinator.next_wake(now) - now) / 1e6
+            pause = max(rest, (self.coordinator.next_wake(now) - now) / 1e6)
             try:
                 async with asyncio.timeout(pause):
                     await self._wake.wait()
             except TimeoutError:
                 continue
 
-    def _step(self) -> None:
+    def _step(self) -> bool:
+        """Decide and perform; ``False`` when that failed."""
         try:
             self.persist()  # before anything that rests on it leaves, and before the decision to send it
             for effect in self.coordinator.tick(self._clock.now(), self):
@@ -267,6 +271,8 @@ class LeaseDriver:
         except Exception:
             # The loop must go on: without it nobody renews, benches or notices.
             log.exception("lease step failed")
+            return False
+        return True
 
     def _perform(self, effect: Effect) -> None:
         match effect:
@@ -310,7 +316,12 @@ class LeaseDriver:
             effect.swap.expected = expected
         if hub is not UNSET:
             effect.swap.hub = hub
-        self.after_step()
+        try:
+            self.after_step()
+        except Exception:
+            # It rests on what could not be stored, so it never leaves, and nothing waits for its outcome.
+            self.coordinator.on_unsent(self._clock.now())
+            raise
         await self.traffic.send(effect)
 
     def read_now(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,15 @@ class RegisterTraffic:
 
     async def send(self, effect: SendSwap) -> None:
         """Send the open swap, unless it was settled meanwhile; it stays open while its outcome is unknown."""
-        swap = effect.swap
+        try:
+            await self._send(effect.swap)
+        except (Exception, asyncio.CancelledError):
+            self._not_sent(effect.swap)  # else it would count as under way, and never be sent again
+            raise
+        finally:
+            self._driver.poke()
+
+    async def _send(self, swap: OpenSwap) -> None:
         try:
             store = await self._driver.hubs.at(swap.hub)
             candidate = await self._prepared(store, swap.record)
@@ -106,7 +115,6 @@ class RegisterTraffic:
             else:
                 self._overtaken(outcome)
         self._driver.after_step()
-        self._driver.poke()
 
     async def _prepared(self, store: LeaseStore, record: LeaseRecord) -> Candidate:
         """The signed candidate of a record; the same one whenever it is sent again."""
