@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from urllib.request import Request, urlopen
 import msgspec
 import pytest
 
+from instar_node.coordination import witness
 from instar_node.coordination.cell_lease_store import CellLeaseStore
 from instar_node.coordination.cells import version_of
 from instar_node.coordination.etcd_lease_store import EtcdLeaseStore
@@ -89,6 +91,31 @@ async def test_a_witness_takes_no_record_that_no_member_signed_and_never_goes_ba
     with pytest.raises(RefusedSwap):
         await register.swap("lease", known.version, value)
     assert await store.read() == known
+
+
+async def test_a_witness_still_writing_for_a_caller_that_is_gone_lets_nobody_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register = WitnessRegister(tmp_path / "register", signed)
+    write, begun, go_on = witness.write_atomic, threading.Event(), threading.Event()
+
+    def write_slowly(path: Path, data: bytes) -> None:
+        begun.set()
+        go_on.wait(10)
+        write(path, data)
+
+    monkeypatch.setattr(witness, "write_atomic", write_slowly)
+    first = asyncio.create_task(register.swap("hub", None, b"first"))
+    await asyncio.to_thread(begun.wait, 10)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.create_task(register.swap("hub", None, b"second"))
+    await asyncio.sleep(0.1)
+    go_on.set()
+    with pytest.raises(RefusedSwap):
+        await second
+    assert await register.read("hub") == b"first"
 
 
 async def test_a_refused_swap_on_the_expected_version_is_told_and_not_lost(tmp_path: Path) -> None:

@@ -76,9 +76,12 @@ class WitnessRegister:
 
     async def swap(self, name: str, expected: str | None, value: bytes | None) -> None:
         """As ``Cells.swap``."""
+        # Shielded with its lock: a caller that goes away half-way must not let the next one in meanwhile.
+        await asyncio.shield(self._swap_alone(name, expected, value))
+
+    async def _swap_alone(self, name: str, expected: str | None, value: bytes | None) -> None:
         async with self._one_at_a_time:
-            # Shielded: a caller that goes away half-way must not let the next one in beside the writing.
-            await asyncio.shield(asyncio.to_thread(self._swap, name, expected, value))
+            await asyncio.to_thread(self._swap, name, expected, value)
 
     async def close(self) -> None:
         """Nothing is kept open."""
