@@ -267,3 +267,21 @@ def test_who_lacks_the_state_that_the_lease_vouches_for_does_not_take_over_and_d
     current = True
     assert made.next_wake(later) < later + SECOND
     assert SendSwap in kinds(made.tick(later, Peers("b")))
+
+
+def test_a_healing_whose_outcome_is_unknown_is_sent_again_and_the_dispute_stands_until_it_is_won() -> None:
+    made = holder()
+    other = KnownRecord(record(holder="z", nonce="other").record, "other")
+    made.lease.learn(other, SECOND)
+    healed = made.lease.force_record(at="", nonce="healed")
+    made.lease.heal()
+    made.begin(healed, "contend", SECOND)
+    made.on_unknown(SECOND, 1)
+    again = made.next_wake(SECOND)
+    assert again < made.next_wake(again + TIMING.ttl)
+    assert SendSwap in kinds(made.tick(again, Peers()))
+    assert made.lease.durable.evidence is not None
+    assert made.lease.may_contend_at(again) == "split-brain"
+    made.on_won(KnownRecord(healed, "v6"), again)
+    assert made.lease.durable.evidence is None
+    assert made.lease.acting_epoch(again) == 1_000_000

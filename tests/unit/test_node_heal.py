@@ -9,6 +9,7 @@ import pytest
 
 from instar_node.api import types as t
 from instar_node.coordination.git_lease_store import LEASE_REF
+from instar_node.coordination.lease_store import StoreUnavailable
 from instar_node.coordination.record import KnownRecord
 from instar_node.errors import InstarError
 from instar_node.node import Node
@@ -67,3 +68,23 @@ async def test_the_lines_of_a_split_brain_are_told_with_names(tmp_path: Path) ->
         assert told is not None
         older = told["seen"][0]
         assert (older["holder_nickname"], older["reason"]) == ("desk", "in sync mini")
+
+
+async def test_a_healing_that_the_hub_does_not_take_leaves_the_split_brain_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with pair(tmp_path) as (desk, mini):
+        await rewound(tmp_path / "hub.git", desk, mini)
+        lease = desk._parts.base.lease
+        seen = lease.lease.durable.evidence
+
+        async def away(*_: object) -> None:
+            raise StoreUnavailable("the hub is away")
+
+        with monkeypatch.context() as broken:
+            broken.setattr(lease.hubs.store(lease.hub), "prepare", away)
+            with pytest.raises(InstarError):
+                await desk.api.lease_heal(t.HealRequest(confirm=True))
+        assert lease.lease.durable.evidence == seen
+        await desk.api.lease_heal(t.HealRequest(confirm=True))
+        assert lease.acting_epoch() == 1_000_000

@@ -190,7 +190,7 @@ class FencedLease:
                 return
         self._store(newest=seen)
         if self.durable.evidence is not None and self.ends_dispute(seen.record):
-            self._forget_evidence()
+            self._store(evidence=None, proof=(), disputed=0)
         self._follow(seen.record)
         if not self.mutations.first_sight_kept or self.first_seen is None:
             self.first_seen = now
@@ -516,13 +516,14 @@ class FencedLease:
 
     # -- healing -----------------------------------------------------------------------------------------
 
-    def _forget_evidence(self) -> None:
-        self._store(evidence=None, proof=(), disputed=0)
-        self.suspicion = None
+    @property
+    def pursued(self) -> bool:
+        """Whether an own swap is open and still wanted: in a dispute only the one that ends it."""
+        swap = self.open
+        return swap is not None and (self.durable.evidence is None or self.ends_dispute(swap.record))
 
     def heal(self) -> None:
-        """A person decided which line survives; contending is possible again (by ``force_record``). What this
-        machine had under way belongs to the past: the new generation outranks it wherever it lands."""
-        self._forget_evidence()
+        """A person decided which line survives: ``force_record`` ends the dispute when it is won. What this
+        machine had under way belongs to the past; the new generation outranks it wherever it lands."""
         self.own = None
         self.open = None

@@ -108,7 +108,7 @@ class Generations:
             expected = place.tip
         else:
             expected = driver.coordinator.own_tip if lease.baton else await self._tip()
-            if lease.open is not None and lease.durable.evidence is None:
+            if lease.pursued:
                 raise InstarError("busy", "a swap of this machine is still open", "try again in a moment")
         coordinator = driver.coordinator
         record = driver.on_own_state(lease.force_record(at=coordinator.at(), nonce=coordinator.nonce()))

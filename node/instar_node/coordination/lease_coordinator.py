@@ -112,10 +112,10 @@ class LeaseCoordinator:
         """Everything to be done at ``now``, in order. Call again at ``next_wake`` and after each report."""
         effects: list[Effect] = []
         lease = self.lease
-        if lease.durable.evidence is not None:
-            return self._read_if_due(now)
-        if lease.open is not None:
+        if lease.pursued:
             effects += self._resend_if_due(now)
+        if lease.durable.evidence is not None:
+            return effects + self._read_if_due(now)
         if lease.holding is not None:
             effects += self._hold(now, peers)
         elif lease.open is None:
@@ -127,10 +127,10 @@ class LeaseCoordinator:
         is not waited for: its report comes by itself."""
         lease = self.lease
         wake = FOREVER if self._reading else self._next_read
+        if lease.pursued and self._retry_at is not None and not self._sending:
+            wake = min(wake, self._retry_at)
         if lease.durable.evidence is not None:
             return max(wake, now + 1_000)
-        if lease.open is not None and self._retry_at is not None and not self._sending:
-            wake = min(wake, self._retry_at)
         if lease.holding is not None:
             wake = min(wake, self._holders_wake(now))
         elif lease.open is None:
