@@ -216,3 +216,21 @@ async def test_the_real_conversation_and_ledger_are_recomputed_from_the_standby_
     assert caught.value.code == "ledger-behind"
     for database in databases:
         await database.close()
+
+
+async def test_two_confirmations_at_once_both_see_the_ledger_arrive() -> None:
+    class Slow(stand_ins.Ledger):
+        async def greatest_common(self, theirs: tuple[stand_ins.Mark, ...]) -> stand_ins.Mark:
+            found = await super().greatest_common(theirs)
+            for _ in range(5):  # a read of the database takes its time
+                await asyncio.sleep(0)
+            return found
+
+    ours, theirs, tail = Slow(), Slow(), stand_ins.Tail()
+    ours.append(b"one")
+    manifest = await Copies(tail, tail, ours, stand_ins.TailManifest, stand_ins.Mark).manifest()
+    copies = Copies(tail, tail, theirs, stand_ins.TailManifest, stand_ins.Mark)
+    first = asyncio.create_task(copies.confirm(manifest, 1.0))
+    await asyncio.sleep(0)  # it has looked in vain, and is about to wait
+    theirs.append(b"one")
+    await asyncio.gather(first, copies.confirm(manifest, 1.0))

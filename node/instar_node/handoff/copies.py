@@ -88,14 +88,15 @@ class Copies(Generic[TailT, MarkT]):
         try:
             async with asyncio.timeout(within):
                 while True:
-                    self._grown.clear()
+                    grown = self._grown
                     if await self._ledger.greatest_common((mark,)) == mark:
                         return
-                    await self._grown.wait()
+                    await grown.wait()
         except TimeoutError:
             raise InstarError(
                 "ledger-behind", "the standby's message log has not caught up", "try again in a moment"
             ) from None
 
     def _on_outcome(self, outcome: Any) -> None:
-        self._grown.set()
+        grown, self._grown = self._grown, asyncio.Event()  # a new one each time: several may be waiting
+        grown.set()
