@@ -105,10 +105,11 @@ class Drill(Panel):
         if not results:
             yield [("   none yet: it needs a second machine", "$muted")]
             return
-        newest = max(results, key=lambda row: row.at)
+        in_order = sorted(results, key=lambda row: row.at)
+        newest = in_order[-1]
         for peer in dict.fromkeys(result.peer for result in results):
-            rows = [result for result in results if result.peer == peer]
-            last = max(rows, key=lambda row: row.at)
+            last = next(row for row in reversed(in_order) if row.peer == peer)
+            rows = [row for row in in_order if (row.peer, row.signed_by) == (peer, last.signed_by)]
             how = "the awake role went there and back" if any(r.live for r in rows) else "handoff rehearsed"
             good = all(row.passed and row.verified for row in rows)
             yield [

@@ -554,3 +554,50 @@ async def test_a_conversation_is_read_in_pages(machine: Machine) -> None:
     assert [h.text for h in await conversation.history("t", 5, 2)] == ["m1", "a: m1"]
     assert await conversation.history("t", 5, 0) == ()
     assert await conversation.lines("unseen") == []
+
+
+@pytest.mark.parametrize(("step", "answered"), [("reserve", "a: x"), ("commit", "by hand")])
+async def test_a_persons_answer_that_the_disk_refused_half_way_leaves_nothing_lying(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, step: str, answered: str
+) -> None:
+    taken, broken = getattr(steps, step), [True]
+
+    def failing(*args: Any) -> MessageRow:
+        if broken:
+            broken.pop()
+            raise InstarError("disk-full", "no space left")
+        return taken(*args)  # type: ignore[no-any-return]
+
+    machine.agent.gate.clear()
+    await machine.delivery.submit("t", "x", "k1")
+    await until(lambda: machine.agent.requests and not machine.ledger.log.busy)
+    monkeypatch.setattr(steps, step, failing)
+    with pytest.raises(InstarError, match="no space left"):
+        await machine.delivery.reply("t", "k1", "by hand")
+    machine.agent.gate.set()
+    await until(lambda: not machine.ledger.log.state.open)
+    assert texts(machine) == [answered]
+
+
+async def test_a_message_is_run_again_when_the_persons_answer_that_ended_its_run_is_refused_by_the_disk(
+    machine: Machine,
+) -> None:
+    machine.agent.gate.clear()
+    await machine.delivery.submit("t", "x", "k1")
+    await until(lambda: machine.agent.requests and not machine.ledger.log.busy)
+    write, full = machine.db.write, asyncio.Event()
+
+    async def slowly_refused(job: Callable[[sqlite3.Connection], T]) -> T:
+        await full.wait()
+        machine.db.write = write  # type: ignore[method-assign]
+        raise InstarError("disk-full", "no space left")
+
+    machine.db.write = slowly_refused  # type: ignore[method-assign]
+    reply = asyncio.ensure_future(machine.delivery.reply("t", "k1", "by hand"))
+    await until(lambda: machine.agent.cancelled)
+    await until(lambda: not machine.delivery.running, "the run's loop ends")
+    full.set()
+    with pytest.raises(InstarError, match="no space left"):
+        await reply
+    machine.agent.gate.set()
+    await until(lambda: texts(machine) == ["a: x"])
