@@ -349,7 +349,13 @@ class Delivery:
     async def _answer(self, row: MessageRow, text: str) -> MessageRow:
         grant = self._ledger.begin(row)
         self._runner.cancel(row.key)
-        return await self._outbox.answer(row.key, grant, (text,))
+        try:
+            return await self._outbox.answer(row.key, grant, (text,))
+        except Exception:
+            left = self._ledger.open_message(row.key)
+            if self._level and left is not None:  # nobody else is at work on it: the run has ended
+                self._work.enqueue([left])
+            raise
 
     def _incoming(self, message: IngressMessage, via: str) -> Incoming:
         return Incoming(
