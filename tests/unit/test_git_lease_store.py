@@ -121,7 +121,7 @@ async def test_a_reader_of_a_remote_hub_follows_renewals_without_keeping_them(
 async def test_only_what_a_later_record_of_its_epoch_replaced_is_forgotten(path_hub: Hub, home: Home) -> None:
     store, repository = GitLeaseStore(path_hub, home), LeaseRepository(Path(path_hub.url))
     first = await won(GitLeaseStore(path_hub, home), lease_record())
-    later = KnownRecord(renewed(first), (await store.prepare(renewed(first))).version)
+    later = await store.prepare(renewed(first))
     next_epoch = await won(store, taken(first))
     repository.forget_renewed(later, by=first)
     repository.forget_renewed(first, by=next_epoch)

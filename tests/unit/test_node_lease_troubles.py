@@ -11,7 +11,8 @@ import pytest
 from instar_node.api import types as t
 from instar_node.coordination import lease_driver
 from instar_node.coordination.lease_service import LeaseService
-from instar_node.coordination.lease_store import Candidate, SwapOutcome
+from instar_node.coordination.lease_store import SwapOutcome
+from instar_node.coordination.record import KnownRecord
 from instar_node.errors import InstarError
 from instar_node.node import Node
 from instar_node.storage.atomic import disk_full, write_atomic
@@ -48,7 +49,7 @@ class Swaps:
     def __exit__(self, *failure: object) -> None:
         self._store.compare_and_swap = self._swap  # type: ignore[method-assign]
 
-    async def swap(self, expected: str | None, candidate: Candidate) -> SwapOutcome:
+    async def swap(self, expected: str | None, candidate: KnownRecord) -> SwapOutcome:
         self.sent.append((expected, candidate.version))
         if self._failures:
             raise self._failures.pop(0)

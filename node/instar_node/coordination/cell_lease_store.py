@@ -10,7 +10,6 @@ from instar_node.coordination.cells import HUB_CELL, LEASE_CELL, Cells, ScratchC
 from instar_node.coordination.hub_probe import probe_hub
 from instar_node.coordination.hub_troubles import hub_error
 from instar_node.coordination.lease_store import (
-    Candidate,
     Lost,
     RefusedSwap,
     StoreUnavailable,
@@ -58,17 +57,16 @@ class CellLeaseStore:
         """As ``LeaseStore.prepare``; nothing is needed of the hub."""
         return KnownRecord(record, version_of(record.encode()))
 
-    async def compare_and_swap(self, expected: str | None, candidate: Candidate) -> SwapOutcome:
+    async def compare_and_swap(self, expected: str | None, candidate: KnownRecord) -> SwapOutcome:
         """As ``LeaseStore.compare_and_swap``."""
-        ours = KnownRecord(candidate.record, candidate.version)
         try:
             try:
                 await self._cells.swap(LEASE_CELL, expected, candidate.record.encode())
             except RefusedSwap as refusal:
-                return self._after_refusal(await self.read(), expected, ours, str(refusal))
+                return self._after_refusal(await self.read(), expected, candidate, str(refusal))
         except StoreUnavailable as error:
             return Unknown(error.message)
-        return Won(ours)
+        return Won(candidate)
 
     def _after_refusal(
         self, known: KnownRecord | None, expected: str | None, ours: KnownRecord, why: str

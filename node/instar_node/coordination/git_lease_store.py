@@ -9,13 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-import msgspec
-
 from instar_node.coordination.git_refs import UNREADABLE, Refs, in_thread
 from instar_node.coordination.hub import Hub, may_become_repository
 from instar_node.coordination.hub_troubles import closed, hub_error, not_a_repository, refusal
 from instar_node.coordination.lease_store import (
-    Candidate,
     Lost,
     RefusedSwap,
     StoreUnavailable,
@@ -37,13 +34,6 @@ HUB_REF = "refs/instar/hub"
 _DISK_SECONDS = 5.0
 _REMOTE_SECONDS = 15.0
 _READ_TRIES = 3
-
-
-class BuiltRecord(msgspec.Struct, frozen=True):
-    """A record and the commit built of it."""
-
-    version: str
-    record: LeaseRecord
 
 
 class GitLeaseStore:
@@ -122,26 +112,25 @@ class GitLeaseStore:
         except StoreUnavailable as error:
             raise StoreUnavailable(error.message, error.code, version) from error
 
-    async def prepare(self, record: LeaseRecord) -> Candidate:
+    async def prepare(self, record: LeaseRecord) -> KnownRecord:
         refs = await self._opened()
         if self._hub.kind == "embedded":
             await self._blocking(refs.objects.create)
         base = await self._base_of(refs, record)
         version = await self._blocking(lambda: refs.objects.build(record, base))
-        return BuiltRecord(version=version, record=record)
+        return KnownRecord(record, version)
 
-    async def compare_and_swap(self, expected: str | None, candidate: Candidate) -> SwapOutcome:
-        ours = KnownRecord(record=candidate.record, version=candidate.version)
+    async def compare_and_swap(self, expected: str | None, candidate: KnownRecord) -> SwapOutcome:
         try:
             refs = await self._opened()
             try:
                 await refs.swap(LEASE_REF, expected, candidate.version)
             except RefusedSwap as refused:
-                return await self._after_refusal(expected, ours, str(refused))
-            await self._remember(ours)
+                return await self._after_refusal(expected, candidate, str(refused))
+            await self._remember(candidate)
         except StoreUnavailable as error:
             return Unknown(error.message)
-        return Won(ours)
+        return Won(candidate)
 
     async def epochs(self, limit: int = 1_000) -> list[LeaseRecord]:
         """The last record of each epoch, newest first: what ``git log`` of the ref shows.

@@ -59,16 +59,6 @@ class RefusedSwap(Exception):  # noqa: N818 - an outcome for our caller, not a f
     """The hub says that this attempt changed nothing; the text says why. An earlier attempt may have."""
 
 
-class Candidate(Protocol):
-    """A record built into a version, ready to be swapped in and to be retried unchanged."""
-
-    @property
-    def version(self) -> str: ...
-
-    @property
-    def record(self) -> LeaseRecord: ...
-
-
 class LeaseStore(Protocol):
     """The register. Signatures are the caller's: what is read here is well-formed, not yet believed."""
 
@@ -97,14 +87,14 @@ class LeaseStore(Protocol):
             StoreUnavailable: the hub is away, refuses us, or holds something that is not a lease record.
         """
 
-    async def prepare(self, record: LeaseRecord) -> Candidate:
+    async def prepare(self, record: LeaseRecord) -> KnownRecord:
         """Build a signed record into a version that can be swapped in, and swapped in again, unchanged.
 
         Raises:
             StoreUnavailable: the version to build on, or room for the new one, cannot be had now.
         """
 
-    async def compare_and_swap(self, expected: str | None, candidate: Candidate) -> SwapOutcome:
+    async def compare_and_swap(self, expected: str | None, candidate: KnownRecord) -> SwapOutcome:
         """Replace version ``expected`` (``None``: nothing) by the candidate, or learn what is there instead.
 
         Never raises for a hub that is away: that is ``Unknown``.

@@ -10,7 +10,6 @@ from instar_node.coordination.hub_troubles import told
 from instar_node.coordination.lease_coordinator import ReadHub, SendSwap
 from instar_node.coordination.lease_state import OpenSwap
 from instar_node.coordination.lease_store import (
-    Candidate,
     LeaseStore,
     Lost,
     StoreUnavailable,
@@ -39,7 +38,7 @@ class RegisterTraffic:
         """How long the last exchange with the hub took, microseconds."""
         self.last_write: int | None = None
         """When the last own swap was won, on this machine's clock."""
-        self._candidate: Candidate | None = None
+        self._candidate: KnownRecord | None = None
         self._attempt = 0
 
     async def read(self, effect: ReadHub) -> None:
@@ -116,7 +115,7 @@ class RegisterTraffic:
                 self._overtaken(outcome)
         self._driver.after_step()
 
-    async def _prepared(self, store: LeaseStore, record: LeaseRecord) -> Candidate:
+    async def _prepared(self, store: LeaseStore, record: LeaseRecord) -> KnownRecord:
         """The signed candidate of a record; the same one whenever it is sent again."""
         if self._candidate is None or self._candidate.record.nonce != record.nonce:
             self._attempt = 0
