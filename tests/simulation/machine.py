@@ -428,7 +428,7 @@ class Machine:
     def _round_over(self, ask: AskPromises, waiting: set[str]) -> None:
         if waiting:
             for name in sorted(waiting):
-                self.coordinator.on_miss(name, self.now())
+                self.coordinator.on_miss(name)
             waiting.clear()
             self.coordinator.on_round_over()
             self.step()

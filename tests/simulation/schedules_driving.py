@@ -36,7 +36,7 @@ def silent_member(mutations: Mutations) -> None:
     world = mesh(mutations)
     coordinator = driver(world, "a")
     for _ in range(2):
-        coordinator.on_miss("b", world.now("a"))
+        coordinator.on_miss("b")
     perform(world, "a", coordinator.tick(world.now("a"), Peers(there=True)))
     world.wait(50)
     must(world["a"].may_act(world.now("a")), "a machine that died takes the holder with it")

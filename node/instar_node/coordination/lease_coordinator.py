@@ -424,7 +424,7 @@ class LeaseCoordinator:
         self.membership.answered(machine)
         self.lease.on_promise(machine, version, began, now)
 
-    def on_miss(self, machine: str, now: int) -> None:
+    def on_miss(self, machine: str) -> None:
         """A machine did not promise in time. In a new holder's first round that benches it at once."""
         self.membership.missed(machine)
         own = self.lease.holding

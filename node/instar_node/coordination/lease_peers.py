@@ -75,7 +75,7 @@ class LeasePeers:
         reply = await self._transport.ask_promise(machine, ask.known, ask.within / 1e6)
         now = self._driver.now()
         if reply is None:
-            self._driver.coordinator.on_miss(machine, now)
+            self._driver.coordinator.on_miss(machine)
         elif reply.refusal is None:
             self._driver.coordinator.on_promise(machine, ask.known.version, ask.began, now)
         else:

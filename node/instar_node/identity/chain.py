@@ -26,7 +26,6 @@ MAX_RECORDS = 100_000
 
 Url = Annotated[str, Meta(max_length=2_048)]
 Kind = Literal["genesis", "admit", "rename", "urls", "witness", "remove", "leave"]
-TOMBSTONES: frozenset[Kind] = frozenset({"remove", "leave"})
 
 
 class RegistryRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
