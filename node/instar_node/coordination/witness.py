@@ -44,9 +44,9 @@ class SwapCell(msgspec.Struct, tag="witness.swap", frozen=True):
 
 
 class CellState(msgspec.Struct, tag="witness.cell", frozen=True):
-    """The value after a read; after a swap whether it was made, and if not, why and what is there."""
+    """The value after a read; after a swap whether it was made, and if not, why."""
 
-    value: bytes | None
+    value: bytes | None = None
     swapped: bool = False
     why: str = ""
 
@@ -131,10 +131,10 @@ class WitnessRegister:
         try:
             await self.swap(wish.name, wish.expected, wish.value)
         except RefusedSwap as refusal:
-            return CellState(await self.read(wish.name), why=str(refusal))
+            return CellState(why=str(refusal))
         except StoreUnavailable as error:
             raise InstarError(error.code, error.message, status=503) from error
-        return CellState(wish.value, swapped=True)
+        return CellState(swapped=True)
 
 
 def _order(present: bytes) -> tuple[int, int]:
