@@ -24,7 +24,7 @@ from instar_node.coordination.lease_store import Lost, Unknown, Won
 from instar_node.storage.home import Home
 from tests.hubs.conftest import GitServer
 from tests.hubs.kinds import GitKind
-from tests.unit.lease_store_support import lease_record, swapped, taken, won
+from tests.unit.lease_store_support import epochs, lease_record, swapped, taken, won
 
 ROOT = Path(__file__).parents[2]
 
@@ -70,7 +70,7 @@ async def race(kind: GitKind, folder: Path, writers: int, swaps: int) -> None:
         swappers.close()
     assert [process.returncode for process in processes] == [0] * writers
     acknowledged = [nonce for output in outputs for nonce in output]
-    history = await store.epochs(100_000)
+    history = epochs(kind.repository)
     assert len(acknowledged) == writers * swaps
     assert len(set(acknowledged)) == len(acknowledged)
     assert {record.nonce for record in history} == {first.record.nonce, *acknowledged}
@@ -151,7 +151,7 @@ async def test_killing_swappers_at_any_moment_stops_nobody_and_loses_nothing(
         known = await store.read()
         assert known is not None
         outcome = await swapped(store, taken(known))
-    assert {record.nonce for record in await store.epochs(100_000)} >= set(acknowledged)
+    assert {record.nonce for record in epochs(kind.repository)} >= set(acknowledged)
 
 
 def kill_with_children(pid: int) -> None:

@@ -7,9 +7,12 @@ import stat
 from pathlib import Path
 
 import msgspec
+import pygit2
 
+from instar_node.coordination.git_lease_store import LEASE_REF
+from instar_node.coordination.git_repository import LEASE_FILE
 from instar_node.coordination.lease_store import LeaseStore, SwapOutcome, Won
-from instar_node.coordination.record import KnownRecord, LeaseRecord
+from instar_node.coordination.record import KnownRecord, LeaseRecord, decode_record
 
 
 def lease_record(
@@ -52,6 +55,13 @@ async def won(store: LeaseStore, record: LeaseRecord) -> KnownRecord:
     outcome = await swapped(store, record)
     assert isinstance(outcome, Won), outcome
     return outcome.known
+
+
+def epochs(repository: Path) -> list[LeaseRecord]:
+    """The last record of each epoch, newest first: what ``git log`` of the register shows."""
+    opened = pygit2.Repository(str(repository))
+    commits = opened.walk(opened.references[LEASE_REF].target)
+    return [decode_record(opened[commit.tree[LEASE_FILE].id].data) for commit in commits]
 
 
 def fake_ssh(folder: Path, body: str) -> str:

@@ -25,7 +25,7 @@ from instar_node.coordination.lease_store import StoreUnavailable, Unknown, Won
 from instar_node.coordination.record import KnownRecord
 from instar_node.errors import InstarError
 from instar_node.storage.home import Home
-from tests.unit.lease_store_support import lease_record, renewed, swapped, taken, won
+from tests.unit.lease_store_support import epochs, lease_record, renewed, swapped, taken, won
 
 ROOT = Path(__file__).parents[2]
 WRITER = "tests.unit.lease_store_support"
@@ -73,14 +73,13 @@ def loose_objects(hub: Hub) -> int:
 # -- history and room ---------------------------------------------------------------------------------
 
 
-async def test_renewals_replace_the_tip_and_changes_of_holder_append(store: GitLeaseStore) -> None:
+async def test_renewals_replace_the_tip_and_changes_of_holder_append(store: GitLeaseStore, hub: Hub) -> None:
     first = await won(store, lease_record())
     first = await won(store, renewed(await won(store, renewed(first))))
     second = await won(store, taken(first))
     second = await won(store, renewed(second))
     third = await won(store, taken(second, "m-cyd"))
-    assert await store.epochs() == [third.record, second.record, first.record]
-    assert await store.epochs(limit=2) == [third.record, second.record]
+    assert epochs(Path(hub.url)) == [third.record, second.record, first.record]
 
 
 async def test_git_shows_who_took_the_lease_and_when(store: GitLeaseStore, hub: Hub) -> None:
@@ -144,13 +143,13 @@ async def test_a_swap_is_won_even_when_what_it_replaced_cannot_be_deleted(
 
 
 async def test_a_record_that_replaces_one_of_another_register_continues_this_ones_history(
-    store: GitLeaseStore,
+    store: GitLeaseStore, hub: Hub
 ) -> None:
     known = await won(store, lease_record())
     opened = lease_record(epoch=2, serial=9, prev="c" * 40, holder="m-bea")
     outcome = await store.compare_and_swap(known.version, await store.prepare(opened))
     assert isinstance(outcome, Won)
-    assert await store.epochs() == [opened, known.record]
+    assert epochs(Path(hub.url)) == [opened, known.record]
 
 
 @pytest.mark.parametrize("content", [None, b"{}", b"x" * 300_000], ids=["no file", "no record", "too large"])

@@ -132,17 +132,6 @@ class GitLeaseStore:
             return Unknown(error.message)
         return Won(candidate)
 
-    async def epochs(self, limit: int = 1_000) -> list[LeaseRecord]:
-        """The last record of each epoch, newest first: what ``git log`` of the ref shows.
-
-        Raises ``StoreUnavailable``.
-        """
-        refs = await self._opened()
-        known = await self.read()
-        if known is None:
-            return []
-        return await self._blocking(lambda: refs.objects.epochs(known.version, limit))
-
     async def probe(self) -> None:
         """As ``LeaseStore.probe``. An embedded hub has one writer: nothing to ask."""
         if self._hub.kind == "embedded":

@@ -131,16 +131,6 @@ class LeaseRepository:
                 return None
             return KnownRecord(record=_record_of(_commit(repository, version)), version=version)
 
-    def epochs(self, version: str | None, limit: int) -> list[LeaseRecord]:
-        """The last record of each epoch up to ``version``, newest first, ``limit`` at most."""
-        found: list[LeaseRecord] = []
-        with self.opened() as repository:
-            while version is not None and len(found) < limit:
-                commit = _commit(repository, version)
-                found.append(_record_of(commit))
-                version = str(commit.parent_ids[0]) if commit.parent_ids else None
-        return found
-
     def forget_renewed(self, replaced: KnownRecord, by: KnownRecord) -> None:
         """Delete the loose objects of a version that a renewal replaced; nothing refers to them any more.
 
