@@ -7,15 +7,18 @@ they are kept, so that a secret counts from the moment it is set.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import chain
 from typing import Any
 
 MARK = "[redacted:{}]"
+_VAULT_MARK = MARK.format("vault")
 SHORTEST = 6
 """Values shorter than this are left alone: removing every ``7`` or ``yes`` would destroy the text."""
 SHORTEST_LINE = 16
 """Of a value of several lines (a private key), lines from this length on count by themselves as well."""
 
-Source = Callable[[], Iterable[str]]
+Source = Callable[[], tuple[str, ...]]
+"""Gives the values there are now."""
 
 
 class KnownSecrets:
@@ -23,12 +26,13 @@ class KnownSecrets:
 
     def __init__(self, *sources: Source) -> None:
         self._sources = list(sources)
-        self._known: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+        self._known: tuple[list[tuple[str, ...]], tuple[str, ...]] = ([], ())
         """The values when they were last asked for, and how they may stand in a text, the longest first. In
         one attribute: the log asks from a thread of its own."""
 
     def add(self, source: Source) -> None:
-        """Ask this source too from now on. It must be quick: it is asked for every line."""
+        """Ask this source too from now on. It must be quick, best with the same tuple until its values
+        change: it is asked for every line."""
         self._sources.append(source)
 
     def blank(self, text: str) -> str:
@@ -42,11 +46,12 @@ class KnownSecrets:
 
     def _current_forms(self) -> tuple[str, ...]:
         """The forms of the values that the sources have now; made anew only when those have changed."""
-        values = tuple(value for source in self._sources for value in source() if value)
+        given = [source() for source in self._sources]
         known, forms = self._known
-        if values != known:
-            forms = tuple(sorted(set(_forms(values)), key=len, reverse=True))
-            self._known = (values, forms)
+        if given != known:
+            found = {form for form in _forms(chain.from_iterable(given)) if form not in _VAULT_MARK}
+            forms = tuple(sorted(found, key=len, reverse=True))
+            self._known = (given, forms)
         return forms
 
 
@@ -59,10 +64,8 @@ def _forms(values: Iterable[str]) -> Iterable[str]:
 
 
 def _without(text: str, forms: tuple[str, ...]) -> str:
-    mark = MARK.format("vault")
     for form in forms:
-        if form in text and form not in mark:
-            text = text.replace(form, mark)
+        text = text.replace(form, _VAULT_MARK)
     return text
 
 

@@ -104,7 +104,7 @@ def test_a_vault_value_too_short_to_mean_anything_is_left() -> None:
 
 def test_values_of_the_vault_are_asked_for_each_time() -> None:
     values: list[str] = []
-    redactor = Redactor(KnownSecrets(lambda: values))
+    redactor = Redactor(KnownSecrets(lambda: tuple(values)))
     assert redactor.redact("open-sesame") == "open-sesame"
     values.append("open-sesame")
     assert redactor.redact("open-sesame") == "[redacted:vault]"
@@ -126,7 +126,7 @@ def test_no_text_takes_quadratic_time(text: str) -> None:
 
 
 def test_it_can_be_switched_off() -> None:
-    redactor = Redactor(KnownSecrets(lambda: ["open-sesame"]), enabled=False)
+    redactor = Redactor(KnownSecrets(lambda: ("open-sesame",)), enabled=False)
     assert redactor.redact("PASSWORD=hunter2 open-sesame") == "PASSWORD=hunter2 [redacted:vault]"
 
 

@@ -39,7 +39,7 @@ class Machine:
 
     async def start(self, cap: int = 100_000) -> None:
         self.buffer = await LiveTailBuffer.open(self.database, self.clock, cap)
-        redactor = Redactor(KnownSecrets(lambda: ["open-sesame"]))
+        redactor = Redactor(KnownSecrets(lambda: ("open-sesame",)))
         self.source = LiveTailSource(self.buffer, self.authority, self.clock, redactor)
         self.transport = HttpLiveTailTransport(
             self.source, self.buffer, self.mesh, self.authority, self.clock, self.events

@@ -253,14 +253,14 @@ def test_a_wrapped_key_opens_for_its_reader_at_its_place_only(tmp_path: Path) ->
 
 def test_a_value_is_blanked_out_whole_stripped_and_line_by_line() -> None:
     pem = "-----BEGIN X-----\nMIIEowIBAAKCAQEAx\nshort\n-----END X-----\n"
-    known = KnownSecrets(lambda: [pem, "  padded value "])
+    known = KnownSecrets(lambda: (pem, "  padded value "))
     assert "MIIEow" not in known.blank("only this line leaked: MIIEowIBAAKCAQEAx!")
     assert known.blank("say padded value, please") == "say [redacted:vault], please"
     assert known.blank("short") == "short"
 
 
 def test_a_structure_is_blanked_out_everywhere() -> None:
-    known = KnownSecrets(lambda: ["open-sesame"])
+    known = KnownSecrets(lambda: ("open-sesame",))
     content = {"open-sesame": ["x open-sesame", {"deep": ("open-sesame", 7)}], "n": 1}
     assert "open-sesame" not in repr(known.blank_all(content))
     assert known.blank_all(content)["n"] == 1

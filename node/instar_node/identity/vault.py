@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -58,6 +58,7 @@ class Vault:
         self._records: dict[str, SecretRecord] = {}
         self._values: dict[str, str] = {}
         self._retired: deque[str] = deque(maxlen=RETIRED_KEPT)
+        self._hidden: tuple[str, ...] = ()
         self._callbacks: list[Callable[[], None]] = []
         self.refusals = 0
         """How many records of others were refused."""
@@ -89,10 +90,10 @@ class Vault:
         """The value, or ``None`` when there is no such secret or it cannot be opened here."""
         return self._values.get(name)
 
-    def values(self) -> Iterator[str]:
-        """Every value to keep out of sight: those in force, and those replaced since the start."""
-        yield from self._values.values()
-        yield from self._retired
+    def values(self) -> tuple[str, ...]:
+        """Every value to keep out of sight: those in force, and those replaced since the start. May be asked
+        for on any thread."""
+        return self._hidden
 
     def locked(self) -> list[str]:
         """Secrets that this machine cannot open: they were written when it was no reader."""
@@ -223,12 +224,14 @@ class Vault:
         record = self.record(name)
         if record is not None and record.stamp == stamp:
             self._values[name] = self._opened(record, wrapped)
+            self._hide()
 
     def erase(self) -> None:
         """Forget everything: this machine is no member any more."""
         self._retired.extend(self._values.values())
         self._records.clear()
         self._values.clear()
+        self._hide()
         self._path.unlink(missing_ok=True)
 
     # -- inside -----------------------------------------------------------------------------------------
@@ -268,6 +271,10 @@ class Vault:
                 log.error("%s", error.message)
         if old is not None and old != self._values.get(record.name):
             self._retired.append(old)
+        self._hide()
+
+    def _hide(self) -> None:
+        self._hidden = (*self._values.values(), *self._retired)
 
     def _opened(self, record: SecretRecord, wrapped: WrappedKey) -> str:
         place = record.place(self._members.mesh_id)
