@@ -207,7 +207,7 @@ async def test_the_real_conversation_and_ledger_are_recomputed_from_the_standby_
     with pytest.raises(InstarError) as caught:
         await theirs.confirm(manifest, 1.0)
     assert (caught.value.code, caught.value.extra["topics"]) == ("copy-differs", ["42"])
-    await buffers[1].apply(await buffers[0].batch(buffers[1].head, 1_000))
+    await buffers[1].apply([await buffers[0].batch(buffers[1].head, 1_000)])
     await theirs.confirm(manifest, 1.0)
     world.network.isolate("b")
     await world["a"].ledger.set_placement(Placement("42", "a", 1, 1, "pinned", "a"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,9 +16,12 @@ from hypothesis import strategies as st
 from instar_node.clock import SystemClock
 from instar_node.contracts import HistoryItem, LogPosition
 from instar_node.errors import InstarError
-from instar_node.livetail.buffer import Batch, LiveTailBuffer
-from instar_node.livetail.entry import START, Line, TailEntry, common_point
+from instar_node.livetail import store
+from instar_node.livetail.buffer import LiveTailBuffer
+from instar_node.livetail.entry import START, Batch, Line, TailEntry, common_point
+from instar_node.livetail.store import LINEAGE_KEPT
 from instar_node.storage.database import SqliteDatabase
+from tests.unit.fakes_mesh import eventually
 
 P = LogPosition
 
@@ -56,7 +60,7 @@ async def say(buffer: LiveTailBuffer, *numbers: int, epoch: int = 1, topic: str 
 async def copy(source: LiveTailBuffer, target: LiveTailBuffer) -> None:
     """Feed all that follows the target's end."""
     while target.head < source.head:
-        assert await target.apply(await source.batch(target.head, 200)) == "applied"
+        assert await target.apply([await source.batch(target.head, 200)]) == ["applied"]
 
 
 async def numbers(buffer: LiveTailBuffer, topic: str = "42") -> list[int]:
@@ -128,8 +132,8 @@ async def test_a_copy_follows_and_repetition_changes_nothing(
 ) -> None:
     await say(holder, 1, 2, 3)
     batch = await holder.batch(START, 10_000)
-    assert await standby.apply(batch) == "applied"
-    assert await standby.apply(batch) == "duplicate"
+    assert await standby.apply([batch]) == ["applied"]
+    assert await standby.apply([batch]) == ["duplicate"]
     assert standby.head == holder.head
     assert await numbers(standby) == [1, 2, 3]
 
@@ -140,13 +144,13 @@ async def test_a_batch_that_overlaps_adds_only_what_is_new(
     await say(holder, 1, 2)
     await copy(holder, standby)
     await say(holder, 3)
-    assert await standby.apply(await holder.batch(START, 10_000)) == "applied"
+    assert await standby.apply([await holder.batch(START, 10_000)]) == ["applied"]
     assert await numbers(standby) == [1, 2, 3]
 
 
 async def test_a_gap_is_refused_and_changes_nothing(holder: LiveTailBuffer, standby: LiveTailBuffer) -> None:
     await say(holder, 1, 2, 3)
-    assert await standby.apply(await holder.batch(P(1, 2), 10_000)) == "gap"
+    assert await standby.apply([await holder.batch(P(1, 2), 10_000)]) == ["gap"]
     assert standby.head == START
     assert await numbers(standby) == []
 
@@ -158,7 +162,7 @@ async def test_a_log_that_went_on_differently_is_a_gap(
     await copy(holder, standby)
     await say(standby, 2)  # said under epoch 1 and never heard by the next holder
     await say(holder, 3, epoch=2)
-    assert await standby.apply(await holder.batch(P(1, 1), 10_000)) == "gap"
+    assert await standby.apply([await holder.batch(P(1, 1), 10_000)]) == ["gap"]
     await standby.truncate(P(1, 1))
     assert await numbers(standby) == [1]
     await copy(holder, standby)
@@ -240,7 +244,7 @@ async def test_equal_copies_have_equal_digests_and_one_changed_letter_shows(
     assert await standby.differing(await holder.manifest()) == []
     await standby.truncate(P(1, 1))
     forged = msgspec.structs.replace(line(2), text="line 2!")
-    await standby.apply(Batch(P(1, 1), (TailEntry(P(1, 2), forged),), P(1, 2)))
+    await standby.apply([Batch(P(1, 1), (TailEntry(P(1, 2), forged),), P(1, 2))])
     assert await standby.differing(await holder.manifest()) == ["42", "other"]
 
 
@@ -266,7 +270,7 @@ async def test_what_was_said_after_a_manifest_was_made_does_not_count_as_a_diffe
     await copy(holder, standby)
     assert await standby.differing(manifest) == []
     await standby.truncate(P(1, 1))
-    await standby.apply(Batch(P(1, 1), (TailEntry(P(1, 3), line(3)),), P(1, 3)))
+    await standby.apply([Batch(P(1, 1), (TailEntry(P(1, 3), line(3)),), P(1, 3))])
     assert await standby.differing(manifest) == ["42"]
 
 
@@ -326,6 +330,60 @@ async def test_lines_the_disk_refuses_are_written_later(tmp_path: Path) -> None:
     assert buffer.head == P(1, 1)
 
 
+async def test_a_caller_that_goes_away_leaves_memory_and_disk_in_step(
+    holder: LiveTailBuffer, standby: LiveTailBuffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await say(holder, 1, 2, 3)
+    write, written = standby._database.write, asyncio.Event()
+
+    async def slow_write(job: Any, within_s: float = 0.0) -> Any:
+        change = await write(job)
+        written.set()
+        await asyncio.sleep(0)
+        return change
+
+    monkeypatch.setattr(standby._database, "write", slow_write)
+    batch = await holder.batch(START, 10_000)
+    for change, end in ((standby.apply([batch]), P(1, 3)), (standby.truncate(P(1, 1)), P(1, 1))):
+        written.clear()
+        task = asyncio.ensure_future(change)
+        await written.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await eventually(lambda end=end: standby.head == end)  # type: ignore[misc]
+    assert await standby.apply([batch]) == ["applied"]
+    assert await numbers(standby) == [1, 2, 3]
+    assert await standby.differing(await holder.manifest()) == []
+
+
+async def test_a_copy_remembers_so_many_epochs_that_it_can_tell_them(holder: LiveTailBuffer) -> None:
+    for epoch in range(1, 300):
+        holder.stage(epoch, line(epoch, epoch=epoch))
+    await holder.settled()
+    assert list(holder.lineage) == list(range(300 - LINEAGE_KEPT, 300))
+
+
+async def test_a_refused_line_is_numbered_anew_with_what_was_said_meanwhile(
+    holder: LiveTailBuffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed job leaves no trace in the counts that are kept in memory."""
+    await say(holder, 1)
+    insert = store.insert
+
+    def full(db: sqlite3.Connection, rows: Iterable[store.EntryRow]) -> None:
+        insert(db, rows)
+        monkeypatch.setattr(store, "insert", insert)
+        raise InstarError("disk-full", "no room")
+
+    monkeypatch.setattr(store, "insert", full)
+    monkeypatch.setattr("instar_node.livetail.buffer.RETRY_S", 0.0)
+    await say(holder, 2)
+    await say(holder, 3)
+    assert await numbers(holder) == [1, 2, 3]
+    assert (holder.head, holder.topic("42").count, holder.topic("42").size) == (P(1, 3), 3, 18)
+
+
 def test_the_common_point_is_the_shorter_end_of_the_newest_shared_epoch() -> None:
     assert common_point({1: 13}, {1: 15, 2: 20}) == P(1, 13)
     assert common_point({1: 15, 2: 20}, {1: 13}) == P(1, 13)
@@ -350,7 +408,7 @@ def test_a_copy_fed_in_any_pieces_equals_its_source(
             if index % 3 == 0:
                 await source.settled()
             if target.head < source.head:
-                await target.apply(await source.batch(target.head, pieces[index % len(pieces)]))
+                await target.apply([await source.batch(target.head, pieces[index % len(pieces)])])
         await source.settled()
         await copy(source, target)
         assert await target.differing(await source.manifest()) == []

@@ -1,73 +1,122 @@
-"""What is held of each topic, kept up to date while lines are added within one job of the database."""
+"""Entries that one job of the database adds, and what is held of their topics with them."""
 
 from __future__ import annotations
 
 import sqlite3
-
-from msgspec.structs import replace
+from collections.abc import Mapping
 
 from instar_node.livetail import store
-from instar_node.livetail.entry import Line, add_digest, line_digest, remove_digest
-from instar_node.livetail.store import PREVIEW, TopicState, line_size
+from instar_node.livetail.entry import Line, TailEntry, line_digest, set_digest
+from instar_node.livetail.store import PREVIEW, EntryRow, TopicState, line_size
 
 
-class TopicAccounts:
-    """The topics that a job touches. First ``take`` every line, then insert the entries, then ``settle``."""
+class _Account:
+    """What is held of one topic while a job changes it: a ``TopicState`` with cheap sums."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self._states: dict[str, TopicState] = {}
-        self._taken: set[tuple[str, str, str, int]] = set()
+    __slots__ = ("_before", "_newest", "count", "digest", "first", "floor", "last", "size")
 
-    def take(self, line: Line) -> bytes | None:
-        """Account for a line and return its digest; ``None`` when it is held already, or was dropped for
-        space earlier."""
-        state = self._states.get(line.topic) or store.topic_state(self._db, line.topic)
-        if line.topic_seq <= state.floor or (line.topic_seq <= state.last and self._holds(line)):
-            return None
-        digest = line_digest(line)
-        self._taken.add((line.topic, line.role, line.key, line.topic_seq))
-        state = replace(
-            state,
-            first=min(state.first, line.topic_seq) if state.count else line.topic_seq,
-            count=state.count + 1,
-            size=state.size + line_size(line),
-            digest=add_digest(state.digest, digest),
+    def __init__(self, state: TopicState) -> None:
+        self._before = state
+        self._newest: Line | None = None
+        self.floor, self.first, self.last = state.floor, state.first, state.last
+        self.count, self.size, self.digest = state.count, state.size, int.from_bytes(state.digest)
+
+    def add(self, line: Line, size: int, digest: bytes) -> None:
+        seq = line.topic_seq
+        if seq >= self.last:
+            self.last, self._newest = seq, line
+        if seq < self.first or not self.count:
+            self.first = seq
+        self.count += 1
+        self.size += size
+        self.digest += int.from_bytes(digest)
+
+    def drop(self, topic_seq: int, size: int, digest: bytes) -> None:
+        self.floor = topic_seq
+        self.count -= 1
+        self.size -= size
+        self.digest -= int.from_bytes(digest)
+
+    def state(self) -> TopicState:
+        before, line = self._before, self._newest
+        return TopicState(
+            before.topic,
+            self.floor,
+            self.first,
+            self.last,
+            self.count,
+            self.size,
+            set_digest(self.digest),
+            *(
+                (before.last_at, before.last_role, before.last_text)
+                if line is None
+                else (line.at, line.role, line.text[:PREVIEW])
+            ),
         )
-        if line.topic_seq >= state.last:
-            state = replace(
-                state,
-                last=line.topic_seq,
-                last_at=line.at,
-                last_role=line.role,
-                last_text=line.text[:PREVIEW],
-            )
-        self._states[line.topic] = state
-        return digest
 
-    def settle(self, cap: int) -> tuple[TopicState, ...]:
-        """Drop the oldest lines of each topic while it exceeds ``cap`` bytes, and store what is held now.
+
+class Additions:
+    """The new entries of one job. First ``take`` each, then ``save`` them all.
+
+    What was held is known from memory, so an entry that is new, as nearly all are, costs no query.
+    """
+
+    def __init__(self, db: sqlite3.Connection, topics: Mapping[str, TopicState]) -> None:
+        """``topics``: every topic of which something is held, or was dropped for space."""
+        self._db = db
+        self._topics = topics
+        self._accounts: dict[str, _Account] = {}
+        self._taken: set[tuple[str, str, str, int]] = set()
+        self._rows: list[EntryRow] = []
+        self.entries: list[TailEntry] = []
+        self.size = 0
+        """Bytes of all of them."""
+
+    def take(self, entry: TailEntry) -> bool:
+        """Take an entry; ``False`` when its line is held already, or was dropped for space earlier."""
+        line = entry.line
+        account = self._accounts.get(line.topic) or self._open(line.topic)
+        if line.topic_seq <= account.floor or (line.topic_seq <= account.last and self._holds(line)):
+            return False
+        size, digest = line_size(line), line_digest(line)
+        account.add(line, size, digest)
+        self._taken.add(_identity(line))
+        self._rows.append(store.entry_row(entry, size, digest))
+        self.entries.append(entry)
+        self.size += size
+        return True
+
+    def save(self, cap: int) -> dict[str, TopicState]:
+        """Store the entries, drop the oldest lines of each topic while it exceeds ``cap`` bytes, and store
+        what is held now of the topics concerned, which is returned.
 
         The newest line always stays, however long it is.
         """
-        settled = tuple(self._within(state, cap) for state in self._states.values())
-        store.save_topics(self._db, settled)
-        return settled
+        store.insert(self._db, self._rows)
+        for topic, account in self._accounts.items():
+            if account.size > cap and account.count > 1:
+                self._make_room(topic, account, cap)
+        states = {topic: account.state() for topic, account in self._accounts.items()}
+        store.save_topics(self._db, states.values())
+        return states
+
+    def _open(self, topic: str) -> _Account:
+        account = self._accounts[topic] = _Account(self._topics.get(topic) or TopicState(topic))
+        return account
 
     def _holds(self, line: Line) -> bool:
-        identity = (line.topic, line.role, line.key, line.topic_seq)
-        return identity in self._taken or store.holds(self._db, line)
+        return _identity(line) in self._taken or store.holds(self._db, line)
 
-    def _within(self, state: TopicState, cap: int) -> TopicState:
-        while state.size > cap and state.count > 1:
-            seq, floor, size, digest = store.oldest(self._db, state.topic)
-            store.delete(self._db, seq)
-            state = replace(
-                state,
-                floor=floor,
-                first=store.oldest(self._db, state.topic)[1],
-                count=state.count - 1,
-                size=state.size - size,
-                digest=remove_digest(state.digest, digest),
-            )
-        return state
+    def _make_room(self, topic: str, account: _Account, cap: int) -> None:
+        dropped = []
+        for seq, topic_seq, size, digest in store.oldest_first(self._db, topic):
+            if account.size <= cap or account.count == 1:
+                account.first = topic_seq
+                break
+            account.drop(topic_seq, size, digest)
+            dropped.append(seq)
+        store.delete(self._db, dropped)
+
+
+def _identity(line: Line) -> tuple[str, str, str, int]:
+    return line.topic, line.role, line.key, line.topic_seq

@@ -5,52 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import islice
-from typing import Literal
-
-import msgspec
 
 from instar_node.clock import Clock
 from instar_node.contracts import Database, HistoryItem, LogPosition
 from instar_node.errors import InstarError
 from instar_node.livetail import store
-from instar_node.livetail.accounts import TopicAccounts
-from instar_node.livetail.entry import START, Line, TailEntry, TailManifest, TopicDigest
-from instar_node.livetail.store import TopicState
+from instar_node.livetail.entry import START, Batch, Line, TailEntry, TailManifest, TopicDigest
+from instar_node.livetail.growth import Change, Held, Verdict, cut, follow, number
+from instar_node.livetail.recent import RecentEntries
+from instar_node.livetail.store import LINEAGE_KEPT, TopicState
 
 log = logging.getLogger("instar.livetail")
 
 COALESCE_S = 0.005
 """How long staged lines wait for another write, to share its sync, before they get one of their own."""
-RECENT_ENTRIES = 2_048
-RECENT_BYTES = 1 << 20
-"""Newest entries kept in memory, so that feeding a machine that keeps up reads no disk."""
 BATCH_ENTRIES = 512
 RETRY_S = 1.0
 """Pause before lines that the disk refused are written again."""
-
-Verdict = Literal["applied", "duplicate", "gap"]
-
-
-class Batch(msgspec.Struct, frozen=True):
-    """Entries that follow ``after``; with them a copy stands at ``through``. Numbers may be missing in
-    between: those entries were dropped for space."""
-
-    after: LogPosition
-    entries: tuple[TailEntry, ...]
-    through: LogPosition
-
-
-class _Change(msgspec.Struct, frozen=True):
-    """What a write job did."""
-
-    head: LogPosition
-    entries: tuple[TailEntry, ...] = ()
-    topics: tuple[TopicState, ...] = ()
-    verdict: Verdict = "applied"
 
 
 class LiveTailBuffer:
@@ -67,23 +40,24 @@ class LiveTailBuffer:
         self._head = START
         self._lineage: dict[int, int] = {}
         self._topics: dict[str, TopicState] = {}
-        self._recent: deque[TailEntry] = deque()
-        self._recent_bytes = 0
-        self._recent_after = START
+        self._recent = RecentEntries(START)
         self._in_write: list[tuple[int, Line]] = []
         self._staged: list[tuple[int, Line]] = []
         self._writing: asyncio.Task[None] | None = None
         self._staged_ever = self._settled_ever = 0
         self._grown: list[Callable[[Sequence[TailEntry]], None]] = []
         self._moved = asyncio.Event()
+        self._changing = asyncio.Lock()
+        """Held from what a job starts from until the index shows what it came to."""
 
     @classmethod
     async def open(cls, database: Database, clock: Clock, cap_bytes: int) -> LiveTailBuffer:
         """Load the index of what the database holds. ``cap_bytes`` bounds the text kept of each topic."""
         buffer = cls(database, clock, cap_bytes)
         buffer._lineage = await database.read(store.lineage)
-        buffer._head = buffer._recent_after = await database.read(store.head)
-        buffer._topics = {state.topic: state for state in await database.read(store.topic_states)}
+        buffer._head = await database.read(store.head)
+        buffer._recent = RecentEntries(buffer._head)
+        buffer._topics = await database.read(store.topic_states)
         return buffer
 
     # -- what is held ------------------------------------------------------------------------------------
@@ -168,13 +142,12 @@ class LiveTailBuffer:
     async def batch(self, after: LogPosition, max_bytes: int) -> Batch:
         """The next entries after ``after``, about ``max_bytes`` of text at most (but at least one)."""
         goal = self._head
-        if after.seq >= self._recent_after.seq:
-            newer = (entry for entry in self._recent if entry.position.seq > after.seq)
-            found = list(islice(newer, BATCH_ENTRIES))
-        else:
+        found = self._recent.since(after)
+        if found is None:
             found = await self._database.read(
                 partial(store.entries_after, seq=after.seq, limit=BATCH_ENTRIES)
             )
+        found = found[:BATCH_ENTRIES]
         taken = _up_to(found, max_bytes)
         whole = len(taken) == len(found) < BATCH_ENTRIES
         last = taken[-1].position if taken else goal
@@ -220,62 +193,54 @@ class LiveTailBuffer:
     async def _write(self, staged: Sequence[tuple[int, Line]]) -> bool:
         """Write staged lines; ``False`` when the disk refused and it is worth trying again."""
         try:
-            job = partial(_number, staged=staged, cap=self._cap)
-            change = await self._database.write(job, within_s=COALESCE_S)
+            await self._change(partial(number, staged=staged), within_s=COALESCE_S)
         except InstarError as error:
             log.error("%d lines not yet written to the tail: %s", len(staged), error)
             return error.code == "database-closed"
-        self._adopt(change)
         return True
 
-    async def apply(self, batch: Batch) -> Verdict:
-        """Standby: follow the holder. ``duplicate`` when all of it is held already, ``gap`` when entries
-        before it are missing (or other ones are held): then nothing was changed."""
-        change = await self._database.write(partial(_follow, batch=batch, cap=self._cap))
-        self._adopt(change)
-        return change.verdict
+    async def apply(self, batches: Sequence[Batch]) -> Sequence[Verdict]:
+        """Standby: follow the holder. Of each batch: ``duplicate`` when all of it is held already, ``gap``
+        when entries before it are missing (or other ones are held); then nothing of it was changed."""
+        return (await asyncio.shield(self._change(partial(follow, batches=batches)))).verdicts
 
     async def truncate(self, position: LogPosition) -> None:
         """Standby: forget what comes after ``position``, to follow a holder whose log goes on differently."""
+        await asyncio.shield(self._change(partial(cut, position=position)))
 
-        def job(db: sqlite3.Connection) -> _Change:
-            return _Change(position, (), tuple(store.truncate(db, position)))
+    async def _change(
+        self, job: Callable[[sqlite3.Connection, Held], Change], within_s: float = 0.0
+    ) -> Change:
+        """Run a job that changes this copy. Jobs follow one another: each starts from what the one before it
+        came to, as the index in memory has it. For the same reason this must not be cancelled: a write that
+        has begun is not withdrawn."""
+        async with self._changing:
+            held = Held(self._head, self._topics, self._cap)
+            change = await self._database.write(lambda db: job(db, held), within_s)
+            self._adopt(change)
+        return change
 
-        change = await self._database.write(job)
-        self._lineage = {epoch: seq for epoch, seq in self._lineage.items() if epoch < position.epoch}
-        self._recent.clear()
-        self._recent_bytes, self._recent_after = 0, position
-        if position == START:
-            self._topics = {
-                topic: msgspec.structs.replace(state, floor=0) for topic, state in self._topics.items()
-            }
-        self._adopt(change)
+    def _adopt(self, change: Change) -> None:
+        """Bring the index in memory up to what a job has made durable."""
+        if change.head < self._head:
+            self._lineage = {epoch: seq for epoch, seq in self._lineage.items() if epoch < change.head.epoch}
+            self._recent = RecentEntries(change.head)
+        self._head = change.head
+        self._lineage.update(change.ends)
+        while len(self._lineage) > LINEAGE_KEPT:
+            del self._lineage[min(self._lineage)]
+        self._topics.update(change.topics)
+        self._recent.add(change.entries, change.size)
+        self._moved.set()
+        if change.entries:
+            for callback in self._grown:
+                callback(change.entries)
 
     async def reached(self, position: LogPosition) -> None:
         """Wait until the log extends to ``position`` at least."""
         while self._head < position:
             self._moved.clear()
             await self._moved.wait()
-
-    def _adopt(self, change: _Change) -> None:
-        """Bring the index in memory up to what a job has made durable."""
-        self._head = change.head
-        if change.head != START:
-            self._lineage[change.head.epoch] = change.head.seq
-        for state in change.topics:
-            self._topics[state.topic] = state
-        for entry in change.entries:
-            self._lineage[entry.position.epoch] = entry.position.seq
-            self._recent.append(entry)
-            self._recent_bytes += len(entry.line.text)
-        while len(self._recent) > RECENT_ENTRIES or self._recent_bytes > RECENT_BYTES:
-            oldest = self._recent.popleft()
-            self._recent_after = oldest.position
-            self._recent_bytes -= len(oldest.line.text)
-        self._moved.set()
-        if change.entries:
-            for callback in self._grown:
-                callback(change.entries)
 
     # -- comparing ---------------------------------------------------------------------------------------
 
@@ -314,43 +279,3 @@ def _up_to(entries: Sequence[TailEntry], max_bytes: int) -> Sequence[TailEntry]:
         if total > max_bytes and index:
             return entries[:index]
     return entries
-
-
-def _number(db: sqlite3.Connection, staged: Sequence[tuple[int, Line]], cap: int) -> _Change:
-    """Write job: give staged lines their places at the end of the log."""
-    before = head = store.head(db)
-    accounts = TopicAccounts(db)
-    added: list[tuple[TailEntry, bytes]] = []
-    for epoch, line in staged:
-        if epoch < head.epoch:
-            log.warning(
-                "a line of epoch %d came after epoch %d had begun; left to its holder", epoch, head.epoch
-            )
-        elif (digest := accounts.take(line)) is not None:
-            head = LogPosition(epoch, head.seq + 1)
-            added.append((TailEntry(head, line), digest))
-    store.insert(db, added)
-    entries = tuple(entry for entry, _ in added)
-    store.move_head(db, before, [entry.position for entry in entries])
-    return _Change(head, entries, accounts.settle(cap))
-
-
-def _follow(db: sqlite3.Connection, batch: Batch, cap: int) -> _Change:
-    """Write job: add a holder's batch if it continues this log."""
-    head = store.head(db)
-    if batch.through <= head:
-        return _Change(head, verdict="duplicate")
-    if not batch.after <= head or (batch.after < head and not _overlaps(batch, head)):
-        return _Change(head, verdict="gap")
-    fresh = [entry for entry in batch.entries if entry.position > head]
-    accounts = TopicAccounts(db)
-    taken = ((entry, accounts.take(entry.line)) for entry in fresh)
-    added = [(entry, digest) for entry, digest in taken if digest is not None]
-    store.insert(db, added)
-    store.move_head(db, head, [*(entry.position for entry in fresh), batch.through])
-    return _Change(batch.through, tuple(entry for entry, _ in added), accounts.settle(cap))
-
-
-def _overlaps(batch: Batch, head: LogPosition) -> bool:
-    """Whether our log ends inside the batch, at one of its entries: then the rest continues it."""
-    return any(entry.position == head for entry in batch.entries)

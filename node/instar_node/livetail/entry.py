@@ -42,6 +42,15 @@ class TailEntry(msgspec.Struct, frozen=True, array_like=True):
     line: Line
 
 
+class Batch(msgspec.Struct, frozen=True):
+    """Entries that follow ``after``; with them a copy stands at ``through``. Numbers may be missing in
+    between: those entries were dropped for space."""
+
+    after: LogPosition
+    entries: tuple[TailEntry, ...]
+    through: LogPosition
+
+
 class TopicDigest(msgspec.Struct, frozen=True, array_like=True):
     """What a copy holds of one topic: lines ``first`` to ``last`` (``topic_seq``) and their digest."""
 
@@ -61,32 +70,23 @@ class TailManifest(msgspec.Struct, frozen=True):
 
 DIGEST_BYTES = 32
 _MODULUS = 1 << (8 * DIGEST_BYTES)
+EMPTY_DIGEST = bytes(DIGEST_BYTES)
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def line_digest(line: Line) -> bytes:
     """SHA-256 over every field of the line, unambiguously encoded."""
-    return hashlib.sha256(msgspec.msgpack.encode(line)).digest()
+    return hashlib.sha256(_encode(line)).digest()
 
 
-def add_digest(total: bytes, digest: bytes) -> bytes:
-    """The digest of a set of lines with one more: the sum modulo 2^256 (AdHash, Bellare & Micciancio 1997).
+def set_digest(total: int) -> bytes:
+    """The digest of a set of lines, from the sum of their digests read as numbers (big-endian): that sum
+    modulo 2^256 (AdHash, Bellare & Micciancio 1997).
 
     Order does not matter and a line can be taken out again, so a topic's digest is kept up to date at a
     constant cost. It finds copies that differ by mistake; it is no defence against a member that forges.
     """
-    return _sum(total, int.from_bytes(digest))
-
-
-def remove_digest(total: bytes, digest: bytes) -> bytes:
-    """The digest of a set of lines with one fewer."""
-    return _sum(total, -int.from_bytes(digest))
-
-
-def _sum(total: bytes, change: int) -> bytes:
-    return ((int.from_bytes(total) + change) % _MODULUS).to_bytes(DIGEST_BYTES)
-
-
-EMPTY_DIGEST = bytes(DIGEST_BYTES)
+    return (total % _MODULUS).to_bytes(DIGEST_BYTES)
 
 
 def common_point(mine: Mapping[int, int], theirs: Mapping[int, int]) -> LogPosition:

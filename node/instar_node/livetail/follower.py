@@ -10,8 +10,8 @@ from collections.abc import Callable
 from instar_node.contracts import Authority, LogPosition, Mesh
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
-from instar_node.livetail.buffer import Batch, LiveTailBuffer
-from instar_node.livetail.entry import START
+from instar_node.livetail.buffer import LiveTailBuffer
+from instar_node.livetail.entry import START, Batch
 from instar_node.livetail.messages import TailAck, TailHello, TailOffer, TailPush, TailTaken, TailWelcome
 
 log = logging.getLogger("instar.livetail")
@@ -79,10 +79,7 @@ class Follower:
                 log.error("the live tail could not be written: %s", error)
 
     async def _write(self, pushes: list[TailPush]) -> None:
-        # Submitted in order before any is awaited: the database writes them in order, in one commit.
-        verdicts = await asyncio.gather(
-            *(self._buffer.apply(Batch(push.after, push.entries, push.through)) for push in pushes)
-        )
+        verdicts = await self._buffer.apply([Batch(p.after, p.entries, p.through) for p in pushes])
         if "gap" in verdicts:
             self.counters["gaps"] += 1
             self._meet_again()

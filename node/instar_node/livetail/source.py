@@ -11,8 +11,8 @@ import msgspec
 from instar_node.clock import Clock
 from instar_node.contracts import Authority, LogPosition
 from instar_node.errors import InstarError
-from instar_node.livetail.buffer import Batch, LiveTailBuffer
-from instar_node.livetail.entry import START, Line, common_point
+from instar_node.livetail.buffer import LiveTailBuffer
+from instar_node.livetail.entry import START, Batch, Line, common_point
 from instar_node.livetail.feed import PeerFeed
 from instar_node.livetail.messages import TailHello, TailOffer, TailWelcome
 from instar_node.livetail.redaction import Redactor

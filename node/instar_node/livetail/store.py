@@ -6,18 +6,12 @@ The tables are described in ``storage/migrations/002_livetail.sql``.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
 from instar_node.contracts import LogPosition
-from instar_node.livetail.entry import (
-    EMPTY_DIGEST,
-    START,
-    Line,
-    TailEntry,
-    add_digest,
-)
+from instar_node.livetail.entry import EMPTY_DIGEST, START, Line, TailEntry, set_digest
 from instar_node.storage.statements import insert_rows
 
 PREVIEW = 200
@@ -44,6 +38,22 @@ class TopicState(msgspec.Struct, frozen=True):
     last_text: str = ""
 
 
+_REPLACES_TOPIC = (
+    "ON CONFLICT (topic) DO UPDATE SET floor=excluded.floor, first=excluded.first, last=excluded.last,"
+    " count=excluded.count, bytes=excluded.bytes, digest=excluded.digest, last_at=excluded.last_at,"
+    " last_role=excluded.last_role, last_text=excluded.last_text"
+)
+
+
+EntryRow = tuple[int | str | bytes | None, ...]
+"""An entry as the table keeps it."""
+
+
+def entry_row(entry: TailEntry, size: int, digest: bytes) -> EntryRow:
+    """The row of an entry. ``size`` and ``digest`` are those of its line."""
+    return entry.position.seq, entry.position.epoch, *msgspec.structs.astuple(entry.line), size, digest
+
+
 def lineage(db: sqlite3.Connection) -> dict[int, int]:
     """Epoch -> last seq in it."""
     return dict(db.execute("SELECT epoch, last_seq FROM tail_lineage").fetchall())
@@ -55,10 +65,10 @@ def head(db: sqlite3.Connection) -> LogPosition:
     return LogPosition(*row) if row else START
 
 
-def move_head(db: sqlite3.Connection, before: LogPosition, through: Iterable[LogPosition]) -> None:
-    """Note the positions the log went through since ``before``, in order; it now ends at the last."""
-    ends = {position.epoch: position.seq for position in through}
-    db.executemany("INSERT OR REPLACE INTO tail_lineage VALUES (?, ?)", ends.items())
+def move_head(db: sqlite3.Connection, before: LogPosition, ends: Mapping[int, int]) -> None:
+    """Note how far the log now goes in each epoch it went through since ``before``: epoch -> last seq."""
+    for end in ends.items():
+        db.execute("INSERT OR REPLACE INTO tail_lineage VALUES (?, ?)", end)
     if ends.keys() <= {before.epoch}:
         return
     db.execute(
@@ -68,29 +78,13 @@ def move_head(db: sqlite3.Connection, before: LogPosition, through: Iterable[Log
     )
 
 
-def topic_states(db: sqlite3.Connection) -> list[TopicState]:
+def topic_states(db: sqlite3.Connection) -> dict[str, TopicState]:
     """Every topic ever held."""
-    return [TopicState(*row) for row in db.execute("SELECT * FROM tail_topics")]
+    return {row[0]: TopicState(*row) for row in db.execute("SELECT * FROM tail_topics")}
 
 
-def topic_state(db: sqlite3.Connection, topic: str) -> TopicState:
-    """One topic; an empty state if it was never held."""
-    row = db.execute("SELECT * FROM tail_topics WHERE topic = ?", (topic,)).fetchone()
-    return TopicState(*row) if row else TopicState(topic)
-
-
-def insert(db: sqlite3.Connection, entries: Iterable[tuple[TailEntry, bytes]]) -> None:
-    """Add entries whose lines ``TopicAccounts`` took, each with its line's digest."""
-    rows = [
-        (
-            entry.position.seq,
-            entry.position.epoch,
-            *msgspec.structs.astuple(entry.line),
-            line_size(entry.line),
-            digest,
-        )
-        for entry, digest in entries
-    ]
+def insert(db: sqlite3.Connection, rows: Iterable[EntryRow]) -> None:
+    """Add entries that are not held."""
     insert_rows(db, "tail_entries", rows)
 
 
@@ -103,53 +97,44 @@ def holds(db: sqlite3.Connection, line: Line) -> bool:
     return found.fetchone() is not None
 
 
-def oldest(db: sqlite3.Connection, topic: str) -> tuple[int, int, int, bytes]:
-    """Of a topic's first line: its place in the log and in the topic, its bytes and its digest."""
-    row: tuple[int, int, int, bytes] = db.execute(
-        "SELECT seq, topic_seq, bytes, digest FROM tail_entries WHERE topic = ?"
-        " ORDER BY topic_seq, seq LIMIT 1",
+def oldest_first(db: sqlite3.Connection, topic: str) -> Iterator[tuple[int, int, int, bytes]]:
+    """Of each line of a topic, as it is asked for: its place in the log and in the topic, its bytes and its
+    digest."""
+    return db.execute(
+        "SELECT seq, topic_seq, bytes, digest FROM tail_entries WHERE topic = ? ORDER BY topic_seq, seq",
         (topic,),
-    ).fetchone()
-    return row
+    )
 
 
-def delete(db: sqlite3.Connection, seq: int) -> None:
-    """Forget the entry at a place in the log."""
-    db.execute("DELETE FROM tail_entries WHERE seq = ?", (seq,))
+def delete(db: sqlite3.Connection, seqs: Iterable[int]) -> None:
+    """Forget the entries at these places in the log."""
+    db.executemany("DELETE FROM tail_entries WHERE seq = ?", ((seq,) for seq in seqs))
 
 
 def save_topics(db: sqlite3.Connection, states: Iterable[TopicState]) -> None:
     """Store what is held of these topics."""
-    columns = [field for field in TopicState.__struct_fields__ if field != "topic"]
-    names = {"size": "bytes"}
-    changes = ", ".join(f"{names.get(c, c)}=excluded.{names.get(c, c)}" for c in columns)
-    insert_rows(
-        db,
-        "tail_topics",
-        [msgspec.structs.astuple(state) for state in states],
-        f"ON CONFLICT (topic) DO UPDATE SET {changes}",
-    )
+    insert_rows(db, "tail_topics", map(msgspec.structs.astuple, states), _REPLACES_TOPIC)
 
 
-def truncate(db: sqlite3.Connection, position: LogPosition) -> list[TopicState]:
+def truncate(db: sqlite3.Connection, position: LogPosition) -> dict[str, TopicState]:
     """Forget every entry after ``position``; the new states of the topics concerned."""
     rows = db.execute("SELECT DISTINCT topic FROM tail_entries WHERE seq > ?", (position.seq,)).fetchall()
     db.execute("DELETE FROM tail_entries WHERE seq > ?", (position.seq,))
     db.execute("DELETE FROM tail_lineage WHERE epoch > ?", (position.epoch,))
-    if position == START:
-        # What was dropped for space may now come again, from the copy this one is to equal.
-        db.execute("UPDATE tail_topics SET floor = 0")
-    else:
-        move_head(db, START, [position])
-    return [_recount(db, topic) for (topic,) in rows]
+    recounted = {topic: _recount(db, topic) for (topic,) in rows}
+    if position > START:
+        move_head(db, START, {position.epoch: position.seq})
+        return recounted
+    # What was dropped for space may now come again, from the copy this one is to equal.
+    db.execute("UPDATE tail_topics SET floor = 0")
+    return topic_states(db)
 
 
 def _recount(db: sqlite3.Connection, topic: str) -> TopicState:
-    digest, total, count = EMPTY_DIGEST, 0, 0
-    for size, one in db.execute("SELECT bytes, digest FROM tail_entries WHERE topic = ?", (topic,)):
-        digest, total, count = add_digest(digest, one), total + size, count + 1
+    found = db.execute("SELECT bytes, digest FROM tail_entries WHERE topic = ?", (topic,)).fetchall()
     floor: int = db.execute("SELECT floor FROM tail_topics WHERE topic = ?", (topic,)).fetchone()[0]
-    return _save(db, TopicState(topic, floor=floor, count=count, size=total, digest=digest))
+    size, digest = sum(size for size, _ in found), set_digest(sum(int.from_bytes(one) for _, one in found))
+    return _save(db, TopicState(topic, floor=floor, count=len(found), size=size, digest=digest))
 
 
 def _save(db: sqlite3.Connection, counted: TopicState) -> TopicState:
@@ -159,7 +144,7 @@ def _save(db: sqlite3.Connection, counted: TopicState) -> TopicState:
         " ORDER BY topic_seq DESC, seq DESC LIMIT 1",
         (PREVIEW, counted.topic),
     ).fetchone() or (0, "", "", "")
-    first = oldest(db, counted.topic)[1] if counted.count else 0
+    first = next(oldest_first(db, counted.topic))[1] if counted.count else 0
     state = msgspec.structs.replace(
         counted, first=first, last=last[0], last_at=last[1], last_role=last[2], last_text=last[3]
     )
@@ -208,10 +193,8 @@ def behind_by_topic(db: sqlite3.Connection, seq: int, limit: int) -> list[tuple[
 def digest_between(db: sqlite3.Connection, topic: str, first: int, through: int) -> tuple[int, bytes]:
     """Count and digest of a topic's lines from ``topic_seq`` ``first`` on, up to the log's ``seq``
     ``through``."""
-    digest, count = EMPTY_DIGEST, 0
-    for (one,) in db.execute(
+    found = db.execute(
         "SELECT digest FROM tail_entries WHERE topic = ? AND topic_seq >= ? AND seq <= ?",
         (topic, first, through),
-    ):
-        digest, count = add_digest(digest, one), count + 1
-    return count, digest
+    ).fetchall()
+    return len(found), set_digest(sum(int.from_bytes(one) for (one,) in found))
