@@ -197,14 +197,17 @@ def known_keys() -> tuple[KeyPath, ...]:
 
 
 def closest_key(key: KeyPath) -> KeyPath | None:
-    """The known setting (or section) a mistyped one most resembles."""
+    """The known setting (or section) a mistyped one most resembles; ``None`` also for a section itself."""
     from difflib import get_close_matches
 
     known = known_keys()
     names = {".".join(known_key): known_key for known_key in known}
     names |= {".".join(known_key[:-1]): known_key[:-1] for known_key in known}
+    asked = ".".join(key)
+    if asked in names:
+        return None
     candidates = [name for name in names if name.startswith(".".join(key[:-1]))] or list(names)
-    found = get_close_matches(".".join(key), candidates, n=1, cutoff=0.5)
+    found = get_close_matches(asked, candidates, n=1, cutoff=0.5)
     return names[found[0]] if found else None
 
 

@@ -100,6 +100,12 @@ def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
     assert caught.value.hint == "did you mean lease.ttl_ms?"
 
 
+def test_a_section_is_no_setting_and_not_what_was_meant_either() -> None:
+    with pytest.raises(InstarError) as caught:
+        parse_key("lease")
+    assert caught.value.hint == "`instar config get` lists every setting"
+
+
 def test_get_shows_the_value_in_force_with_defaults() -> None:
     assert get_setting(Config(), parse_key("lease.ttl_ms")) == 6000
     assert get_setting(Config(), parse_key("ui.keymap.none")) is None
