@@ -57,6 +57,12 @@ class Invocation:
 
         return click.confirm(shown(str(error.extra.get("prompt") or error.message)), err=True)
 
+    def vouched(self, error: InstarError, yes: bool) -> list[str]:
+        """The unreachable machines that whoever goes on vouches for; raises ``error`` when nobody does."""
+        if error.code != "needs-confirmation" or not self.agreed(error, yes):
+            raise error
+        return [str(machine) for machine in error.extra.get("vouch", [])]
+
 
 pass_invocation = click.make_pass_decorator(Invocation, ensure=True)
 

@@ -46,9 +46,7 @@ def _forced(invocation: Invocation, url: str, yes: bool) -> t.HubMoved:
     try:
         return api.move_hub(t.HubRequest(url, force=True))
     except InstarError as error:
-        if error.code != "needs-confirmation" or not invocation.agreed(error, yes):
-            raise
-        vouch = [str(machine) for machine in error.extra.get("vouch", [])]
+        vouch = invocation.vouched(error, yes)
     return api.move_hub(t.HubRequest(url, force=True, vouch=vouch))
 
 

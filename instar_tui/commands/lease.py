@@ -54,8 +54,6 @@ def heal(invocation: Invocation, yes: bool) -> ExitCode:
     try:
         result = api.lease_heal(t.HealRequest())
     except InstarError as error:
-        if error.code != "needs-confirmation" or not invocation.agreed(error, yes):
-            raise
-        vouch = [str(machine) for machine in error.extra.get("vouch", [])]
+        vouch = invocation.vouched(error, yes)
         result = api.lease_heal(t.HealRequest(confirm=True, vouch=vouch))
     return tell(invocation, result)

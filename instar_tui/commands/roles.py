@@ -31,10 +31,9 @@ def wakeup(invocation: Invocation, force: bool, yes: bool) -> ExitCode:
     try:
         result = _follow(invocation, api, lambda: api.wakeup(t.WakeupRequest(force=force)))
     except InstarError as error:
-        vouch = [str(machine) for machine in error.extra.get("vouch", [])]
-        if not force or error.code != "needs-confirmation" or not invocation.agreed(error, yes):
+        if not force:
             raise
-        body = t.WakeupRequest(force=True, vouch=vouch)
+        body = t.WakeupRequest(force=True, vouch=invocation.vouched(error, yes))
         result = _follow(invocation, api, lambda: api.wakeup(body))
     return tell(invocation, result)
 
