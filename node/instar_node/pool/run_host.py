@@ -26,7 +26,7 @@ from instar_node.pool.messages import (
 log = logging.getLogger("instar.pool")
 
 WATCH_EVERY_S = 0.05
-"""How often lapsed grants are looked for; part of the time that ``session_router.KILL_GRACE_US`` allows."""
+"""How often lapsed grants are looked for; part of the time that ``remote_grant.KILL_GRACE_US`` allows."""
 DELIVER_WITHIN_S = 2.0
 RETRY_S = 0.25
 RESULTS_KEPT = 64
