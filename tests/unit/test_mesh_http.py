@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
@@ -59,6 +60,30 @@ async def test_answers_do_not_name_the_software(base: str) -> None:
         for path in ("/health", "/nothing"):
             async with session.get(base + path) as response:
                 assert "Server" not in response.headers
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"hello\r\n\r\n",
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x00\r\n\r\n",
+        b"POST /api/pair HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc",
+        b"POST /api/pair HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+    ],
+    ids=["words", "a long line", "TLS", "compression", "chunks"],
+)
+async def test_what_cannot_be_read_is_refused_and_taken_for_no_defect(
+    said: bytes, base: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    where = urlsplit(base)
+    reader, writer = await asyncio.open_connection(where.hostname, where.port)
+    writer.write(said)
+    answer = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert answer.split(b" ")[1] == b"400"
+    assert b"aiohttp" not in answer
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 async def test_a_body_above_the_bound_is_refused(base: str) -> None:

@@ -12,6 +12,7 @@ import errno
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import hdrs, web
 
@@ -109,8 +110,11 @@ class PeerListener:
         """A new connection, hung up at once when there are too many."""
         assert self._runner is not None
         assert self._runner.server is not None
-        crowded = len(self._runner.server.connections) >= MAX_CONNECTIONS
-        return _HangUp() if crowded else self._runner.server()
+        if len(self._runner.server.connections) >= MAX_CONNECTIONS:
+            return _HangUp()
+        connection = self._runner.server()
+        connection.__class__ = _Connection
+        return connection
 
     async def _pair(self, request: web.Request) -> web.Response:
         try:
@@ -118,6 +122,8 @@ class PeerListener:
                 body = await request.read()
         except TimeoutError:
             return web.Response(status=408)
+        except web.RequestPayloadError:  # chunks or compression that are none
+            return web.Response(status=400)
         status, answer = await self._routes.pair(body, request.remote or "")
         return web.Response(status=status, body=answer, content_type="application/octet-stream")
 
@@ -126,6 +132,32 @@ class _HangUp(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         transport.abort()
+
+
+class _Connection(web.RequestHandler):
+    """What cannot be read as HTTP is refused in few words and leaves no traceback in the log: it tells of no
+    defect here, and anybody can send it as often as they like."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        if status >= 500:
+            return super().handle_error(request, status, exc, message)
+        log.debug("%s sent what is no HTTP: %s", request.remote, exc)
+        refusal = web.Response(status=status, headers={hdrs.SERVER: ""})
+        refusal.force_close()
+        return refusal
+
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """Called for what is left of a body, after its request was answered."""
+        if not isinstance(options.get("exc_info"), web.RequestPayloadError):
+            super().log_exception(*args, **options)
 
 
 async def _health(_request: web.Request) -> web.Response:
