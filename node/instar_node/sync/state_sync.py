@@ -98,8 +98,6 @@ class StateSync:
         """The folder was looked at since this many notices; fewer than there were means: look again."""
         self._look_at = 0
         self._failure: str | None = None
-        self._was_current = False
-        self._on_current: list[Callable[[], None]] = []
         self._task = Background("state-sync", self._run)
 
     # -- life -------------------------------------------------------------------------------------------
@@ -166,7 +164,6 @@ class StateSync:
         try:
             async with self._core.lock:
                 pause = await self._do_step()
-            self._tell_if_current()
         except InstarError as error:
             self._fail(f"{error.message}{f' ({error.hint})' if error.hint else ''}")
             return FAILED_S
@@ -176,12 +173,6 @@ class StateSync:
             return FAILED_S
         self._failure = None
         return min(pause, self._until_look())
-
-    def _tell_if_current(self) -> None:
-        before, self._was_current = self._was_current, self.current
-        if self.current and not before:
-            for callback in self._on_current:
-                callback()
 
     async def _do_step(self) -> float:
         core = self._core
@@ -198,7 +189,6 @@ class StateSync:
         if epoch is not None:
             return await self._leader.lead(epoch)
         if await core.has_vouched():
-            self._tell_if_current()  # following may wait for a machine or a hub that hangs
             return await self._follower.follow()
         self._follower.look_everywhere()
         pause = await self._follower.follow()
@@ -229,7 +219,6 @@ class StateSync:
         if what != self._failure:
             self._failure = what
             self._core.events.publish("sync", f"the state is not in step: {what}")
-        self._tell_if_current()
 
     def look_again(self) -> None:
         """One of the mesh's own files changed: it is brought to the others soon."""
@@ -243,7 +232,6 @@ class StateSync:
 
     def _on_lease(self) -> None:
         self._core.note_holder()
-        self._was_current = self.current
         self._follower.on_lease_change()
         self._wake.set()
 
@@ -304,10 +292,6 @@ class StateSync:
         """Whether this machine may take over: it has what the newest lease record vouches for. One that
         cannot open its copy at all has nothing to build upon, and says so."""
         return self._core.current or (self._failure is not None and not self._opened.is_set())
-
-    def on_current(self, callback: Callable[[], None]) -> None:
-        """Be called when ``current`` has become true."""
-        self._on_current.append(callback)
 
     @property
     def head(self) -> str | None:
