@@ -417,6 +417,8 @@ async def test_a_lonely_machine_joins_from_its_own_screen_when_the_symbols_are_t
         await real.press("y")
         await real.until("● standby", 30.0)
         assert [m.nickname for m in desk.api.machines().machines] == ["desk", "mini"]
+        await real.press("escape", "7")
+        await real.until("desk is connected")  # told by the node that was started anew for the mesh
 
 
 # -- what ends a mesh as it was -------------------------------------------------------------------------

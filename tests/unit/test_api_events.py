@@ -264,6 +264,22 @@ async def test_a_screen_too_slow_for_the_bound_still_misses_nothing(
     assert await take(events, 200) == list(range(2, 202))
 
 
+async def test_a_stream_goes_over_to_the_events_of_a_node_that_follows(
+    api: FakeNodeApi, bridged: BridgedNodeApi, node_loop: asyncio.AbstractEventLoop
+) -> None:
+    """As after a join: the node before publishes no more, and the numbers begin anew."""
+    await publish(api, node_loop, 5)
+    events = bridged.events(after=0)
+    assert await take(events, 5) == [1, 2, 3, 4, 5]
+    waiting = asyncio.ensure_future(take(events, 3))
+    await until_watched(api)
+    node_loop.call_soon_threadsafe(api.hub.close)
+    following = FakeNodeApi()
+    await publish(following, node_loop, 2)
+    node_loop.call_soon_threadsafe(bridged.follow, following)
+    assert await waiting == [0, 1, 2]
+
+
 async def test_a_failing_stream_fails_at_the_reader(api: FakeNodeApi, bridged: BridgedNodeApi) -> None:
     async def broken(after: int | None = None) -> AsyncIterator[Event]:
         raise InstarError("node-not-running", "stopped")

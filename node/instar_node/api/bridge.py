@@ -24,10 +24,14 @@ class BridgedNodeApi:
     def __init__(self, api: NodeApi, loop: asyncio.AbstractEventLoop) -> None:
         self._api = api
         self._loop = loop
+        self._channels: set[_Channel] = set()
+        """Those that are read now."""
 
     def follow(self, api: NodeApi) -> None:
-        """Go on with another node on the same loop."""
+        """Go on with another node on the same loop; streams of events go over to its events."""
         self._api = api
+        for channel in list(self._channels):  # else it would wait for ever for a node that is no more
+            channel.end()
 
     async def _run(self, call: Coroutine[Any, Any, T]) -> T:
         if self._loop.is_closed():
@@ -171,18 +175,27 @@ class BridgedNodeApi:
         return await self._run(self._api.update(body))
 
     async def events(self, after: int | None = None) -> AsyncIterator[Event]:
-        """The node's events, taken up again by number when this side was too slow; ends with the node."""
+        """The node's events, taken up again by number when this side was too slow; ends with the node.
+
+        The numbers of another node that is followed begin anew: a ``gap`` event says so.
+        """
         over = False
         while not over and not self._loop.is_closed():
             channel = _Channel(asyncio.get_running_loop())
-            pump = asyncio.run_coroutine_threadsafe(channel.pump(self._api, after), self._loop)
+            self._channels.add(channel)
+            api = self._api  # after it can be ended: a node that is followed from now on is not missed
+            pump = asyncio.run_coroutine_threadsafe(channel.pump(api, after), self._loop)
             try:
                 async for event in channel.events():
                     after = event.n
                     yield event
             finally:
+                self._channels.discard(channel)
                 pump.cancel()
             over = channel.over
+            if self._api is not api:
+                after = 0
+                yield Event(0, "", "gap", "the node was restarted", {})
 
 
 class _Channel:
@@ -213,6 +226,11 @@ class _Channel:
         finally:
             self._ended = True
             self._notify()
+
+    def end(self) -> None:
+        """Whatever the pump still waits for, nothing more is read than it has brought. Callable from any thread."""
+        self._ended = True
+        self._notify()
 
     def _notify(self) -> None:
         if not self._reader.is_closed():
