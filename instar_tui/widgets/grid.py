@@ -40,17 +40,12 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
     class Chosen(Message):
         """A row was clicked twice."""
 
-        def __init__(self, grid: Grid[Any], key: str) -> None:
+        def __init__(self, key: str) -> None:
             super().__init__()
-            self.grid = grid
             self.key = key
 
     class Moved(Message):
         """The cursor went to another row."""
-
-        def __init__(self, grid: Grid[Any]) -> None:
-            super().__init__()
-            self.grid = grid
 
     class Typing(Message):
         """A filter is being typed, or is no more."""
@@ -135,6 +130,10 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
         self._reverse = not self._reverse
         self._arrange()
 
+    @property
+    def _filtering(self) -> bool:
+        return self._typing or bool(self._filter)
+
     def start_filter(self) -> None:
         """Take the following keys as the filter, until enter or escape."""
         self._typing = True
@@ -142,22 +141,15 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
         self.refresh()
         self.post_message(self.Typing())
 
-    def clear_filter(self) -> bool:
-        """Drop the filter; ``False`` if there was none."""
-        had = bool(self._filter) or self._typing
-        self._filter, self._typing = "", False
-        self._arrange()
-        self.post_message(self.Typing())
-        return had
-
     def check_consume_key(self, key: str, character: str | None = None) -> bool:
         return self._typing and character is not None and character.isprintable()
 
     async def _on_key(self, event: events.Key) -> None:
-        if not self._typing:
+        if event.key == "escape" and self._filtering:
+            self._filter, self._typing = "", False
+            self.post_message(self.Typing())
+        elif not self._typing:
             return
-        if event.key == "escape":
-            self.clear_filter()
         elif event.key == "enter":
             self._typing = False
             self.post_message(self.Typing())
@@ -187,9 +179,7 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
             return
         self._cursor = max(0, min(index, len(self._rows) - 1))
         self._cursor_key = self._key(self._rows[self._cursor])
-        self.screen.post_message(
-            self.Moved(self)
-        )  # first, and straight: what follows it is in the same frame
+        self.screen.post_message(self.Moved())  # first, and straight: what follows it is in the same frame
         self._reveal()
         self._repaint()
 
@@ -211,7 +201,7 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
             again = index == self._cursor and event.chain > 1
             self._go(index)
             if again:
-                self.post_message(self.Chosen(self, self._key(self._rows[index])))
+                self.post_message(self.Chosen(self._key(self._rows[index])))
 
     # -- drawing ------------------------------------------------------------------------------------------
 
@@ -231,8 +221,7 @@ class Grid(ScrollView, Generic[Row], can_focus=True):
     def _look(self, y: int, canvas: Canvas) -> Look:
         """Of the line at this place in sight."""
         if y == 0:
-            filtered = self._typing or bool(self._filter)
-            count = f"{len(self._rows)} of {len(self._all)}" if filtered else ""
+            count = f"{len(self._rows)} of {len(self._all)}" if self._filtering else ""
             titles = tuple(self._title(column) for column, _ in canvas.columns)
             return Heading(titles, self._filter, self._typing, count)
         index = y - 1 + int(self.scroll_offset.y)
