@@ -128,9 +128,9 @@ class MeshScreen(Screen[None]):
         """Draw the state as it is now."""
         if not self.is_mounted:
             return
-        self._frame()
         if self._drawable:
             self.refresh_body(kinds)
+        self._frame()  # last: the keys it offers are those for what the body shows
 
     def tick(self) -> None:
         """Draw what moves by itself: countdowns and ages."""

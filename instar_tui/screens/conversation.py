@@ -11,9 +11,9 @@ from textual.binding import BindingType
 from textual.widget import Widget
 from textual.widgets import Input
 
-from instar_tui.actions import screen_bindings
+from instar_tui.actions import Action, screen_bindings
 from instar_tui.screens.base import MeshScreen
-from instar_tui.screens.topics import ask_topic
+from instar_tui.screens.topics import OF_A_TOPIC, ask_topic
 from instar_tui.widgets.chrome import Framed
 from instar_tui.widgets.live import Line
 from instar_tui.widgets.text import fit, shown
@@ -153,6 +153,13 @@ class ConversationScreen(MeshScreen):
             return None
         return Unsent(self._topic, text, answering.key if answering is not None else self._to_answer)
 
+    def offers(self, action: Action) -> bool:
+        if action.id == "answer":
+            return self._waiting() is not None
+        if action.id in OF_A_TOPIC:
+            return self._topic is not None
+        return super().offers(action)
+
     def refresh_body(self, kinds: frozenset[str]) -> None:
         if self.mesh.watched_topic is None and self.mesh.topics():
             self.mesh.watched_topic = min(self.mesh.topics(), key=lambda r: r.last_at_ms or 1 << 60).topic
@@ -188,6 +195,7 @@ class ConversationScreen(MeshScreen):
         ordered = [self._messages[seq] for seq in sorted(self._messages)]
         empty = "" if self._topic is None else "nothing was said here yet; i writes the first message"
         self.query_one(Transcript).set_messages(ordered, here, empty)
+        self._frame()  # what the footer offers may be another
 
     # -- writing ------------------------------------------------------------------------------------------
 
@@ -197,8 +205,12 @@ class ConversationScreen(MeshScreen):
         else:
             self.query_one(Input).focus()
 
+    def _waiting(self) -> Message | None:
+        """The oldest message that waits for a person."""
+        return next((m for _, m in sorted(self._messages.items()) if m.state == "waiting"), None)
+
     def action_answer(self) -> None:
-        waiting = next((m for _, m in sorted(self._messages.items()) if m.state == "waiting"), None)
+        waiting = self._waiting()
         if waiting is None:
             self.notify("no message waits for a person here", severity="warning")
             return

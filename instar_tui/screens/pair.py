@@ -264,6 +264,8 @@ class PairScreen(MeshScreen):
     def offers(self, action: Action) -> bool:
         if action.id == "new-code":
             return self.mesh.holder_elsewhere() is None
+        if action.id == "cancel-code":
+            return self.view is not None and self.view.state == "open"
         return super().offers(action)
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 from textual.binding import BindingType
 from textual.widget import Widget
 
-from instar_tui.actions import screen_bindings
+from instar_tui.actions import Action, screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.screens.modals import AskScreen
 from instar_tui.widgets.chrome import Framed
@@ -20,6 +20,8 @@ from instar_tui.widgets.text import age, plural, shown
 if TYPE_CHECKING:
     from instar_node.api.types import TopicRow
 
+OF_A_TOPIC = frozenset({"open-topic", "transfer", "unpin", "undo-transfer", "next-topic"})
+"""Actions that do nothing where there is no topic."""
 TOPIC_CHARACTERS = r"[A-Za-z0-9._:-]*"
 
 
@@ -111,6 +113,11 @@ class TopicsScreen(MeshScreen):
     def grid(self) -> Grid[Shown]:
         """The table."""
         return cast("Grid[Shown]", self.query_one("#grid", Grid))
+
+    def offers(self, action: Action) -> bool:
+        if action.id in OF_A_TOPIC:
+            return bool(self.mesh.topics())
+        return super().offers(action)
 
     def refresh_body(self, kinds: frozenset[str]) -> None:
         moving = self.mesh.moving

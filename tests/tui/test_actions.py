@@ -92,6 +92,23 @@ async def test_the_footer_offers_a_change_of_roles_only_where_it_would_do_someth
         assert "hand off" not in centre.lines()[-1], "there is nobody to hand it to"
 
 
+async def test_without_a_topic_the_footer_offers_what_begins_one(node: FakeNode) -> None:
+    node.topics_ = []
+    async with running(node) as centre:
+        for place in ("topics", "conversation"):
+            await centre.go(place)
+            await centre.until(lambda: "n new topic" in centre.lines()[-1])
+            for title in ("transfer", "unpin", "take back", "open", "next topic", "answer"):
+                assert title not in centre.lines()[-1], place
+
+
+async def test_the_footer_offers_an_answer_while_a_message_waits_for_one(centre: Centre) -> None:
+    await centre.go("conversation")
+    await centre.until(lambda: "a answer" in centre.lines()[-1])
+    await centre.pilot.press("a", *"yes", "enter", "escape")
+    await centre.until(lambda: "i write" in centre.lines()[-1] and "answer" not in centre.lines()[-1])
+
+
 def test_the_readme_lists_the_keys_as_they_are() -> None:
     readme = README.read_text("utf-8")
     assert readme == with_table(readme), "write it anew: python -m tests.readme_keys"

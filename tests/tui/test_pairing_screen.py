@@ -60,6 +60,7 @@ async def test_who_joined_is_shown_with_symbols_and_fingerprint(centre: Centre) 
     assert "silver tunnel gospel eager hawk" in centre.text()
     assert "fox" in centre.text()
     assert "cactus" in centre.text()
+    assert "cancel the code" not in centre.lines()[-1]
 
 
 async def test_an_open_code_is_shown_again_and_not_replaced(centre: Centre) -> None:
@@ -73,6 +74,7 @@ async def test_an_open_code_is_shown_again_and_not_replaced(centre: Centre) -> N
 
 async def test_escape_voids_the_code(centre: Centre) -> None:
     await pairing(centre)
+    await centre.until(lambda: "esc cancel the code" in centre.lines()[-1])
     await centre.pilot.press("escape")
     await centre.until(lambda: centre.node.called("pair_cancel"))
     assert centre.app.current_mode == "overview"
