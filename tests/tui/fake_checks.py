@@ -12,6 +12,7 @@ class FakeChecks:
 
     def __init__(self) -> None:
         self.gates_ = [t.GateView("livetail", "open", "mini: acknowledged", "a push", [], None, [])]
+        self.results_: list[t.E2EResult] = []
         self.updates_ = t.Updates("0.1.0", (1, 1), "0.1.0", [], [], None, False, [])
         self.findings = [
             t.Finding("settings", "ok", "no config.toml: all defaults"),
@@ -39,7 +40,7 @@ class FakeChecks:
         return t.VerifyResult(True, [])
 
     async def e2e_results(self) -> t.E2EResults:
-        return t.E2EResults([])
+        return t.E2EResults(list(self.results_))
 
     async def flags(self) -> t.Flags:
         return t.Flags(self.gates_)

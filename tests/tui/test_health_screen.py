@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from instar_node.api import types as t
 from tests.tui.conftest import Centre, running
-from tests.tui.fake_node import FakeNode
+from tests.tui.fake_node import ATTIC, DESK, MINI, FakeNode
 
 ALL_OF_IT = (100, 90)
 """High enough for the whole screen."""
@@ -43,6 +43,30 @@ async def test_all_is_not_well_while_the_doctor_finds_something_broken(node: Fak
         await centre.pilot.press("c")
         await centre.until("works, with a flaw")
         assert "all is well" not in centre.text()
+
+
+def result(component: str, at: str, signed_by: str, nickname: str, took_ms: int) -> t.E2EResult:
+    return t.E2EResult(
+        component, MINI, "mini", True, at, {}, signed_by, nickname, True, "works", took_ms, took_ms > 100, 7
+    )
+
+
+async def test_of_the_drills_with_a_machine_the_newest_is_shown_in_the_order_of_its_steps(
+    node: FakeNode,
+) -> None:
+    """The results come newest first, and those of every machine that ever ran a drill with it are kept."""
+    node.results_ = [
+        result("handoff", "2026-11-23T17:00:02.000Z", ATTIC, "attic", 321),
+        result("tunnel", "2026-11-23T17:00:01.000Z", ATTIC, "attic", 21),
+        result("tunnel", "2026-11-22T08:00:00.000Z", DESK, "desk", 11),
+    ]
+    async with running(node, size=ALL_OF_IT) as centre:
+        await on_health(centre)
+        await centre.until("attic with mini")
+        text = centre.text()
+        assert "desk with mini" not in text
+        steps = [line.split() for line in centre.lines() if "works" in line and "✔" in line]
+        assert [(step[1], step[2]) for step in steps] == [("tunnel", "21ms"), ("handoff", "0.3s")]
 
 
 async def test_secrets_are_shown_by_name_with_their_use_and_never_a_value(node: FakeNode) -> None:
