@@ -102,6 +102,19 @@ async def test_without_a_topic_the_footer_offers_what_begins_one(node: FakeNode)
                 assert title not in centre.lines()[-1], place
 
 
+async def test_what_was_told_before_does_not_lie_over_the_answers_to_pick(node: FakeNode) -> None:
+    async with running(node, size=(80, 24)) as centre:
+        await centre.go("health")
+        await centre.until(lambda: centre.app.base_screen().checks.flags is not None)
+        node.gates_ *= 8
+        centre.app.notify("a long toast that was told just before " * 6)
+        centre.app.notify("and another one " * 6)
+        await centre.pilot.press("c", "o")
+        await centre.until("esc cancels")
+        await centre.until("and another one")
+        assert sum(line.count("livetail  ") for line in centre.lines()[-3:-1]) == 8, centre.text()
+
+
 async def test_the_footer_offers_an_answer_while_a_message_waits_for_one(centre: Centre) -> None:
     await centre.go("conversation")
     await centre.until(lambda: "a answer" in centre.lines()[-1])
