@@ -31,11 +31,11 @@ class Keys(Live):
         yield heading("in every table", width)
         yield [
             ("   j k ↑ ↓ ", "bold $awake"),
-            (" move    ", ""),
+            (" move  ", ""),
             ("g G", "bold $awake"),
-            (" top, bottom    ", ""),
+            (" top, bottom  ", ""),
             ("enter", "bold $awake"),
-            (" open    ", ""),
+            (" open  ", ""),
             ("/", "bold $awake"),
             (" filter (! inverts)", ""),
         ]

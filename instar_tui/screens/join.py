@@ -62,7 +62,7 @@ class Situation(Framed):
     def build(self, width: int) -> Iterable[Line]:
         status = self.mesh.status
         yield []
-        if status is None:
+        if status is None or self.screen.query_one(Outcome).result is not None:
             return
         if status.me.mesh_id is None:
             yield [
@@ -135,7 +135,13 @@ class Outcome(Framed):
         ]
         symbols = "   ".join(f"{e} {n}" for e, n in zip(result.sas.emoji, result.sas.names, strict=False))
         yield [("   ", ""), (shown(symbols), "")]
-        yield [("   next: ", "$muted"), (shown(result.next), "bold")]
+        yield [
+            ("   next: ", "$muted"),
+            ("1", "bold $awake"),
+            (" shows the mesh; ", ""),
+            ("w", "bold $awake"),
+            (" there makes this machine the awake one", ""),
+        ]
 
 
 class JoinScreen(MeshScreen):
@@ -226,6 +232,8 @@ class JoinScreen(MeshScreen):
             )
         except InstarError as error:
             outcome.error = error
+        else:
+            self.set_focus(None)  # nothing more to type: keys are keys again
         self.instar.publish("join")
 
     def on_key(self, event: events.Key) -> None:

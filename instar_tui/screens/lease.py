@@ -14,7 +14,7 @@ from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.banner import banner
 from instar_tui.widgets.chrome import Framed
 from instar_tui.widgets.evidence import LastHandoff, Lines, Promises
-from instar_tui.widgets.live import Line, heading
+from instar_tui.widgets.live import Line, hanging, heading
 from instar_tui.widgets.panels import lost_line
 from instar_tui.widgets.text import age, bar, clock, day, fit, fit_right, shown, span
 from instar_tui.widgets.vocabulary import LEASES, UNKNOWN
@@ -67,7 +67,7 @@ class Holding(Framed):
         if len(lost) > 1:
             yield [("if lost  ", "$muted"), *lost[1:]]
         if lease.if_lost.next is None and lease.if_lost.hint:
-            yield [("         ", ""), (shown(lease.if_lost.hint), "$muted")]
+            yield from hanging(("         ", ""), lease.if_lost.hint, "$muted", width)
 
     def _validity(self, lease: LeaseView, width: int) -> Line:
         if not lease.expires:

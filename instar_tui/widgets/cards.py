@@ -122,7 +122,7 @@ class FirstSteps(Framed):
         if _only_from_here(url):
             yield []
             yield [
-                (" Only this computer reaches this address. For another one leave, and start", "$needs-you")
+                (" Only this computer reaches this address. To pair another, quit and start", "$needs-you")
             ]
             yield [(" ", ""), ("instar-tui --listen 0.0.0.0:7707", "bold")]
         yield []

@@ -416,8 +416,10 @@ async def test_a_lonely_machine_joins_from_its_own_screen_when_the_symbols_are_t
         desk.api.pair_confirm(t.PairConfirm(True))
         await real.press("y")
         await real.until("● standby", 30.0)
+        await real.until("1 shows the mesh; w there makes")
+        assert "belongs to mesh" not in real.text(), "what one could not do before is of no interest now"
         assert [m.nickname for m in desk.api.machines().machines] == ["desk", "mini"]
-        await real.press("escape", "7")
+        await real.press("7")
         await real.until("desk is connected")  # told by the node that was started anew for the mesh
 
 

@@ -17,7 +17,9 @@ from instar_node.coordination.record import epoch_text
 _MACHINE = re.compile(r"m_[0-9a-f]{32}")
 """A machine in a record's reason, which is written where nicknames are not known."""
 HISTORY = 200
-NO_FAILOVER_HINT = "`instar hub URL` gives it: a path that all machines see, a git URL, or witness:MACHINE"
+NO_FAILOVER_HINT = (
+    "for automatic failover: `instar hub URL`, with a path that all machines see, a git URL, or witness:MACHINE"
+)
 
 
 async def lease_view(base: Base) -> t.LeaseView:
