@@ -194,7 +194,7 @@ class BridgedNodeApi:
                 pump.cancel()
             over = channel.over
             if self._api is not api:
-                after = 0
+                over, after = False, 0
                 yield Event(0, "", "gap", "the node was restarted", {})
 
 
@@ -228,7 +228,7 @@ class _Channel:
             self._notify()
 
     def end(self) -> None:
-        """Whatever the pump still waits for, nothing more is read than it has brought. Callable from any thread."""
+        """Whatever the pump still waits for, nothing more is read than it has brought (from any thread)."""
         self._ended = True
         self._notify()
 
