@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-
-from aiohttp import ClientConnectionError, web
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from instar_node.api.decoding import read_value
+from instar_node.api.http_messages import Request, Stream
 from instar_node.api.protocol import NodeApi
 from instar_node.api.routes import Sequence
 from instar_node.api.sse import KEEP_ALIVE, KEEP_ALIVE_S, encode_event
@@ -15,24 +14,16 @@ from instar_node.errors import bad_input
 from instar_node.events import Event
 
 
-async def stream_events(api: NodeApi, request: web.Request) -> web.StreamResponse:
+def stream_events(api: NodeApi, request: Request) -> Stream:
     """Send events after ``?after=N`` or ``Last-Event-ID`` (which a reconnecting client sends, so it counts).
 
-    The response ends when the client was too slow for the node; it resumes with the last number it saw.
+    The answer ends when the client was too slow for the node; it resumes with the last number it saw.
     """
     events = api.events(_resume_after(request))
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
-    await response.prepare(request)
-    await response.write(KEEP_ALIVE)
-    try:
-        async for chunk in _chunks(events):
-            await response.write(chunk)
-    except ClientConnectionError:
-        pass  # the client has gone; nobody is left to tell
-    return response
+    return Stream(_pieces(events), "text/event-stream", (("Cache-Control", "no-store"),))
 
 
-def _resume_after(request: web.Request) -> int | None:
+def _resume_after(request: Request) -> int | None:
     for name in request.query:
         if name != "after":
             raise bad_input(name, "there is no such query parameter")
@@ -43,12 +34,13 @@ def _resume_after(request: web.Request) -> int | None:
     return None if after is None else int(read_value("after", after, Sequence))
 
 
-async def _chunks(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
-    """Encoded events, and a keep-alive comment when none came for a while.
+async def _pieces(events: AsyncIterator[Event]) -> AsyncGenerator[bytes, None]:
+    """Encoded events, and a keep-alive comment at first and when none came for a while.
 
     The pending ``anext`` is kept across keep-alives: a timeout that cancelled it would end the iterator.
     """
     pending: asyncio.Future[Event] | None = None
+    yield KEEP_ALIVE
     try:
         while True:
             pending = pending or asyncio.ensure_future(anext(events))

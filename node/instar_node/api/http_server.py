@@ -12,20 +12,21 @@ import logging
 import os
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
-from aiohttp import web
 
 from instar_node.api.decoding import read_arguments, read_body
 from instar_node.api.endpoint import ApiFile
 from instar_node.api.event_stream import stream_events
+from instar_node.api.http_connection import Connection
+from instar_node.api.http_messages import Answer, Request, Stream, as_json
 from instar_node.api.metrics import render_metrics
 from instar_node.api.openapi import openapi_document
 from instar_node.api.protocol import NodeApi
-from instar_node.api.routes import HEALTH, MAX_BODY, ROUTES, Route
-from instar_node.api.unreadable import JsonErrorRunner, unreadable
+from instar_node.api.route_table import RouteTable
+from instar_node.api.routes import HEALTH, ROUTES, Route
 from instar_node.errors import InstarError
 from instar_node.known_secrets import KnownSecrets
 from instar_node.storage.atomic import write_atomic
@@ -33,13 +34,15 @@ from instar_node.storage.home import Home
 
 log = logging.getLogger("instar.api")
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Parameters = Mapping[str, str]
+Handler = Callable[[Request, Parameters], Awaitable[Answer | Stream]]
+"""Answers a request, with the parameters of its path."""
 
 _LOCAL_HOSTS = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _LOOPBACK = "127.0.0.1"
 _STOP_WITHIN_S = 1.0
-_LONGEST_LINE = 65_536
-"""Bytes of a request line or header."""
+_UNKNOWN = "unknown"
+"""What requests that no route is found for are counted under."""
 
 
 class ApiServer:
@@ -51,9 +54,15 @@ class ApiServer:
         self._api = api
         self._home = home
         self._token = b""
-        self._runner: web.AppRunner | None = None
-        self._streams: set[asyncio.Task[Any]] = set()
+        self._server: asyncio.Server | None = None
+        self._connections: set[Connection] = set()
         self._requests: Counter[tuple[str, int]] = Counter()
+        self._routes: RouteTable[Handler] = RouteTable()
+        for route in ROUTES:
+            self._routes.add(route.verb, route.path, self._handler(route))
+        self._routes.add("GET", "/events", self._events)
+        self._routes.add("GET", "/metrics", self._metrics)
+        self._routes.add("GET", "/openapi.json", self._openapi)
 
     async def start(self, port: int = 0) -> str:
         """Listen, write ``api.token`` (kept from earlier runs) and ``api.json``, and return the URL.
@@ -61,73 +70,66 @@ class ApiServer:
         ``port`` is the one to have if it is free.
         """
         self._token = f"Bearer {_load_token(self._home)}".encode()
-        app = web.Application(middlewares=[self._guard], client_max_size=MAX_BODY)
-        for route in ROUTES:
-            app.router.add_route(route.verb, route.path, self._handler(route))
-        app.router.add_get("/events", self._events, allow_head=False)
-        app.router.add_get("/metrics", self._metrics, allow_head=False)
-        app.router.add_get("/openapi.json", self._openapi, allow_head=False)
-        self._runner = JsonErrorRunner(
-            app,
-            access_log=None,
-            logger=log,
-            shutdown_timeout=_STOP_WITHIN_S,
-            max_line_size=_LONGEST_LINE,  # too long a name is refused by its route, as JSON
-            max_field_size=_LONGEST_LINE,
-        )
-        await self._runner.setup()
-        await self._listen(self._runner, port)
-        url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+        self._server = await self._listen(port)
+        url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         write_atomic(self._home.api_json, msgspec.json.encode(ApiFile(url, os.getpid())))
         return url
 
-    @staticmethod
-    async def _listen(runner: web.AppRunner, port: int) -> None:
+    async def _listen(self, port: int) -> asyncio.Server:
+        def connection() -> Connection:
+            return Connection(self._handle, self._failure, self._connections)
+
+        loop = asyncio.get_running_loop()
         try:
-            await web.TCPSite(runner, _LOOPBACK, port).start()
+            return await loop.create_server(connection, _LOOPBACK, port)
         except OSError:
             if port == 0:
                 raise
-            await web.TCPSite(runner, _LOOPBACK, 0).start()
+            return await loop.create_server(connection, _LOOPBACK, 0)
 
     async def stop(self) -> None:
         """Take ``api.json`` away, end the event streams, give running requests 1 s, close the port."""
-        if self._runner is None:
+        if self._server is None:
             return
         self._home.api_json.unlink(missing_ok=True)
-        for stream in self._streams:
-            stream.cancel()
-        await self._runner.cleanup()
-        self._runner = None
+        self._server.close()
+        self._server = None
+        for connection in list(self._connections):
+            connection.end()
+        if under_way := [one.task for one in self._connections if one.task is not None]:
+            _, late = await asyncio.wait(under_way, timeout=_STOP_WITHIN_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        for connection in list(self._connections):
+            connection.drop()
 
     # -- around every request ---------------------------------------------------------------------------
 
-    @web.middleware
-    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _handle(self, request: Request) -> Answer | Stream:
+        answer: Answer | Stream
+        name = _UNKNOWN
         try:
             self._check(request)
-            response = await handler(request)
+            name, handler, parameters = self._routes.find(request.method, request.path)
+            answer = await handler(request, parameters)
         except InstarError as error:
-            response = self._failure(error)
-        except web.HTTPException as error:
-            response = self._failure(_http_error(error, request))
-            if "Allow" in error.headers:
-                response.headers["Allow"] = error.headers["Allow"]
-        except web.RequestPayloadError:  # chunks or compression that are none
-            response = self._failure(unreadable())
+            answer = self._failure(error)
         except Exception:
             log.exception("%s %s failed", request.method, request.path)
-            response = self._failure(InstarError("internal", "the node failed; see its log", status=500))
-        self._requests[(_name_of(request), response.status)] += 1
-        return response
+            answer = self._failure(InstarError("internal", "the node failed; see its log", status=500))
+        self._requests[(name, answer.status)] += 1
+        return answer
 
-    def _failure(self, error: InstarError) -> web.Response:
-        response = _json({"error": self._known.blank_all(error.to_json())}, error.status)
+    def _failure(self, error: InstarError) -> Answer:
+        answer = as_json({"error": self._known.blank_all(error.to_json())}, error.status)
         if error.status == 401:
-            response.headers["WWW-Authenticate"] = "Bearer"
-        return response
+            return answer._replace(headers=(("WWW-Authenticate", "Bearer"),))
+        if error.status == 405:
+            return answer._replace(headers=(("Allow", error.extra["allow"]),))
+        return answer
 
-    def _check(self, request: web.Request) -> None:
+    def _check(self, request: Request) -> None:
         host = request.headers.get("Host", "")
         name = host if host.endswith("]") else host.rpartition(":")[0] or host
         if name.lower() not in _LOCAL_HOSTS:
@@ -140,7 +142,7 @@ class ApiServer:
                 status=401,
             )
 
-    def _authorized(self, request: web.Request) -> bool:
+    def _authorized(self, request: Request) -> bool:
         given = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         return hmac.compare_digest(given, self._token)
 
@@ -149,40 +151,33 @@ class ApiServer:
     def _handler(self, route: Route[Any]) -> Handler:
         call = getattr(self._api, route.method)
 
-        async def handle(request: web.Request) -> web.Response:
-            query = request.query if request.query_string else {}
-            arguments = read_arguments(route, request.match_info, query)
+        async def handle(request: Request, parameters: Parameters) -> Answer:
+            arguments = read_arguments(route, parameters, request.query)
             if route.body is not None:
-                arguments["body"] = read_body(route.body, await request.read())
+                arguments["body"] = read_body(route.body, request.body())
             reply = await call(**arguments)
-            return _json(reply, route.status_of(reply))
+            return as_json(reply, route.status_of(reply))
 
         return self._health if route is HEALTH else handle
 
-    async def _health(self, request: web.Request) -> web.Response:
+    async def _health(self, request: Request, _: Parameters) -> Answer:
         """Always 200, so that a monitor can tell "unwell" from "gone"; without the token only the status."""
         try:
             health = await self._api.health()
         except Exception:
             log.exception("health could not be told")
-            return _json({"status": "alarm"})
-        return _json(health if self._authorized(request) else {"status": health.status})
+            return as_json({"status": "alarm"})
+        return as_json(health if self._authorized(request) else {"status": health.status})
 
-    async def _events(self, request: web.Request) -> web.StreamResponse:
-        task = asyncio.current_task()
-        assert task is not None
-        self._streams.add(task)
-        try:
-            return await stream_events(self._api, request)
-        finally:
-            self._streams.discard(task)
+    async def _events(self, request: Request, _: Parameters) -> Stream:
+        return stream_events(self._api, request)
 
-    async def _metrics(self, _request: web.Request) -> web.Response:
+    async def _metrics(self, _: Request, __: Parameters) -> Answer:
         text = render_metrics(await self._api.status(), self._requests)
-        return web.Response(text=text, content_type="text/plain", charset="utf-8")
+        return Answer(text.encode(), content_type="text/plain; charset=utf-8")
 
-    async def _openapi(self, _request: web.Request) -> web.Response:
-        return _json(openapi_document())
+    async def _openapi(self, _: Request, __: Parameters) -> Answer:
+        return as_json(openapi_document())
 
 
 def _load_token(home: Home) -> str:
@@ -195,26 +190,3 @@ def _load_token(home: Home) -> str:
         token = secrets.token_urlsafe(32)
         write_atomic(home.api_token, token.encode() + b"\n", 0o600)
     return token
-
-
-def _json(content: Any, status: int = 200) -> web.Response:
-    return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
-
-
-def _http_error(error: web.HTTPException, request: web.Request) -> InstarError:
-    """What aiohttp itself refuses, in our words."""
-    if error.status == 404:
-        return InstarError(
-            "no-such-route", f"there is no {request.path}", "GET /openapi.json lists all routes", status=404
-        )
-    if error.status == 405:
-        return InstarError("no-such-method", f"{request.path} does not take {request.method}", status=405)
-    if error.status == 413:
-        return InstarError("too-large", f"the body is larger than {MAX_BODY} bytes", status=413)
-    return InstarError("bad-request", error.reason, status=error.status)
-
-
-def _name_of(request: web.Request) -> str:
-    """The route as the table has it, so that metrics do not grow with topics and ids."""
-    resource = request.match_info.route.resource
-    return f"{request.method} {resource.canonical}" if resource is not None else "unknown"
