@@ -194,6 +194,38 @@ async def test_an_agent_is_given_its_secrets_by_name_and_nothing_else_sees_them(
     assert [str(path) for path in searched if PLANTED.encode() in path.read_bytes()] == []
 
 
+async def test_a_value_in_the_name_of_a_file_of_the_state_is_shown_nowhere(tmp_path: Path) -> None:
+    file, shown = f"{PLANTED}.md", "[redacted:vault]"
+    homes = [a_home(tmp_path, name) for name in ("desk", "mini")]
+    seen: list[str] = []
+
+    async def told(node: Node, what: str) -> bool:
+        seen.append(repr([await node.api.sync(), await node.api.doctor(), await node.api.status()]))
+        return what in seen[-1]
+
+    with node_log(homes[1], load_config(homes[1].config)) as known:
+        async with running(homes[0], hub=str(tmp_path / "hub.git")) as desk:
+            await join(desk, homes[1])
+            mini = await Node.open(homes[1], load_config(homes[1].config), NodeOptions(), known)
+            try:
+                await mini.start()
+                await in_sync(desk, mini)
+                await desk.api.set_secret("TOKEN", t.SecretValue(PLANTED))
+                for node in (desk, mini):
+                    node._parts.base.events.listen(lambda event: seen.append(repr(event)))
+                # out of the folder: not shared, and in the way of what desk writes
+                (homes[1].state / PLANTED).symlink_to(tmp_path)
+                await until(lambda: told(mini, f"SyncLeftOut(path='{shown}', "))
+                (homes[0].state / PLANTED).mkdir()
+                (homes[0].state / PLANTED / file).write_text("x")
+                await until(lambda: told(mini, f"state/{shown}/{shown}.md is not up to date"))
+                await until(lambda: told(mini, f"SyncLeftOut(path='{shown}/{shown}.md', "))
+            finally:
+                await mini.stop(hand_off=False)
+    seen.append((homes[1].logs / "node.jsonl").read_text())
+    assert PLANTED not in "".join(seen)
+
+
 async def _answered(node: Node, topic: str) -> bool:
     return any(role == "agent" for role, _ in await lines(node, topic))
 

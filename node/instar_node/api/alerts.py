@@ -32,7 +32,12 @@ def health_of(alerts: list[t.Alert]) -> Literal["ok", "degraded", "alarm"]:
 
 
 def alerts_of(parts: NodeParts) -> list[t.Alert]:
-    """Every alert there is now, the worst first."""
+    """Every alert there is now, the worst first; no secret is in them, whatever name or error they quote."""
+    blank = parts.base.known.blank
+    return [t.Alert(alert.code, blank(alert.message), blank(alert.hint)) for alert in _alerts(parts)]
+
+
+def _alerts(parts: NodeParts) -> list[t.Alert]:
     base = parts.base
     own = base.registry.get(base.me)
     if own is not None and own.removed:

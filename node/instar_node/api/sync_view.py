@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import msgspec
+
 from instar_node.api import types as t
 from instar_node.api.parts import NodeParts
 from instar_node.clock import iso
@@ -17,9 +19,9 @@ HUB = "hub"
 
 
 def sync_view(parts: NodeParts) -> t.SyncView:
-    """The whole picture."""
+    """The whole picture. Names of files are blanked where they contain a secret."""
     facts, registry, wall = parts.state.facts(), parts.base.registry, parts.base.clock.wall()
-    return t.SyncView(
+    view = t.SyncView(
         state=_state(facts),
         head=facts.head,
         epoch=facts.epoch,
@@ -41,6 +43,7 @@ def sync_view(parts: NodeParts) -> t.SyncView:
         unwritten=[t.SyncLeftOut(path, why) for path, why in sorted(facts.unwritten.items())],
         folder=str(parts.state.folder),
     )
+    return msgspec.convert(parts.base.known.blank_all(msgspec.to_builtins(view)), t.SyncView)
 
 
 def sync_health(parts: NodeParts) -> dict[str, Any]:
