@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from instar_node.config import Config, KeyPath, closest_key, known_keys, load_config, parse_config
-from instar_node.errors import InstarError
+from instar_node.errors import InstarError, bad_input
 from instar_node.storage.atomic import write_atomic
 
 DEFAULT_TEXT = """\
@@ -126,8 +126,12 @@ def set_setting(path: Path, key: KeyPath, text: str) -> Any:
         table = table[part]
     table[key[-1]] = _value(text, key)
     changed = tomlkit.dumps(document)
+    try:
+        content = changed.encode()
+    except UnicodeEncodeError as error:  # typed in a terminal of another encoding
+        raise bad_input(".".join(key), "holds bytes that are not text", "give it as UTF-8") from error
     config = parse_config(changed, path)
-    write_atomic(path, changed.encode(), path.stat().st_mode & 0o777)
+    write_atomic(path, content, path.stat().st_mode & 0o777)
     return get_setting(config, key)
 
 

@@ -109,3 +109,13 @@ def test_a_section_is_no_setting_and_not_what_was_meant_either() -> None:
 def test_get_shows_the_value_in_force_with_defaults() -> None:
     assert get_setting(Config(), parse_key("lease.ttl_ms")) == 6000
     assert get_setting(Config(), parse_key("ui.keymap.none")) is None
+
+
+def test_bytes_that_are_no_text_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    write_default_config(path)
+    before = path.read_bytes()
+    with pytest.raises(InstarError) as caught:
+        set_setting(path, ("ui", "theme"), "\udcff")
+    assert (caught.value.code, caught.value.extra["field"]) == ("bad-input", "ui.theme")
+    assert path.read_bytes() == before
