@@ -32,12 +32,12 @@ class _NotNeededError(Exception):
 
 
 class _Granting:
-    """A grant on its way to the log. The entry of an answer carries its grant, so the grant needs none of its
-    own when the answer is there first: an agent that answers at once costs one entry less."""
+    """A grant on its way to the log. What a run came to is entered with its grant, which needs no entry of
+    its own when that is there first: an agent that answers at once costs one entry less."""
 
     def __init__(self, grant: Grant) -> None:
         self.grant = grant
-        self.answered = False
+        self.ended = False
 
 
 class MessageProcessingLedger:
@@ -125,23 +125,16 @@ class MessageProcessingLedger:
     def begin(self, row: MessageRow) -> Grant:
         """Grant the answering of a message; older grants of it end at once.
 
-        Not waited for: the grant is a number never given before in this epoch, and any result must be
-        reserved, which comes after this entry in the log. If this entry is lost in a crash, the run died
-        with this process; the message is still open and runs again. If it cannot be written (a full disk),
-        it comes with the result.
+        Not waited for: the grant is a number never given before in this epoch, and any result comes after its
+        entry in the log, or brings it along. If this entry is lost in a crash, the run died with this
+        process; the message is still open and runs again. If it cannot be written (a full disk), it comes
+        with the result.
         """
         epoch = self._acting()
         newest = max(self._grants, row.grant)
         self._grants = grant = Grant(epoch, newest.n + 1 if newest.epoch == epoch else 1)
         self._granting[row.key] = granting = _Granting(grant)
-
-        def allowed() -> None:
-            if granting.answered:
-                raise _NotNeededError
-            self._require_open(epoch)
-
-        future = self.log.submit(lambda tx: steps.begin(tx, epoch, row.key, grant), allowed)
-        future.add_done_callback(partial(self._granted, row.key, granting))
+        asyncio.get_running_loop().call_soon(self._log_grant, row.key, granting)
         return grant
 
     def current(self, key: str, grant: Grant) -> MessageRow | None:
@@ -155,11 +148,17 @@ class MessageProcessingLedger:
 
     async def wait_for_person(self, key: str, grant: Grant) -> MessageRow:
         """The run ended with "a person will answer"."""
-        return await self._step(lambda tx, epoch: steps.wait_for_person(tx, epoch, key, grant), grant.epoch)
+        with self._ending(key, grant):
+            return await self._step(
+                lambda tx, epoch: steps.wait_for_person(tx, epoch, key, grant), grant.epoch
+            )
 
     async def abandon(self, key: str, grant: Grant, reason: str) -> MessageRow:
         """The agent failed for good."""
-        return await self._step(lambda tx, epoch: steps.abandon(tx, epoch, key, grant, reason), grant.epoch)
+        with self._ending(key, grant):
+            return await self._step(
+                lambda tx, epoch: steps.abandon(tx, epoch, key, grant, reason), grant.epoch
+            )
 
     async def reserve(
         self, key: str, grant: Grant, replies: tuple[str, ...], machine: str = ""
@@ -167,7 +166,7 @@ class MessageProcessingLedger:
         """Fix the whole answer, made on ``machine`` (empty: here); it may be sent once the returned position
         is replicated."""
         where = machine or self._authority.me
-        with self._answering(key, grant):
+        with self._ending(key, grant):
             return await self._step(
                 lambda tx, epoch: (steps.reserve(tx, epoch, key, grant, replies, where), tx.head.position),
                 grant.epoch,
@@ -180,7 +179,7 @@ class MessageProcessingLedger:
         """
         me = self._authority.me
         where, at = machine or me, iso(self._clock.wall())
-        with self._answering(key, grant):
+        with self._ending(key, grant):
             return await self._step(
                 lambda tx, epoch: steps.answer(tx, epoch, key, grant, replies, where, at, me), grant.epoch
             )
@@ -295,21 +294,34 @@ class MessageProcessingLedger:
     # -- inside -----------------------------------------------------------------------------------------
 
     @contextmanager
-    def _answering(self, key: str, grant: Grant) -> Iterator[None]:
-        """While an answer goes to the log, its grant needs no entry of its own. Raises ``stale-grant``."""
+    def _ending(self, key: str, grant: Grant) -> Iterator[None]:
+        """While a result goes to the log, its grant needs no entry of its own. Raises ``stale-grant``."""
         granting = self._granting.get(key)
         if granting is not None:
             if grant < granting.grant:
                 raise steps.stale_grant(key)
-            granting.answered = True
+            granting.ended = True
         try:
             yield
         finally:
             if granting is not None and self._granting.get(key) is granting:
                 del self._granting[key]
 
+    def _log_grant(self, key: str, granting: _Granting) -> None:
+        """Enter a grant, unless the agent has answered at once or does so before the next write."""
+        grant = granting.grant
+
+        def allowed() -> None:
+            if granting.ended:
+                raise _NotNeededError
+            self._require_open(grant.epoch)
+
+        if not granting.ended:
+            future = self.log.submit(lambda tx: steps.begin(tx, grant.epoch, key, grant), allowed)
+            future.add_done_callback(partial(self._granted, key, granting))
+
     def _granted(self, key: str, granting: _Granting, future: asyncio.Future[MessageRow]) -> None:
-        if not granting.answered and self._granting.get(key) is granting:
+        if not granting.ended and self._granting.get(key) is granting:
             del self._granting[key]
         error = None if future.cancelled() else future.exception()
         if error is not None and not isinstance(error, _NotNeededError):
