@@ -438,3 +438,14 @@ def test_a_database_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
 
 async def test_the_file_is_private(db: SqliteDatabase, tmp_path: Path) -> None:
     assert (tmp_path / "mesh.db").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="open files are listed in /proc")
+async def test_no_temporary_file_is_made_for_a_write(db: SqliteDatabase) -> None:
+    def job(connection: sqlite3.Connection) -> list[str]:
+        connection.execute("UPDATE t SET v = upper(v)")  # every page, and the savepoint keeps what was there
+        files = [entry.readlink().name for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
+        return [name for name in files if name.startswith("etilqs_")]
+
+    await db.write(lambda c: c.executemany("INSERT INTO t (v) VALUES (?)", [("x" * 1_000,)] * 500))
+    assert await db.write(job) == []

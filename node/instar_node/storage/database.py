@@ -32,6 +32,9 @@ CHECKPOINT_PAGES = 4_000
 written again and again, so a long log saves most of the copying; a start after a crash reads it in 50 ms."""
 CACHED_STATEMENTS = 256
 """Prepared statements kept by each connection; more than the program has."""
+WRITER_CACHE_KIB = 8_000
+"""Pages the writer keeps: those at which the tables and indexes of a busy day grow. Of SQLite's own 2 MB many
+are read again and again from the file."""
 BUSY_TIMEOUT_S = 5.0
 """How long a statement waits for a foreign process (a backup, a person's sqlite3) to let go."""
 
@@ -63,6 +66,7 @@ class SqliteDatabase:
             _create(path)
             writer = _connect(path)
             connections.append(writer)
+            writer.execute(f"PRAGMA cache_size={-WRITER_CACHE_KIB}")
             check_integrity(writer, path)
             writer.execute("PRAGMA journal_mode=WAL")
             migrate(writer, path)
@@ -181,6 +185,9 @@ def _connect(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA fullfsync=ON")  # macOS: fsync alone does not reach the platter
     connection.execute("PRAGMA foreign_keys=ON")
+    # What a savepoint may need for going back stays in memory: no file to make and delete for each group, and
+    # nothing of a conversation outside of the home.
+    connection.execute("PRAGMA temp_store=MEMORY")
     connection.execute("PRAGMA journal_size_limit=67108864")
     connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
     return connection
