@@ -244,6 +244,16 @@ async def test_a_new_epoch_logs_again_what_was_cut_off_and_never_came_back(repli
     assert (await replicated.submit(lambda tx: tx.orphans()))[0] == []
 
 
+async def test_what_is_logged_again_keeps_the_order_in_which_it_was_said(replicated: ReplicatedLog) -> None:
+    common = replicated.state.head
+    for key in ("said first", "and second", "last"):
+        await replicated.submit(record(key))
+    await replicated.submit(lambda tx: tx.truncate(common))
+    await replicated.submit(lambda tx: steps.open_epoch(tx, 2, "a", frozenset()))
+    rows = await replicated.submit(lambda tx: tx.open_rows())
+    assert [row.key for row in rows] == ["said first", "and second", "last"]
+
+
 async def test_orphans_are_handed_up_in_pages(replicated: ReplicatedLog) -> None:
     common = replicated.state.head
     for n in range(7):
