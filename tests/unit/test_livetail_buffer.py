@@ -303,10 +303,18 @@ async def test_a_batch_is_never_empty_while_something_follows(holder: LiveTailBu
     assert [entry.line.topic_seq for entry in (await holder.batch(START, 1)).entries] == [1]
 
 
-async def test_how_far_behind_counts_entries_and_bytes(holder: LiveTailBuffer) -> None:
+async def test_how_far_behind_counts_entries_and_bytes_from_memory_and_from_disk(
+    tmp_path: Path, holder: LiveTailBuffer
+) -> None:
     await say(holder, 1, 2, 3)
-    assert await holder.behind(P(1, 1)) == (2, 12, "2026-01-01T00:00:02Z")
-    assert await holder.behind(P(1, 3)) == (0, 0, None)
+    await say(holder, 4, topic="other")
+    reopened = await opened(tmp_path / "holder.db")  # nothing in memory
+    for buffer in (holder, reopened):
+        assert await buffer.behind(P(1, 1)) == [
+            ("42", 2, 12, "2026-01-01T00:00:02Z"),
+            ("other", 1, 6, "2026-01-01T00:00:04Z"),
+        ]
+        assert await buffer.behind(P(1, 4)) == []
 
 
 async def test_lines_the_disk_refuses_are_written_later(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import sqlite3
 from collections.abc import Mapping
 
 from instar_node.livetail import store
-from instar_node.livetail.entry import Line, TailEntry, line_digest, set_digest
-from instar_node.livetail.store import PREVIEW, EntryRow, TopicState, line_size
+from instar_node.livetail.entry import Line, TailEntry, line_digest, line_size, set_digest
+from instar_node.livetail.store import PREVIEW, EntryRow, TopicState
 
 
 class _Account:

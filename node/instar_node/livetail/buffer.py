@@ -12,6 +12,7 @@ from instar_node.clock import Clock
 from instar_node.contracts import Database, HistoryItem, LogPosition
 from instar_node.errors import InstarError
 from instar_node.livetail import store
+from instar_node.livetail.behind import TopicBehind, count_behind
 from instar_node.livetail.entry import START, Batch, Line, TailEntry, TailManifest, TopicDigest
 from instar_node.livetail.growth import Change, Held, Verdict, cut, follow, number
 from instar_node.livetail.recent import RecentEntries
@@ -126,18 +127,15 @@ class LiveTailBuffer:
         found += [line for line in staged if (line.topic_seq, line.role, line.key) not in known]
         return sorted(found, key=lambda line: line.topic_seq)
 
-    async def behind(self, position: LogPosition) -> tuple[int, int, str | None]:
-        """Entries after ``position``, their bytes, and when the oldest was said."""
-        if position >= self._head:
-            return 0, 0, None
-        return await self._database.read(partial(store.behind, seq=position.seq))
-
-    async def behind_by_topic(self, position: LogPosition, limit: int) -> list[tuple[str, int, int, str]]:
-        """Of the topics with the most entries after ``position``: the topic, entries, bytes, and when the
-        oldest was said."""
-        if position >= self._head:
-            return []
-        return await self._database.read(partial(store.behind_by_topic, seq=position.seq, limit=limit))
+    async def behind(self, position: LogPosition) -> list[TopicBehind]:
+        """What a copy that ends at ``position`` lacks of the durable log; the topics with the most entries
+        first. Of a copy that keeps up this is known at once."""
+        lacking = self._recent.since(position)
+        if lacking is None:
+            found = await self._database.read(partial(store.behind, seq=position.seq))
+        else:
+            found = count_behind(entry.line for entry in lacking)
+        return sorted(found, key=lambda topic: (-topic.entries, topic.topic))
 
     async def batch(self, after: LogPosition, max_bytes: int) -> Batch:
         """The next entries after ``after``, about ``max_bytes`` of text at most (but at least one)."""

@@ -35,6 +35,11 @@ class Line(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
 
 
+def line_size(line: Line) -> int:
+    """Bytes of a line, as the cap and the lag count them."""
+    return len(line.text.encode("utf-8", "surrogatepass"))
+
+
 class TailEntry(msgspec.Struct, frozen=True, array_like=True):
     """A line at its place in the log. ``seq`` runs on through all topics and epochs."""
 

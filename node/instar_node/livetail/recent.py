@@ -6,8 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from instar_node.contracts import LogPosition
-from instar_node.livetail.entry import TailEntry
-from instar_node.livetail.store import line_size
+from instar_node.livetail.entry import TailEntry, line_size
 
 MOST_ENTRIES = 2_048
 MOST_BYTES = 1 << 20

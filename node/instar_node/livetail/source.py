@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from instar_node.clock import Clock
+from instar_node.clock import MICROS_PER_MS, Clock
 from instar_node.contracts import Authority, LogPosition
 from instar_node.errors import InstarError
 from instar_node.livetail.buffer import LiveTailBuffer
@@ -18,8 +18,6 @@ from instar_node.livetail.messages import TailHello, TailOffer, TailWelcome
 from instar_node.livetail.redaction import Redactor
 
 BATCH_BYTES = 64 * 1024
-
-
 TOPICS_TOLD = 20
 """Topics named one by one in what is told of a copy's lag."""
 
@@ -153,19 +151,22 @@ class LiveTailSource:
         return [await self._lag_of(peer, self._feeds.get(peer) or PeerFeed()) for peer in peers]
 
     async def _lag_of(self, peer: str, feed: PeerFeed) -> PeerLag:
-        entries, size, oldest = await self._buffer.behind(feed.acked)
-        topics = tuple(
-            TopicLag(topic, count, total, self._age_ms(since))
-            for topic, count, total, since in await self._buffer.behind_by_topic(feed.acked, TOPICS_TOLD)
+        now, wall, acked, head = self._clock.now(), self._clock.wall(), feed.acked, self._buffer.head
+        last_ack_ms = None if feed.last_ack is None else (now - feed.last_ack) // MICROS_PER_MS
+        topics = [
+            TopicLag(topic, entries, size, _age_ms(since, wall))
+            for topic, entries, size, since in await self._buffer.behind(acked)
+        ]
+        return PeerLag(
+            peer,
+            entries=sum(topic.entries for topic in topics),
+            bytes=sum(topic.bytes for topic in topics),
+            ms=max((topic.ms for topic in topics), default=0),
+            acked_seq=acked.seq,
+            head_seq=head.seq,
+            last_ack_ms=last_ack_ms,
+            topics=tuple(topics[:TOPICS_TOLD]),
         )
-        last = None if feed.last_ack is None else (self._clock.now() - feed.last_ack) // 1_000
-        head = self._buffer.head.seq
-        return PeerLag(peer, entries, size, self._age_ms(oldest), feed.acked.seq, head, last, topics)
-
-    def _age_ms(self, since: str | None) -> int:
-        """How long ago something was said by this machine's wall clock; 0 for nothing."""
-        age = 0.0 if since is None else self._clock.wall() - datetime.fromisoformat(since).timestamp()
-        return max(int(age * 1_000), 0)
 
     def _require(self, epoch: int) -> None:
         acting = self._authority.acting_epoch()
@@ -178,3 +179,8 @@ class LiveTailSource:
         if epoch != self._epoch:
             self._epoch = epoch
             self.stop_feeding()
+
+
+def _age_ms(since: str, wall: float) -> int:
+    """How long before ``wall`` (unix seconds of this machine) something was said, by the clock it bears."""
+    return max(int((wall - datetime.fromisoformat(since).timestamp()) * 1_000), 0)

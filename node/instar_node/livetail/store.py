@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from instar_node.contracts import LogPosition
+from instar_node.livetail.behind import TopicBehind
 from instar_node.livetail.entry import EMPTY_DIGEST, START, Line, TailEntry, set_digest
 from instar_node.storage.statements import insert_rows
 
@@ -152,11 +153,6 @@ def _save(db: sqlite3.Connection, counted: TopicState) -> TopicState:
     return state
 
 
-def line_size(line: Line) -> int:
-    """Bytes of a line, as the cap and the lag count them."""
-    return len(line.text.encode("utf-8", "surrogatepass"))
-
-
 def lines(db: sqlite3.Connection, where: str, arguments: Iterable[object]) -> list[Line]:
     """Lines by a condition of this package (never of a caller outside it)."""
     found = db.execute(f"SELECT {_LINE} FROM tail_entries {where}", tuple(arguments))  # noqa: S608
@@ -172,22 +168,12 @@ def entries_after(db: sqlite3.Connection, seq: int, limit: int) -> list[TailEntr
     return [TailEntry(LogPosition(row[0], row[1]), Line(*row[2:])) for row in found]
 
 
-def behind(db: sqlite3.Connection, seq: int) -> tuple[int, int, str | None]:
-    """Entries held after ``seq``, their bytes, and when the oldest of them was said."""
-    count, total = db.execute(
-        "SELECT count(*), coalesce(sum(bytes), 0) FROM tail_entries WHERE seq > ?", (seq,)
-    ).fetchone()
-    oldest = db.execute("SELECT at FROM tail_entries WHERE seq > ? ORDER BY seq LIMIT 1", (seq,)).fetchone()
-    return count, total, oldest[0] if oldest else None
-
-
-def behind_by_topic(db: sqlite3.Connection, seq: int, limit: int) -> list[tuple[str, int, int, str]]:
-    """The topics with the most entries after ``seq``: how many, their bytes, when the oldest was said."""
-    return db.execute(
-        "SELECT topic, count(*), sum(bytes), min(at) FROM tail_entries WHERE seq > ?"
-        " GROUP BY topic ORDER BY count(*) DESC, topic LIMIT ?",
-        (seq, limit),
-    ).fetchall()
+def behind(db: sqlite3.Connection, seq: int) -> list[TopicBehind]:
+    """What is held after ``seq``, in no order."""
+    found = db.execute(
+        "SELECT topic, count(*), sum(bytes), min(at) FROM tail_entries WHERE seq > ? GROUP BY topic", (seq,)
+    )
+    return [TopicBehind(*row) for row in found]
 
 
 def digest_between(db: sqlite3.Connection, topic: str, first: int, through: int) -> tuple[int, bytes]:
