@@ -169,7 +169,7 @@ async def test_a_tip_that_is_no_lease_record_is_not_taken_for_an_empty_register(
     assert caught.value.code == "hub-foreign"
 
 
-@pytest.mark.parametrize("kind", ["blob", "tag"])
+@pytest.mark.parametrize("kind", ["blob", "tag", "tree"])
 async def test_a_ref_that_was_set_to_what_is_no_commit_is_foreign_and_may_be_replaced(
     store: GitLeaseStore, hub: Hub, kind: str
 ) -> None:
@@ -178,6 +178,7 @@ async def test_a_ref_that_was_set_to_what_is_no_commit_is_foreign_and_may_be_rep
     person = pygit2.Signature("someone", "s@example.org", 1, 0)
     planted = {
         "blob": lambda: repository.create_blob(b"x"),
+        "tree": lambda: repository.TreeBuilder().write(),  # the empty one, which git never sends
         "tag": lambda: repository.create_tag("t", known.version, pygit2.enums.ObjectType.COMMIT, person, "m"),
     }[kind]()
     repository.references.create(LEASE_REF, planted, force=True)
@@ -186,6 +187,21 @@ async def test_a_ref_that_was_set_to_what_is_no_commit_is_foreign_and_may_be_rep
     assert (caught.value.code, caught.value.found) == ("hub-foreign", str(planted))
     anew = await store.prepare(lease_record(epoch=2, serial=2, prev=known.version))
     assert isinstance(await store.compare_and_swap(caught.value.found, anew), Won)
+
+
+async def test_a_ref_below_the_lease_is_told_as_what_stands_in_its_way(
+    store: GitLeaseStore, hub: Hub
+) -> None:
+    known = await won(store, lease_record())
+    references = pygit2.Repository(hub.url).references
+    references.delete(LEASE_REF)
+    references.create(f"{LEASE_REF}/mine", known.version)
+    with pytest.raises(StoreUnavailable, match=f"lies in the place of {LEASE_REF}") as caught:
+        await store.read()
+    assert (caught.value.code, caught.value.found) == ("hub-blocked", None)
+    assert LEASE_REF in caught.value.message.partition(" lies ")[0]
+    references.delete(f"{LEASE_REF}/mine")
+    assert await store.read() is None
 
 
 # -- a repository on a disk ----------------------------------------------------------------------------
@@ -223,6 +239,21 @@ async def test_a_garbled_ref_is_foreign_and_may_be_replaced(
     assert isinstance(await store.compare_and_swap(known.version, anew), Unknown), "it is not what was there"
     assert isinstance(await store.compare_and_swap(UNREADABLE, anew), Won)
     assert await store.read() == KnownRecord(anew.record, anew.version)
+
+
+async def test_a_folder_in_the_place_of_the_lease_is_named_unless_it_is_empty(
+    path_hub: Hub, home: Home
+) -> None:
+    store = GitLeaseStore(path_hub, home)
+    await won(store, lease_record())
+    place = Path(path_hub.url) / LEASE_REF
+    place.unlink()
+    (place / "deep").mkdir(parents=True)
+    assert await store.read() is None  # git itself passes over empty folders
+    (place / "deep" / "note").write_text("hello")
+    with pytest.raises(StoreUnavailable, match=str(place)) as caught:
+        await store.read()
+    assert caught.value.code == "hub-blocked"
 
 
 async def test_a_damaged_object_is_an_unavailable_hub_and_no_crash(path_hub: Hub, home: Home) -> None:

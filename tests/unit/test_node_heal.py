@@ -88,3 +88,40 @@ async def test_a_healing_that_the_hub_does_not_take_leaves_the_split_brain_as_it
         assert lease.lease.durable.evidence == seen
         await desk.api.lease_heal(t.HealRequest(confirm=True))
         assert lease.acting_epoch() == 1_000_000
+
+
+async def test_a_folder_in_the_place_of_the_lease_is_named_with_what_to_do_and_then_healed(
+    tmp_path: Path,
+) -> None:
+    async with pair(tmp_path) as (desk, _):
+        place = tmp_path / "hub.git" / LEASE_REF
+        place.unlink()
+        place.mkdir()
+        (place / "note").write_text("hello")
+
+        async def alarm() -> str:
+            alerts = (await desk.api.health()).alerts
+            return next((alert.message for alert in alerts if alert.code == "hub-replaced"), "")
+
+        async def told() -> bool:
+            return f"the folder {place}" in await alarm()
+
+        await until(told)
+        assert "remove it there by hand" in await alarm()
+        assert (await desk.api.health()).role == "awake"
+        findings = (await desk.api.doctor()).findings
+        assert [f.state for f in findings if str(place) in f.message] == ["problem"]
+        with pytest.raises(InstarError, match=str(place)) as refused:
+            await desk.api.lease_heal(t.HealRequest(confirm=True))
+        assert refused.value.code == "hub-blocked"
+        assert "by hand" in refused.value.hint
+        assert (await desk.api.health()).role == "awake", "a healing that cannot be written changes nothing"
+        (place / "note").unlink()
+        place.rmdir()
+        await desk.api.lease_heal(t.HealRequest(confirm=True))
+        assert desk._parts.base.lease.acting_epoch() == 1_000_000
+
+        async def well() -> bool:
+            return await alarm() == ""
+
+        await until(well)

@@ -27,7 +27,7 @@ from pygit2.transaction import ReferenceTransaction
 
 from instar_node.coordination.git_refs import UNREADABLE, in_thread
 from instar_node.coordination.git_repository import LeaseRepository, tip_of
-from instar_node.coordination.hub_troubles import not_writable
+from instar_node.coordination.hub_troubles import blocked, not_writable
 from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
 
 STALE_AFTER = 2.0
@@ -66,7 +66,10 @@ class DiskRefs:
     def _tip(self, ref: str) -> str | None:
         if self._absent_is_empty and not self.objects.path.exists():
             return None
-        return self.objects.tip(ref)
+        version = self.objects.tip(ref)
+        if version is None and self.objects.is_folder(ref):
+            raise blocked(f"the folder {self.objects.path / ref}", ref)
+        return version
 
 
 def swap_ref(

@@ -12,7 +12,7 @@ from pathlib import Path
 from instar_node.coordination.git_command import GitResult, run_git
 from instar_node.coordination.git_refs import in_thread
 from instar_node.coordination.git_repository import LeaseRepository
-from instar_node.coordination.hub_troubles import not_writable
+from instar_node.coordination.hub_troubles import blocked, not_writable
 from instar_node.coordination.lease_store import RefusedSwap, StoreUnavailable
 
 _FETCH_TRIES = 3
@@ -34,14 +34,20 @@ class RemoteRefs:
         self._within = within
 
     async def tip(self, ref: str, have: str | None) -> str | None:
-        """As ``Refs.tip``. A value that moves on while it is fetched is looked up again."""
+        """As ``Refs.tip``. A value that moves on while it is fetched is looked up again; one that stays, and
+        of which a fetch brings nothing (git never sends the empty tree), is no lease."""
+        not_sent = ""
         for _ in range(_FETCH_TRIES):
             version = await self._advertised(ref)
             if version is None or await asyncio.to_thread(self.objects.holds, version):
                 return version
+            if version == not_sent:
+                message = f"{self._shown} shows at {ref} the value {version[:12]}, which is not a commit"
+                raise StoreUnavailable(message, "hub-foreign", version)
             fetched = await self._fetch(ref, have)
             if await asyncio.to_thread(self.objects.holds, version):
                 return version
+            not_sent = version if fetched.code == 0 else ""
         failed = self._unavailable(fetched)
         raise StoreUnavailable(failed.message, failed.code, version)
 
@@ -82,7 +88,9 @@ class RemoteRefs:
 
     async def _advertised(self, ref: str) -> str | None:
         result = await run_git(
-            self.objects.path, "ls-remote", "--quiet", "--", self._url, ref, within=self._within
+            self.objects.path,
+            *("ls-remote", "--quiet", "--", self._url, ref, f"{ref}/*"),
+            within=self._within,
         )
         if result.code != 0:
             raise self._unavailable(result)
@@ -90,6 +98,8 @@ class RemoteRefs:
             version, _, name = line.partition("\t")
             if name == ref:
                 return version
+            if name.startswith(f"{ref}/"):
+                raise blocked(f"{name} of {self._shown}", ref)
         return None
 
     async def _fetch(self, ref: str, have: str | None) -> GitResult:

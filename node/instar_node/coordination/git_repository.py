@@ -90,6 +90,13 @@ class LeaseRepository:
         with self.opened() as repository:
             return tip_of(repository, ref)
 
+    def is_folder(self, ref: str) -> bool:
+        """Whether anything lies below the name of a ref, another ref or any file: then it cannot be set."""
+        with self.opened() as repository:
+            if any(path.is_file() for path in (self.path / ref).rglob("*")):
+                return True
+            return any(name.startswith(f"{ref}/") for name in repository.references)  # packed ones too
+
     def has(self, version: str) -> bool:
         """Whether the commit of this version is here."""
         with self.opened() as repository:

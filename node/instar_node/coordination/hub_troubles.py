@@ -24,6 +24,8 @@ HINTS = {
     "hub-in-use": "name an empty repository, or one that does not exist yet",
     "hub-foreign": "see that the address leads to the hub of this mesh and the right disk is mounted; a new "
     "mesh wants an empty repository",
+    "hub-blocked": "remove it there by hand: on the hub's disk or, a ref, by `git push HUB :REF`; then the "
+    "awake machine of a running mesh writes the lease anew: `instar lease heal`",
     "hub-refuses": "see its hooks and protection rules: refs under refs/instar/ must be writable",
     "hub-not-atomic": "use another git host, or a repository on a disk that all machines mount and no "
     "program synchronises",
@@ -53,6 +55,11 @@ def not_a_repository(path: Path) -> StoreUnavailable:
     """A place on a disk that holds something else than a bare git repository."""
     what = "is a work tree, not" if (path / ".git").exists() else "holds something that is not"
     return StoreUnavailable(f"{path} {what} a bare git repository", "hub-not-repository")
+
+
+def blocked(what: object, ref: str) -> StoreUnavailable:
+    """Something lies below the name of a ref, so that the ref itself cannot be."""
+    return StoreUnavailable(f"{what} lies in the place of {ref}, which cannot be written", "hub-blocked")
 
 
 def closed(path: Path) -> StoreUnavailable:

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from instar_node.coordination.hub_troubles import told
+from instar_node.coordination.hub_troubles import HINTS, told
 from instar_node.coordination.lease_coordinator import ReadHub, SendSwap
 from instar_node.coordination.lease_state import OpenSwap
 from instar_node.coordination.lease_store import (
@@ -62,10 +62,14 @@ class RegisterTraffic:
 
     def _unread(self, error: StoreUnavailable) -> None:
         """The hub is away, or it answers and what it shows is no lease record at all."""
-        foreign = error.code == "hub-foreign" and error.found is not None and self._driver.known is not None
-        self.error = None if foreign else told(error)
-        if foreign:
-            self._set_alarm(f"{error}, but epoch {epoch_text(self._driver.epoch)} is known: it was replaced")
+        blocked = error.code == "hub-blocked"
+        foreign = error.code == "hub-foreign" and error.found is not None
+        alarming = (blocked or foreign) and self._driver.known is not None
+        self.error = None if alarming else told(error)
+        if alarming:
+            epoch = epoch_text(self._driver.epoch)
+            todo = f"; {HINTS[error.code]}" if blocked else ""
+            self._set_alarm(f"{error}, but epoch {epoch} is known: it was replaced{todo}")
         self._driver.coordinator.on_read_failed(self._driver.now())
 
     def _judged(self, seen: KnownRecord | None) -> KnownRecord | None:
