@@ -114,7 +114,10 @@ PasswordAuthentication no
 KbdInteractiveAuthentication no
 MaxStartups 200
 MaxSessions 200
+SetEnv SHLVL=2
 """
+"""``SHLVL``: bash takes itself for a shell in a shell, and leaves the person's ``.bashrc`` alone, which may
+take longer than git itself."""
 
 
 @contextmanager

@@ -23,15 +23,18 @@ from tests.unit.lease_store_support import swapped, taken
 
 
 async def contend(store: LeaseStore, swaps: int, name: str) -> None:
-    """Take the lease ``swaps`` times against all others."""
+    """Take the lease ``swaps`` times against all others, each time from what the last swap came to."""
+    known = await _read(store)
     while swaps:
-        record = taken(await _read(store), name)
+        record = taken(known, name)
         candidate = await store.prepare(record)
         while isinstance(outcome := await store.compare_and_swap(record.prev, candidate), Unknown):
             await asyncio.sleep(0.05)
         if isinstance(outcome, Won):
             print(record.nonce, flush=True)
             swaps -= 1
+        assert outcome.known is not None
+        known = outcome.known
 
 
 async def _read(store: LeaseStore) -> KnownRecord:
