@@ -9,8 +9,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-CHUNKS = (64, 16, 4, 1)
-"""Rows of one statement. Few sizes, so that each statement is prepared once and found in the cache again."""
+SIZES = (64, 32, 16, 8, 4, 2, 1)
+"""Rows of one statement. Few sizes, so that each statement is prepared once and found in the cache again; and
+few statements, because after each the thread waits for the interpreter."""
 
 
 def insert_rows(
@@ -29,16 +30,19 @@ def insert_rows(
 
 def select_known(connection: sqlite3.Connection, column: str, table: str, values: Iterable[T]) -> set[T]:
     """Those of these values that ``column`` of ``table``, which has an index, contains."""
+    wanted = list(values)
     known: set[T] = set()
-    for chunk in _chunks(list(values)):
-        places = ", ".join("?" * len(chunk))
-        query = f"SELECT {column} FROM {table} WHERE {column} IN ({places})"  # noqa: S608
-        known.update(value for (value,) in connection.execute(query, chunk))
+    for start in range(0, len(wanted), SIZES[0]):
+        asked = wanted[start : start + SIZES[0]]
+        size = min(size for size in SIZES if size >= len(asked))
+        asked += asked[-1:] * (size - len(asked))  # asking twice for one is cheaper than a second statement
+        query = f"SELECT {column} FROM {table} WHERE {column} IN ({', '.join('?' * size)})"  # noqa: S608
+        known.update(value for (value,) in connection.execute(query, asked))
     return known
 
 
 def _chunks(left: list[T]) -> Iterator[list[T]]:
-    for size in CHUNKS:
+    for size in SIZES:
         while len(left) >= size:
             yield left[:size]
             left = left[size:]
