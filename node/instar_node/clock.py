@@ -11,16 +11,25 @@ import asyncio
 import secrets
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Protocol
 
 MICROS_PER_MS = 1_000
 MICROS_PER_SECOND = 1_000_000
 
-_CLOCK_ID = getattr(time, "CLOCK_BOOTTIME", None)
-if _CLOCK_ID is None:  # macOS: CLOCK_MONOTONIC through clock_gettime counts sleep, time.monotonic() does not
-    _CLOCK_ID = getattr(time, "CLOCK_MONOTONIC", None)
+
+def _clock_ns() -> Callable[[], int]:
+    """Nanoseconds on the clock of this system that counts suspend."""
+    # macOS: CLOCK_MONOTONIC through clock_gettime counts sleep, time.monotonic() does not
+    clock = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))
+    if clock is None or sys.platform == "win32":
+        return time.monotonic_ns
+    return partial(time.clock_gettime_ns, clock)
+
+
+_now_ns = _clock_ns()
 
 
 class Clock(Protocol):
@@ -43,9 +52,7 @@ class SystemClock:
     """The real clock of this machine."""
 
     def now(self) -> int:
-        if _CLOCK_ID is None or sys.platform == "win32":
-            return time.monotonic_ns() // 1_000
-        return time.clock_gettime_ns(_CLOCK_ID) // 1_000
+        return _now_ns() // 1_000
 
     def wall(self) -> float:
         return time.time()

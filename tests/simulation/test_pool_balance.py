@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from instar_node.contracts import Placement
-from instar_node.pool.placement import Candidate, choose_owner, placed
+from instar_node.pool.placement import choose_owner, placed
+from tests.unit.candidates import Candidate
 
 OVERLOAD, MARGIN = 0.85, 0.15
 """The bound as it is stated, whatever the rules say."""

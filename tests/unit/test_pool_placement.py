@@ -10,7 +10,8 @@ from instar_node.contracts import Placement
 from instar_node.errors import InstarError
 from instar_node.pool.description import TopicPlacementDescription, describe
 from instar_node.pool.pins import TopicPlacementPinStore
-from instar_node.pool.placement import Candidate, choose_owner, owner_now, placed
+from instar_node.pool.placement import choose_owner, owner_now, placed
+from tests.unit.candidates import Candidate
 from tests.unit.fakes_mesh import FakeAuthority, eventually
 from tests.unit.pool_support import DESK, LAPTOP, MINI, FakeLog, World, request
 
@@ -50,6 +51,18 @@ def test_a_topic_leaves_an_overloaded_machine_for_one_that_is_clearly_less_loade
     assert choose(ON_MINI, DESK, MINI, LAPTOP, mini=0.9, desk=0.5, laptop=0.4) == LAPTOP
     assert choose(ON_MINI, DESK, MINI, LAPTOP, mini=0.9, desk=0.4, laptop=0.4) == DESK, "ties: the holder"
     assert choose(PINNED, DESK, MINI, mini=1.0) == MINI, "a pin is kept whatever the load"
+
+
+def test_a_machine_with_room_is_decided_on_without_asking_what_the_others_may_do() -> None:
+    class Unasked(Candidate):
+        @property
+        def open(self) -> bool:  # type: ignore[override]
+            raise AssertionError("looking through every gate for every message")
+
+    mini = Unasked(MINI, True, 0.0)
+    assert choose_owner(None, holder=DESK, epoch=1, candidates=[Unasked(DESK, True, 0.8), mini]) == DESK
+    with pytest.raises(AssertionError, match="every gate"):
+        choose_owner(None, holder=DESK, epoch=1, candidates=[Unasked(DESK, True, 1.0), mini])
 
 
 def test_a_machine_that_is_barred_gets_nothing_new_and_keeps_what_it_has() -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Literal, TypeVar
 
 import msgspec
@@ -22,7 +21,7 @@ from instar_node.delivery.replication import ReplyMarkerTransport
 from instar_node.delivery.rows import MessageRow, Rank, dedupe_key, public_key, reply_id
 from instar_node.delivery.runs import Runs
 from instar_node.delivery.state import Outcome
-from instar_node.delivery.steps import Incoming
+from instar_node.delivery.steps import Incoming, Recorded
 from instar_node.delivery.work import FIRST_PAUSE_S, LEASE_CODES, LONGEST_PAUSE_S, MessageWork
 from instar_node.errors import InstarError
 
@@ -146,13 +145,7 @@ class Delivery:
         Raises ``InstarError``: ``unknown-message``, ``already-replied``, or as ``submit``.
         """
         text = self._blank(text)
-        async with self._admitted():
-            row = await self._find(topic, reply_to)
-            if row.rank < Rank.RESERVED:
-                # In a task of its own: a caller who goes away must not leave an answer half sent.
-                row = await asyncio.shield(self._spawn(self._answer(row, text)))
-            elif row.reservation is None or row.reservation.replies != (text,):
-                raise InstarError("already-replied", f"message {reply_to} is {row.state}")
+        row = await self._admitted(lambda: self._reply(topic, reply_to, text))
         seq = row.commit.seq if row.commit is not None else 0
         return Accepted(
             reply_id(row.key, 0), row.key, row.state, seq, topic, self._authority.me, duplicate=False
@@ -187,8 +180,7 @@ class Delivery:
 
     async def set_placement(self, placement: Placement) -> None:
         """Record where a topic runs; returns once every in-sync machine has it."""
-        async with self._admitted():
-            await self._transport.wait_replicated(await self._ledger.set_placement(placement))
+        await self._admitted(lambda: self._place(placement))
 
     def placement(self, topic: str) -> Placement | None:
         """Where a topic runs, as far as it is known here."""
@@ -322,9 +314,7 @@ class Delivery:
     # -- one message ------------------------------------------------------------------------------------
 
     async def _accept(self, message: IngressMessage, via: str) -> Accepted:
-        async with self._admitted():
-            recorded = await self._ledger.record(self._incoming(message, via))
-            await self._transport.wait_replicated(recorded.position)
+        recorded = await self._admitted(lambda: self._record(message, via))
         row, origin = recorded.row, recorded.row.origin
         assert origin is not None
         me = self._authority.me
@@ -332,19 +322,35 @@ class Delivery:
             public_key(row.key), row.key, row.state, origin.seq, origin.topic, me, recorded.duplicate
         )
 
-    @asynccontextmanager
-    async def _admitted(self) -> AsyncIterator[None]:
-        """Inside the intake, in an opened epoch; a lease lost meanwhile is acted on at once."""
+    async def _admitted(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it inside the intake, in an opened epoch; a lease lost meanwhile is acted on at once."""
         await self._intake.enter()
         try:
             await self._ledger.ensure_open()
-            yield
+            return await work()
         except InstarError as error:
             if error.code in LEASE_CODES:
                 self._lease_lost()
             raise
         finally:
             self._intake.leave()
+
+    async def _record(self, message: IngressMessage, via: str) -> Recorded:
+        recorded = await self._ledger.record(self._incoming(message, via))
+        await self._transport.wait_replicated(recorded.position)
+        return recorded
+
+    async def _place(self, placement: Placement) -> None:
+        await self._transport.wait_replicated(await self._ledger.set_placement(placement))
+
+    async def _reply(self, topic: str, reply_to: str, text: str) -> MessageRow:
+        row = await self._find(topic, reply_to)
+        if row.rank < Rank.RESERVED:
+            # In a task of its own: a caller who goes away must not leave an answer half sent.
+            return await asyncio.shield(self._spawn(self._answer(row, text)))
+        if row.reservation is None or row.reservation.replies != (text,):
+            raise InstarError("already-replied", f"message {reply_to} is {row.state}")
+        return row
 
     async def _answer(self, row: MessageRow, text: str) -> MessageRow:
         grant = self._ledger.begin(row)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -35,6 +36,29 @@ class PoolMachine(msgspec.Struct, frozen=True):
     slots: int
     load: float
     topics: int
+
+
+class _Candidate(NamedTuple):
+    """A machine as ``placement.choose_owner`` asks for it."""
+
+    pool: MachinePoolRegistry
+    machine_id: str
+
+    @property
+    def online(self) -> bool:
+        return self.pool.online(self.machine_id)
+
+    @property
+    def load(self) -> float:
+        return self.pool.load(self.machine_id)
+
+    @property
+    def open(self) -> bool:
+        return self.pool.may_begin(self.machine_id)
+
+    @property
+    def settled(self) -> bool:
+        return self.pool.settles_in_us(self.machine_id) == 0
 
 
 class MachinePoolRegistry:
@@ -108,14 +132,22 @@ class MachinePoolRegistry:
             return f"is held back: its version {info.version} cannot work with this one"
         return "is offline; runs there when it is back"
 
-    def candidates(self) -> list[Candidate]:
+    def candidates(self) -> Sequence[Candidate]:
         """Machines that could run a topic (witnesses cannot)."""
-        return [self._candidate(member.machine_id) for member in self._members.active() if not member.witness]
+        return [
+            _Candidate(self, member.machine_id) for member in self._members.active() if not member.witness
+        ]
 
-    def _candidate(self, machine_id: str) -> Candidate:
-        able = self._notice(machine_id).agent == self._agent and self.barred(machine_id) is None
-        online, settled = self.online(machine_id), self.settles_in_us(machine_id) == 0
-        return Candidate(machine_id, online, self._load(machine_id), able, settled)
+    def may_begin(self, machine_id: str) -> bool:
+        """Whether a machine may be given something new."""
+        return self._notice(machine_id).agent == self._agent and self.barred(machine_id) is None
+
+    def load(self, machine_id: str) -> float:
+        """Running agents over how many it can run; 0 for a machine that is away."""
+        if not self.online(machine_id):
+            return 0.0
+        notice = self._notice(machine_id)
+        return max(notice.running, self.dispatched(machine_id)) / notice.slots
 
     def machines(self) -> list[PoolMachine]:
         """Every active machine, in order of admission."""
@@ -128,10 +160,8 @@ class MachinePoolRegistry:
     def _machine(self, machine_id: str, nickname: str, topics: int) -> PoolMachine:
         notice = self._notice(machine_id)
         online = self.online(machine_id)
-        load = self._load(machine_id)
-        return PoolMachine(
-            machine_id, nickname, online, notice.running if online else 0, notice.slots, load, topics
-        )
+        running, load = notice.running if online else 0, self.load(machine_id)
+        return PoolMachine(machine_id, nickname, online, running, notice.slots, load, topics)
 
     def _topics(self) -> Counter[str | None]:
         """How many topics would run on each machine now."""
@@ -146,11 +176,6 @@ class MachinePoolRegistry:
         if machine_id == self._mesh.me:
             return LoadNotice(sum(1 for _ in self._runner.running()), self._slots, self._agent)
         return self._loads.get(machine_id) or LoadNotice(0, SLOTS_MIN)
-
-    def _load(self, machine_id: str) -> float:
-        notice = self._notice(machine_id)
-        running = max(notice.running, self.dispatched(machine_id))
-        return running / notice.slots if self.online(machine_id) else 0.0
 
     def _on_load(self, peer: str, notice: LoadNotice) -> None:
         self._loads[peer] = notice

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-
-import msgspec
+from typing import Protocol
 
 from instar_node.contracts import Placement
 
@@ -14,18 +13,29 @@ MARGIN = 0.15
 """How much less loaded the other must be; smaller differences are noise."""
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """A machine that could run a topic. ``load`` is its running agents over how many it can run.
+class Candidate(Protocol):
+    """A machine that could run a topic. Each property is looked up when it is asked for: whoever decides
+    asks for as few as it can, since every message is decided on."""
 
-    A machine that is not ``open`` (its gate is shut, or it has another kind of agent) keeps what it has and
-    gets nothing new by itself. One that is not ``settled`` has only just come back.
-    """
+    @property
+    def machine_id(self) -> str: ...
 
-    machine_id: str
-    online: bool
-    load: float
-    open: bool = True
-    settled: bool = True
+    @property
+    def online(self) -> bool:
+        """Whether something can be run there now."""
+
+    @property
+    def load(self) -> float:
+        """Its running agents over how many it can run; 0 when it is away."""
+
+    @property
+    def open(self) -> bool:
+        """Whether it may be given something new. One that may not (its gate is shut, or it has another kind
+        of agent) keeps what it has."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it has not only just come back."""
 
 
 def choose_owner(
@@ -40,22 +50,25 @@ def choose_owner(
     So whatever is begun is begun on a machine whose load is below ``OVERLOAD``, or at most ``MARGIN`` above
     the least loaded one; and a topic only ever moves to a machine that is less loaded by ``MARGIN``.
     """
-    online = {one.machine_id: one for one in candidates if one.online}
+    machines = {one.machine_id: one for one in candidates}
     if current is not None and current.pinned_to is not None:
-        pin = online.get(current.pinned_to)
-        ready = pin is not None and (pin.settled or current.owner == pin.machine_id)
+        pin = machines.get(current.pinned_to)
+        ready = pin is not None and pin.online and (current.owner == pin.machine_id or pin.settled)
         return current.pinned_to if ready else None
-    sticks = current is not None and current.epoch == epoch and current.owner in online
-    home = current.owner if current is not None and sticks else holder
-    own = online.get(home) if home is not None else None
-    if own is not None and own.load >= OVERLOAD:
-        relief = [one for one in online.values() if one.open and one.load <= own.load - MARGIN]
+    own = machines.get(current.owner or "") if current is not None and current.epoch == epoch else None
+    if own is None or not own.online:
+        own = machines.get(holder)
+    if own is None or not own.online:
+        return holder
+    load = own.load
+    if load >= OVERLOAD:
+        relief = [one for one in machines.values() if one.load <= load - MARGIN and one.online and one.open]
         if relief:
             # Ties go to the holder: what runs there needs no other machine.
             return min(
                 relief, key=lambda one: (one.load, one.machine_id != holder, one.machine_id)
             ).machine_id
-    return home
+    return own.machine_id
 
 
 def owner_now(
