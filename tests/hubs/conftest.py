@@ -86,10 +86,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.timeout(7_200))
 
 
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The account that runs the tests may remember passwords, and know the host."""
+    (tmp_path / "no-gitconfig").touch()
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "no-gitconfig"))
+    monkeypatch.setenv("HOME", str(tmp_path / "no-home"))
+
+
 @pytest.fixture
-async def kind(
-    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[HubKind]:
+async def kind(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[HubKind]:
     """Each kind of hub in turn, set up and without a lease."""
     hub_kind = request.param
     if hub_kind == "etcd":
@@ -102,19 +108,21 @@ async def kind(
     if hub_kind == "witness":
         made: HubKind = WitnessKind(tmp_path)
     elif hub_kind in ("http", "ssh"):
-        server = request.getfixturevalue("web" if hub_kind == "http" else "ssh")
-        if server.ssh_command:
-            monkeypatch.setenv("GIT_SSH_COMMAND", server.ssh_command)
-        name = f"{secrets.token_hex(4)}.git"
-        made = GitKind(
-            tmp_path,
-            Hub("remote", f"{server.url}{'/git' if hub_kind == 'http' else ''}/{name}"),
-            server.root / name,
-        )
+        made = served(hub_kind, request, tmp_path)
     else:
         made = _on_disk(hub_kind, tmp_path)
     await _set_up(made)
     yield made
+
+
+def served(medium: str, request: pytest.FixtureRequest, folder: Path) -> GitKind:
+    """A new repository on one of the git servers."""
+    server: GitServer = request.getfixturevalue("web" if medium == "http" else "ssh")
+    if server.ssh_command:
+        request.getfixturevalue("monkeypatch").setenv("GIT_SSH_COMMAND", server.ssh_command)
+    name = f"{secrets.token_hex(4)}.git"
+    url = f"{server.url}{'/git' if medium == 'http' else ''}/{name}"
+    return GitKind(folder, Hub("remote", url), server.root / name)
 
 
 def _on_disk(hub_kind: str, folder: Path) -> HubKind:

@@ -171,11 +171,3 @@ async def test_no_lease_moves_to_a_hub_that_will_not_do(
             assert (wrong, caught.value.code) == (wrong, code)
         after = await desk.api.lease()
         assert (after.epoch, after.hub.url, after.is_self) == (before.epoch, before.hub.url, True)
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_of_the_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The account that runs the tests may remember passwords."""
-    (tmp_path / "no-gitconfig").touch()
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "no-gitconfig"))
-    monkeypatch.setenv("HOME", str(tmp_path / "no-home"))

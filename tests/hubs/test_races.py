@@ -22,7 +22,7 @@ from instar_node.coordination.git_lease_store import GitLeaseStore
 from instar_node.coordination.hub import Hub
 from instar_node.coordination.lease_store import Lost, Unknown, Won
 from instar_node.storage.home import Home
-from tests.hubs.conftest import GitServer
+from tests.hubs.conftest import GitServer, served
 from tests.hubs.kinds import GitKind
 from tests.unit.lease_store_support import epochs, lease_record, swapped, taken, won
 
@@ -83,12 +83,7 @@ async def new_hub(medium: str, request: pytest.FixtureRequest, folder: Path) -> 
         path = folder / "hub.git"
         kind = GitKind(folder, Hub("path", str(path)), path)
     else:
-        server: GitServer = request.getfixturevalue("web" if medium == "http" else "ssh")
-        if medium == "ssh":
-            request.getfixturevalue("monkeypatch").setenv("GIT_SSH_COMMAND", server.ssh_command)
-        name = f"{secrets.token_hex(4)}.git"
-        url = f"{server.url}{'/git' if medium == 'http' else ''}/{name}"
-        kind = GitKind(folder, Hub("remote", url), server.root / name)
+        kind = served(medium, request, folder)
     await kind.store().create()
     return kind
 

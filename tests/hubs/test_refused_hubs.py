@@ -123,14 +123,6 @@ def read_only(path: Path) -> Iterator[None]:
         subprocess.run(undo, check=True)
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_of_the_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The account that runs the tests may remember passwords, and know the host."""
-    (tmp_path / "no-gitconfig").touch()
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "no-gitconfig"))
-    monkeypatch.setenv("HOME", str(tmp_path / "no-home"))
-
-
 async def refused_everywhere(folder: Path, trouble: Trouble) -> None:
     """Go to every door, and compare what is said and what is left."""
     home, lone = a_home(folder, "mini"), a_home(folder, "lone")
