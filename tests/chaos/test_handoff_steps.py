@@ -12,7 +12,6 @@ import pytest
 from instar_node.api import types as t
 from instar_node.errors import InstarError
 from instar_node.handoff.steps import PLANS
-from tests.chaos.client import Client
 from tests.chaos.holding import Holding
 from tests.chaos.world import World
 from tests.cluster.harness import Machine, wait_for
@@ -32,18 +31,15 @@ def test_a_handoff_broken_at_any_step_leaves_one_machine_awake_and_loses_nothing
     """In a short run each step is broken in one way; with ``--long`` in every way."""
     world = World(tmp_path, 2, seed=0, embedded=embedded)
     holdings = {machine.nickname: Holding(machine) for machine in world.cluster.machines}
-    client = Client(world.cluster.machines, world.topics, world.history, world.sink.answered)
     try:
         world.start()
-        client.start()
-        for number, (step, harm) in enumerate(product(STEPS, HARMS)):
-            if long_run or number % 4 == int(embedded):
-                break_at(world, holdings, step, harm)
-        client.finish(30)
+        with world.talking(30):
+            for number, (step, harm) in enumerate(product(STEPS, HARMS)):
+                if long_run or number % 4 == int(embedded):
+                    break_at(world, holdings, step, harm)
         violations = world.judge()
         assert not violations, world.report(violations)
     finally:
-        client.finish(0)
         world.close()
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.client import Client
 from tests.chaos.holding import Holding
 from tests.chaos.world import World
 from tests.cluster.harness import wait_for
@@ -38,18 +37,15 @@ def test_a_machine_killed_at_any_step_of_a_message_loses_and_doubles_nothing(
 ) -> None:
     world = World(tmp_path, 2, seed=0)
     holdings = {machine.nickname: Holding(machine) for machine in world.cluster.machines}
-    client = Client(world.cluster.machines, world.topics, world.history, world.sink.answered)
     try:
         world.start()
-        client.start()
-        for side in STEPS:
-            for step in (*STEPS[side], *(MORE_STEPS[side] if long_run else ())):
-                kill_at(world, holdings, side, step)
-        client.finish(30)
+        with world.talking(30):
+            for side in STEPS:
+                for step in (*STEPS[side], *(MORE_STEPS[side] if long_run else ())):
+                    kill_at(world, holdings, side, step)
         violations = world.judge()
         assert not violations, world.report(violations)
     finally:
-        client.finish(0)
         world.close()
 
 

@@ -7,14 +7,12 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.chaos.client import Client
 from tests.chaos.sink import Mood
 from tests.chaos.world import World, ledger_entries
 from tests.cluster.harness import Machine, wait_for
@@ -30,20 +28,12 @@ def test_a_node_that_hung_past_its_ttl_does_nothing_in_the_old_epoch(tmp_path: P
     world = World(tmp_path, 2, seed=1)
     try:
         world.start()
-        talk_while(world, lambda: [hang_and_go_on(world, mood) for mood in MOODS])
+        with world.talking(20):
+            for mood in MOODS:
+                hang_and_go_on(world, mood)
     finally:
         world.close()
     assert world.history.unanswered == []
-
-
-def talk_while(world: World, happens: Callable[[], object]) -> None:
-    """Somebody sends messages meanwhile, and hears every answer in the end."""
-    client = Client(world.cluster.machines, world.topics, world.history, world.sink.answered)
-    client.start()
-    try:
-        happens()
-    finally:
-        client.finish(20)
 
 
 def hang_and_go_on(world: World, mood: Mood) -> None:

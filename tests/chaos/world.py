@@ -9,8 +9,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Collection
-from contextlib import closing
+from collections.abc import Collection, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -87,19 +87,28 @@ class World:
     def run(self, seconds: float, hands: int = 2, only: Collection[str] = ()) -> list[Violation]:
         """Talk and break things for so long, heal, and judge; ``only`` as in ``Nemesis``."""
         faults = [fault for fault in only or FAULTS if self._is_possible(fault)]
-        client = Client(self.cluster.machines, self.topics, self.history, self.sink.answered)
         nemesis = Nemesis(
             self.cluster, self.outside, self.network, self.sink, self.topics, self.history, faults
         )
-        client.start()
-        nemesis.start(hands)
-        try:
-            time.sleep(seconds)
-        finally:  # also when a person interrupts: nothing is started again after that
-            nemesis.stop()
-        client.finish(HEALING_S)
+        with self.talking(HEALING_S):
+            nemesis.start(hands)
+            try:
+                time.sleep(seconds)
+            finally:  # also when a person interrupts: nothing is started again after that
+                nemesis.stop()
         trouble = [Violation("nemesis", repr(failure)) for failure in nemesis.failures]
         return trouble or self.judge()
+
+    @contextmanager
+    def talking(self, within: float) -> Iterator[None]:
+        """Somebody sends messages in all topics meanwhile, and brings the last ones home at the end."""
+        client = Client(self.cluster.machines, self.topics, self.history, self.sink.answered)
+        client.start()
+        try:
+            yield
+            client.finish(within)
+        finally:
+            client.finish(0)
 
     def _is_possible(self, fault: str) -> bool:
         if fault == "full_disk":
