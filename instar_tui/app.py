@@ -276,8 +276,7 @@ class InstarApp(App[None]):
 
         self.taken_up = take(self._unsent_file)
         if self.taken_up is not None:
-            self.mesh.watched_topic = self.taken_up.topic
-            self.action_go("conversation")
+            self.open_topic(self.taken_up.topic)
 
     def _fatal_error(self) -> None:
         """As Textual's, without the values of local variables: one of them may be a pairing code."""
@@ -370,6 +369,11 @@ class InstarApp(App[None]):
         """Show a main screen."""
         self.switch_mode(place)
 
+    def open_topic(self, topic: str) -> None:
+        """Show the conversation of a topic."""
+        self.mesh.watched_topic = topic
+        self.action_go("conversation")
+
     def action_leave_screen(self) -> None:
         if self.current_mode != "overview":
             self.switch_mode("overview")
@@ -382,6 +386,10 @@ class InstarApp(App[None]):
     def action_quit_app(self, ask: bool = False) -> None:
         """Leave; asks first when that would leave the mesh without an awake machine."""
         self.operations.quit(ask=ask)
+
+    def action_help_quit(self) -> None:
+        """``ctrl+c`` where nothing is selected; Textual alone does no more than to name its own key."""
+        self.action_quit_app(ask=True)
 
     def action_palette(self) -> None:
         self.action_command_palette()

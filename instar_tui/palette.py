@@ -74,7 +74,7 @@ class MeshCommands(Provider):
         names = list(owners)
         named = [name for name in names if any(word in name.lower() for word in words)]
         for name in (named or ([] if words else names))[:MOST_TOPICS]:
-            yield Command(f"open topic {name}", f"instar log {name}", partial(self._open, name))
+            yield Command(f"open topic {name}", f"instar log {name}", partial(app.open_topic, name))
             if not app.allows(BY_ID["transfer"]):
                 continue
             for machine in app.mesh.machines():
@@ -83,10 +83,6 @@ class MeshCommands(Provider):
                 run = partial(app.operations.transfer, name, machine.nickname)
                 where = shown(machine.nickname)
                 yield Command(f"transfer topic {name} to {where}", f"instar transfer {name} {where}", run)
-
-    def _open(self, topic: str) -> None:
-        self.instar.mesh.watched_topic = topic
-        self.instar.action_go("conversation")
 
     async def discover(self) -> Hits:
         for command in self.commands(""):

@@ -133,11 +133,11 @@ class TopicsScreen(MeshScreen):
         self.query_one(Placed).sync()
 
     def on_grid_chosen(self, event: Grid.Chosen) -> None:
-        open_topic(self, event.key)
+        self.instar.open_topic(event.key)
 
     def action_open_topic(self) -> None:
         if topic := self.selected_topic():
-            open_topic(self, topic)
+            self.instar.open_topic(topic)
 
     def selected_topic(self) -> str:
         """The topic under the cursor."""
@@ -169,18 +169,12 @@ class TopicsScreen(MeshScreen):
         return self.selected_topic()
 
 
-def open_topic(screen: MeshScreen, topic: str) -> None:
-    """Show the conversation of a topic."""
-    screen.mesh.watched_topic = topic
-    screen.instar.action_go("conversation")
-
-
 def ask_topic(screen: MeshScreen) -> None:
     """Ask for the name of a topic, and open its conversation."""
 
     def done(name: Any) -> None:
         if name:
-            open_topic(screen, name)
+            screen.instar.open_topic(name)
 
     question = AskScreen(
         "Name of the topic (letters, digits . _ : -)", restrict=TOPIC_CHARACTERS, max_length=64

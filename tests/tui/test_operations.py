@@ -114,6 +114,14 @@ async def test_the_nearest_standby_is_offered_on_leaving_and_the_lease_is_handed
         assert node.called("handoff")[0].to == MINI
 
 
+async def test_ctrl_c_asks_before_it_leaves() -> None:
+    async with running(FakeNode(1)) as centre:
+        await centre.pilot.press("ctrl+c")
+        await centre.until("Leave the control centre?")
+        await centre.pilot.press("y")
+        await centre.until(lambda: centre.app._exit)
+
+
 async def test_a_baton_is_kept_by_who_wants_to_come_back_to_it(node: FakeNode) -> None:
     node.expires = False
     async with running(node) as centre:
