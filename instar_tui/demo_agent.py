@@ -11,9 +11,9 @@ from typing import Any
 REPLIES = (
     "Done: {text}.",
     "On it. I have the whole conversation here ({count} lines), so nothing has to be said twice.",
-    "Short answer: yes. Long answer: it depends on {last}.",
+    "Short answer: yes. Long answer: it depends on what you mean by “{last}”.",
     "Noted. I remember that before this you said: {before}.",
-    "I looked into it on this machine; nothing stands in the way of {last}.",
+    "I looked into “{text}” on this machine; nothing stands in its way.",
 )
 
 

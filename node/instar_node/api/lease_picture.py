@@ -18,7 +18,7 @@ _MACHINE = re.compile(r"m_[0-9a-f]{32}")
 """A machine in a record's reason, which is written where nicknames are not known."""
 HISTORY = 200
 NO_FAILOVER_HINT = (
-    "for automatic failover: `instar hub URL`, a path that all machines see, a git URL, or witness:MACHINE"
+    "for automatic failover: `instar hub URL` (a path that all machines see, a git URL, or witness:MACHINE)"
 )
 
 
