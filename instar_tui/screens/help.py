@@ -12,6 +12,7 @@ from textual.containers import Vertical, VerticalScroll
 from textual.screen import ModalScreen
 
 from instar_tui.actions import ACTIONS, EVERYWHERE, PLACES, Action
+from instar_tui.widgets.chrome import length
 from instar_tui.widgets.live import Line, Live, hanging, heading
 from instar_tui.widgets.text import fit
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 BESIDE = 100
 """Cells from which on the command stands beside the words."""
+COMMAND = 40
+"""Cells of a command beside the words."""
 _TITLES = {place.name: f"{place.key} {place.title}" for place in PLACES}
 
 
@@ -57,7 +60,10 @@ def _group(app: InstarApp, title: str, members: Iterable[Action], width: int) ->
         words = f"{action.tooltip}{where}"
         mark = (f"   {fit(key, 7)}", "bold $awake" if app.allows(action) else "$faint")
         if width >= BESIDE:
-            yield [mark, (fit(words, width - 50), ""), (fit(action.cli, 40), "$muted")]
+            first, *rest = hanging(mark, words, "", width - COMMAND)
+            gap = " " * (width - COMMAND - length(first))
+            yield [*first, (gap, ""), (fit(action.cli, COMMAND), "$muted")]
+            yield from rest
             continue
         yield from hanging(mark, words, "", width)
         if action.cli:

@@ -44,6 +44,9 @@ async def test_help_lists_every_action_with_its_command(node: FakeNode) -> None:
         for action in ACTIONS:
             assert action.tooltip[:40] in text
             assert action.cli in text
+        inside = [line.split("│")[1] for line in centre.lines() if line.count("│") == 2]
+        assert inside
+        assert "…" not in "".join(inside), "nothing is cut off"
 
 
 async def test_a_person_remaps_a_key_and_the_footer_says_so(node: FakeNode) -> None:
