@@ -24,6 +24,7 @@ _OVER = {
     "undecided": ("whether the reply was delivered is not known", "instar outbox"),
 }
 """States in which no reply will come by itself: what happened, and the command that shows more."""
+FOR_A_PERSON = 'waits for a person to answer it (instar-tui: 6, then a), for agent.kind is "manual"'
 
 
 class Reply(msgspec.Struct):
@@ -91,12 +92,15 @@ def _await_replies(api: BlockingNodeApi, sent: t.SendResult, timeout: float) -> 
     """The reply rows of a message; looks at every event, and twice a second in case one was missed."""
     deadline = time.monotonic() + timeout
     after = sent.seq
+    told = False
     with closing(api.events(tick=min(0.5, timeout))) as events:
         while time.monotonic() < deadline:
             replies, after = _new_replies(api, sent, after)
             if replies:
                 return replies
-            _refuse_if_over(api, sent)
+            if _state_now(api, sent) == "waiting" and not told:
+                told = True
+                note(FOR_A_PERSON)
             next(events)
     raise InstarError(
         "no-reply-yet",
@@ -115,12 +119,14 @@ def _new_replies(api: BlockingNodeApi, sent: t.SendResult, after: int) -> tuple[
     return replies, after
 
 
-def _refuse_if_over(api: BlockingNodeApi, sent: t.SendResult) -> None:
+def _state_now(api: BlockingNodeApi, sent: t.SendResult) -> str | None:
+    """What has become of the message. Raises ``InstarError`` where no reply will come by itself."""
     mine = api.messages(sent.topic, sent.seq - 1, 1).messages
     state = mine[0].state if mine and mine[0].key == sent.key else None
     if state in _OVER:
         what, look = _OVER[state]
         raise InstarError(state, f"there is no reply to {sent.key}: {what}", look.format(topic=sent.topic))
+    return state
 
 
 @command("log", "instar log work", "instar log work --tail 20", "instar log work --follow")

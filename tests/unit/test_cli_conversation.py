@@ -64,6 +64,20 @@ def test_no_reply_in_time_exits_1_and_says_the_message_is_safe(cli: Cli, api: Fa
     assert "instar log work --follow" in ran.err
 
 
+def test_who_waits_for_a_person_is_told_so_once(cli: Cli, api: FakeNodeApi) -> None:
+    api.answers = False
+
+    async def soon() -> None:
+        while not (api.rows and api.hub.watched):
+            await asyncio.sleep(0.005)
+        api.rows[0].state = "waiting"
+        api.hub.publish("message", "waiting")
+
+    asyncio.run_coroutine_threadsafe(soon(), api.loop)  # type: ignore[attr-defined]
+    ran = cli("send", "work", "hi", "--wait", "--timeout", "1.2")
+    assert ran.err.count("waits for a person to answer it") == 1
+
+
 @pytest.mark.parametrize(
     ("state", "says"), [("abandoned", "every try of the agent failed"), ("undecided", "instar outbox")]
 )
