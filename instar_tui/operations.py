@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Literal
 
+from instar_node.coordination.record import epoch_text
 from instar_node.errors import InstarError
 from instar_tui.screens.modals import YES_NO, AskScreen, Choice, ChoiceScreen, PickScreen
 from instar_tui.state import Operation
@@ -105,7 +106,7 @@ class Operations:
         operation.took_ms = result.took_ms
         if result.outcome in ("awake", "already-awake"):
             holder = result.holder_nickname or target
-            self._end(operation, "done", f"{holder} is awake, epoch {self._mesh.epoch_text(result.epoch)}")
+            self._end(operation, "done", f"{holder} is awake, epoch {epoch_text(result.epoch)}")
         else:
             self._end(operation, "failed", result.reason or result.outcome)
             self._toast_failure(result.reason or f"the handoff was {result.outcome}", "nothing is lost")

@@ -199,11 +199,6 @@ class MeshState:
         rows = self.status.machines if self.status else []
         return next((m.nickname for m in rows if m.machine_id == machine_id), "") or machine_id
 
-    def epoch_text(self, epoch: int) -> str:
-        """An epoch as people see it, ``1·3`` for the third of generation 1, if it is the present one."""
-        lease = self.status.lease if self.status else None
-        return lease.epoch_text if lease is not None and lease.epoch == epoch else str(epoch)
-
     def version_gap(self) -> VersionGap | None:
         """Whether the node, a daemon, is of another version than this program."""
         if self.status is None or self.embedded or self.status.me.version == self._version:

@@ -12,6 +12,7 @@ import msgspec
 
 from instar_node.api import types as t
 from instar_node.api.blocking_client import BlockingNodeApi
+from instar_node.coordination.record import epoch_text
 from instar_node.errors import InstarError, bad_input
 from instar_tui.commands.base import Invocation, command, group, pass_invocation
 from instar_tui.commands.output import Output, note
@@ -187,7 +188,10 @@ def outbox(ctx: click.Context, invocation: Invocation) -> None:
     if invocation.json:
         out.json(answer)
         return
-    rows = [(row.id, row.topic, row.state, str(row.epoch), row.reason, row.text[:60]) for row in answer.items]
+    rows = [
+        (row.id, row.topic, row.state, epoch_text(row.epoch), row.reason, row.text[:60])
+        for row in answer.items
+    ]
     out.table(("id", "topic", "state", "epoch", "why", "text"), rows, empty="every reply is delivered")
 
 

@@ -7,6 +7,7 @@ import os
 import click
 
 from instar_node.api import types as t
+from instar_node.coordination.record import epoch_text
 from instar_node.errors import InstarError
 from instar_tui.commands.base import Invocation, command, pass_invocation
 from instar_tui.commands.output import note
@@ -75,7 +76,9 @@ def _tell(invocation: Invocation, moved: t.HubMoved) -> None:
     where = f"{moved.url} ({moved.kind})"
     if moved.outcome == "already-there":
         return invocation.out.line(f"the lease lies in {where} already")
-    invocation.out.line(f"the lease lies in {where} now, epoch {moved.epoch} ({span(moved.took_ms)})")
+    invocation.out.line(
+        f"the lease lies in {where} now, epoch {epoch_text(moved.epoch)} ({span(moved.took_ms)})"
+    )
     for machine in moved.unreachable:
         note(f"warning: {machine.nickname} could not confirm that it can use it: {machine.why}")
     return None

@@ -10,6 +10,7 @@ import click
 
 from instar_node.api import types as t
 from instar_node.api.blocking_client import BlockingNodeApi
+from instar_node.coordination.record import epoch_text
 from instar_node.errors import InstarError
 from instar_tui.commands.base import Invocation, command, pass_invocation
 from instar_tui.commands.output import note
@@ -83,9 +84,9 @@ def tell(invocation: Invocation, result: t.HandoffResult) -> ExitCode:
     who = result.holder_nickname or result.holder or "nobody"
     if not done:
         why = result.reason or "no reason given"
-        note(f"error: {result.outcome}: {why}; {who} is awake, epoch {result.epoch}")
+        note(f"error: {result.outcome}: {why}; {who} is awake, epoch {epoch_text(result.epoch)}")
         return ExitCode.REFUSED
     if not invocation.json:
         already = "already " if result.outcome == "already-awake" else ""
-        out.line(f"{who} is {already}awake, epoch {result.epoch} ({span(result.took_ms)})")
+        out.line(f"{who} is {already}awake, epoch {epoch_text(result.epoch)} ({span(result.took_ms)})")
     return ExitCode.DONE

@@ -11,6 +11,7 @@ from textual.binding import BindingType
 from textual.containers import Container, Vertical, VerticalScroll
 from textual.widget import Widget
 
+from instar_node.coordination.record import epoch_text
 from instar_tui.actions import Action, screen_bindings
 from instar_tui.screens.base import MeshScreen
 from instar_tui.widgets.checks import Checks, Drill, Gates, Panel
@@ -30,7 +31,7 @@ EXAMINED_ON = frozenset({"all", "alert"})
 
 OUTBOX: list[Column[OutboxItem]] = [
     Column("undecided reply", 14, lambda i: (shown(i.topic), "bold"), flex=1),
-    Column("epoch", 5, lambda i: str(i.epoch), right=True),
+    Column("epoch", 5, lambda i: epoch_text(i.epoch), right=True),
     Column("why", 24, lambda i: (shown(i.reason), "$needs-you"), flex=2),
     Column("text", 16, lambda i: shown(i.text), flex=3),
 ]

@@ -12,6 +12,7 @@ from textual.scroll_view import ScrollView
 from textual.selection import Selection
 from textual.strip import Strip
 
+from instar_node.coordination.record import epoch_text
 from instar_tui.widgets.live import Line
 from instar_tui.widgets.text import clock, fit, shown, wrap
 from instar_tui.widgets.vocabulary import delivery_mark
@@ -27,7 +28,7 @@ def message_lines(message: Message, width: int, here: str) -> Iterable[Line]:
     who = f"agent on {shown(message.machine)}" if agent else "you"
     line: Line = [
         (f" {who}", f"bold {colour}"),
-        (f"  {clock(message.at)}  epoch {message.epoch}", "$muted"),
+        (f"  {clock(message.at)}  epoch {epoch_text(message.epoch)}", "$muted"),
     ]
     if not agent and message.machine_id != here:
         line.append((f"  taken by {shown(message.machine)}", "$muted"))

@@ -180,6 +180,11 @@ def test_the_steps_of_a_handoff_are_shown(cli: Cli, api: FakeNodeApi) -> None:
     ]
 
 
+def test_an_epoch_of_a_later_generation_is_told_as_everywhere(cli: Cli, api: FakeNodeApi) -> None:
+    api.handoff_outcome.epoch = 1_000_001
+    assert "awake, epoch 1·1 (" in cli("wakeup").out
+
+
 def test_force_needs_the_word_of_a_person(cli: Cli, api: FakeNodeApi) -> None:
     refused = cli("wakeup", "--force", "--json")
     assert refused.code == 4
