@@ -200,6 +200,20 @@ async def test_a_line_dropped_for_space_leaves_no_hole_when_it_is_said_again(tmp
     assert await numbers(buffer) == [3]
 
 
+async def test_a_copy_that_starts_over_takes_again_what_it_had_dropped_for_space(
+    tmp_path: Path, holder: LiveTailBuffer
+) -> None:
+    await say(holder, *range(1, 21))
+    standby = await opened(tmp_path / "small.db", cap=40)
+    await copy(holder, standby)
+    assert 1 not in await numbers(standby)
+    standby.keep_at_least(holder.cap_bytes)
+    await standby.truncate(START)
+    await copy(holder, standby)
+    assert await numbers(standby) == await numbers(holder)
+    await standby._database.close()  # type: ignore[attr-defined]
+
+
 async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     database = SqliteDatabase.open(tmp_path / "mesh.db")
     first = await LiveTailBuffer.open(database, SystemClock(), 10_000)

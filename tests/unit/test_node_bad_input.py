@@ -7,12 +7,15 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from instar_node.api import types as t
 from instar_node.api.endpoint import find_endpoint
+from instar_node.api.forwarding import Forwarding
+from instar_node.api.routes import Route
 from instar_node.errors import InstarError
 from instar_node.node import Node
 from instar_node.storage.home import Home
@@ -95,6 +98,21 @@ async def test_a_key_used_for_another_text_is_a_conflict_and_changes_nothing(nod
         await node.api.send(t.SendRequest("t", "two", "k1"))
     assert (refused.value.status, refused.value.code) == (409, "key-reused")
     assert (await node.api.send(t.SendRequest("t", "one", "k1"))).duplicate
+
+
+async def test_a_message_without_a_key_has_one_before_it_is_passed_on(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perform, keys = Forwarding.perform, []
+
+    async def noted(self: Forwarding, route: Route[Any], **arguments: Any) -> Any:
+        keys.append(arguments["body"].key)
+        return await perform(self, route, **arguments)
+
+    monkeypatch.setattr(Forwarding, "perform", noted)
+    taken = [await node.api.send(t.SendRequest("t", "hi")) for _ in range(2)]
+    assert keys == [one.key for one in taken]
+    assert len(set(keys)) == 2
 
 
 @pytest.mark.parametrize("how", ["argument", "standard input"])
