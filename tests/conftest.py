@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("shared computer", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared computer")
+"""Examples show what is true, not how fast this computer is just now."""
 
 REAL_PROCESSES = {Path(__file__).parent / "cluster", Path(__file__).parent / "chaos"}
 
