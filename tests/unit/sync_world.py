@@ -126,6 +126,7 @@ class Machine:
         self.markers = Markers()
         self.own_files: dict[str, bytes] = {}
         """The sealed secrets that this machine knows."""
+        self.learn_secrets: Callable[[Mapping[str, bytes]], None] = self.own_files.update
         self.sync: StateSync
 
     @property
@@ -147,7 +148,7 @@ class Machine:
             events=events,
             clock=SystemClock(),
             own_files=lambda: dict(self.own_files),
-            learn_secrets=self.own_files.update,
+            learn_secrets=lambda files: self.learn_secrets(files),
             checkpoints=self.markers,
         )
         await self.sync.start()

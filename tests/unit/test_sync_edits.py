@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from instar_node.storage.atomic import disk_full
 from instar_node.sync.paths import MAX_FILE_BYTES
 from tests.unit.sync_support import git
 from tests.unit.sync_world import a_world, until
@@ -243,3 +245,27 @@ async def test_a_successor_from_the_bench_gets_the_last_checkpoint(tmp_path: Pat
         assert mini.markers.taken == {".instar/markers/1-0.json": desk.markers.left["1-0"]}
         await until(lambda: not (mini.state / ".instar/markers").exists())
         await world.in_step()
+
+
+async def test_a_secret_that_could_not_be_stored_at_first_stays_in_the_state_under_the_next_holder(
+    tmp_path: Path,
+) -> None:
+    async with a_world(tmp_path, "desk", "mini", hub=True) as (world, desk, mini):
+        refused: list[Mapping[str, bytes]] = []
+
+        def refuse(files: Mapping[str, bytes]) -> None:
+            refused.append(files)
+            raise disk_full(mini.home.path)
+
+        mini.learn_secrets = refuse
+        desk.own_files["secrets/TOKEN.json"] = b"sealed\n"
+        desk.sync.look_again()
+        await until(lambda: refused)
+        mini.learn_secrets = mini.own_files.update
+        await desk.sync.stop()
+        world.elect(mini)
+        mini.write("from mini.txt", "one\n")
+        await until(lambda: mini.own_files == {"secrets/TOKEN.json": b"sealed\n"})
+        await until(lambda: mini.facts.writes and not mini.facts.queue)
+        await world.in_step(mini)
+        assert (mini.state / "secrets" / "TOKEN.json").read_bytes() == b"sealed\n"

@@ -75,6 +75,8 @@ class StateCore:
     """The newest commit that a lease record vouched for and that our line turned out to have."""
     _learned: dict[str, File] = field(default_factory=dict)
     """The secrets that were handed on."""
+    _learned_at: str | None = None
+    """The commit whose secrets those are."""
     _waiting: dict[tuple[str, str], int] = field(default_factory=dict)
     """Commits with a reason that may pass, and since when they wait."""
 
@@ -149,11 +151,14 @@ class StateCore:
 
         It must, before it writes: what it does not know goes from the mesh's own folders.
         """
+        head = self.copy.head
+        if head == self._learned_at:
+            return
         files = {path: file for path, file in self.copy.files.items() if path.startswith(f"{SECRETS}/")}
         news = [path for path, file in files.items() if self._learned.get(path) != file]
-        self._learned = files
         if news:
             self.learn_secrets(await self.contents(news))
+        self._learned, self._learned_at = files, head
 
     async def contents(self, paths: Iterable[str]) -> dict[str, bytes]:
         """Files of the verified state."""

@@ -187,6 +187,7 @@ class StateSync:
         await self._look_if_due()
         epoch = core.lease.acting_epoch()
         if epoch is not None:
+            await core.hand_on_secrets()  # what could not be stored when it came
             return await self._leader.lead(epoch)
         if await core.has_vouched():
             return await self._follower.follow()
