@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +19,15 @@ from instar_node.contracts import HistoryItem, LogPosition
 from instar_node.errors import InstarError
 from instar_node.livetail import store
 from instar_node.livetail.buffer import LiveTailBuffer
-from instar_node.livetail.entry import START, Batch, Line, TailEntry, common_point
+from instar_node.livetail.entry import (
+    START,
+    Batch,
+    Line,
+    TailEntry,
+    common_point,
+    line_digest,
+    set_digest,
+)
 from instar_node.livetail.store import LINEAGE_KEPT
 from instar_node.storage.database import SqliteDatabase
 from tests.unit.fakes_mesh import eventually
@@ -135,6 +144,16 @@ async def test_a_copy_follows_and_repetition_changes_nothing(
     assert await standby.apply([batch]) == ["applied"]
     assert await standby.apply([batch]) == ["duplicate"]
     assert standby.head == holder.head
+    assert await numbers(standby) == [1, 2, 3]
+
+
+async def test_changes_asked_for_at_once_follow_one_another(
+    holder: LiveTailBuffer, standby: LiveTailBuffer
+) -> None:
+    await say(holder, 1, 2, 3)
+    batch = await holder.batch(START, 10_000)
+    verdicts = await asyncio.gather(standby.apply([batch]), standby.apply([batch]))
+    assert verdicts == [["applied"], ["duplicate"]]
     assert await numbers(standby) == [1, 2, 3]
 
 
@@ -437,3 +456,72 @@ def test_a_copy_fed_in_any_pieces_equals_its_source(
         assert await source.differing(await target.manifest()) == []
 
     asyncio.run(play())
+
+
+class Refusing:
+    """A database whose next job fails after it has done its work, as often as it is told."""
+
+    def __init__(self, path: Path) -> None:
+        self.inner, self.refusals = SqliteDatabase.open(path), 0
+        self.read = self.inner.read
+
+    async def write(self, job: Any, within_s: float = 0.0) -> Any:
+        def refused(db: sqlite3.Connection) -> None:
+            job(db)
+            raise InstarError("disk-full", "no room")
+
+        self.refusals, refuse = max(self.refusals - 1, 0), self.refusals > 0
+        return await self.inner.write(refused if refuse else job)
+
+
+def _by_name(buffer: LiveTailBuffer) -> dict[str, store.TopicState]:
+    return {state.topic: state for state in buffer.topics()}
+
+
+WORDS = st.tuples(st.integers(1, 12), st.sampled_from("ab"), st.integers(1, 60))
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(WORDS | st.sampled_from(["refuse", "settle", "copy", "cut", "empty"]), max_size=40))
+def test_memory_says_what_the_disk_holds_whatever_happens(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str, int] | str]
+) -> None:
+    async def play() -> None:
+        folder = tmp_path_factory.mktemp("tail")
+        paths = (folder / "a.db", folder / "b.db")
+        databases = [Refusing(path) for path in paths]
+        clock = SystemClock()
+        source, target = [await LiveTailBuffer.open(db, clock, 100) for db in databases]  # type: ignore[arg-type]
+        for step in steps:
+            if isinstance(step, tuple):
+                n, topic, length = step
+                source.stage(1, line(n, topic, text="x" * length))
+            elif step == "refuse":
+                for database in databases:
+                    database.refusals += 1
+            elif step == "settle":
+                await source.settled()
+            else:
+                with suppress(InstarError):
+                    if step != "copy":
+                        await target.truncate(P(1, target.head.seq // 2) if step == "cut" else START)
+                    await target.apply([await source.batch(target.head, 50)])
+        await source.settled()
+        for database, path, buffer in zip(databases, paths, (source, target), strict=True):
+            fed = [entry.position for entry in (await buffer.batch(START, 10_000)).entries]
+            assert fed == sorted(set(fed)), "memory feeds nothing that was cut"
+            await database.inner.close()
+            again = await opened(path, 100)
+            assert (again.head, again.lineage) == (buffer.head, buffer.lineage)
+            assert _by_name(again) == _by_name(buffer)
+            for state in again.topics():
+                lines = await again.messages(state.topic, 0, 1_000)
+                digests = [int.from_bytes(line_digest(line)) for line in lines]
+                assert (state.count, state.digest) == (len(lines), set_digest(sum(digests)))
+                assert (state.first, state.last) == (lines[0].topic_seq, lines[-1].topic_seq)
+                assert state.size == sum(len(line.text) for line in lines)
+            await again._database.close()  # type: ignore[attr-defined]
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("instar_node.livetail.buffer.RETRY_S", 0.0)
+        asyncio.run(play())
