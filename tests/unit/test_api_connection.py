@@ -14,6 +14,7 @@ from instar_node.api import types as t
 from instar_node.api.endpoint import find_endpoint
 from instar_node.api.http_server import ApiServer
 from instar_node.api.routes import MAX_BODY
+from instar_node.events import Event
 from instar_node.storage.home import Home
 from tests.unit.fake_api import FakeNodeApi
 
@@ -231,6 +232,29 @@ async def test_what_was_asked_is_done_although_the_client_goes_away(wire: Wire, 
         api.gate.set()
         while not sent(api):
             await asyncio.sleep(0.005)
+
+
+async def test_a_stream_that_breaks_off_ends_the_connection_without_its_last_chunk(
+    wire: Wire, api: GatedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(after: int | None = None) -> AsyncIterator[Event]:
+        yield Event(1, "at", "lease", "", {})
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(api, "events", broken)
+    wire.send(b"GET /events HTTP/1.1")
+    async with asyncio.timeout(10):
+        received = await wire.reader.read()
+    assert b"id: 1" in received
+    assert not received.endswith(b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize("line", [b"OPTIONS * HTTP/1.1", b"CONNECT localhost:80 HTTP/1.1"])
+async def test_a_request_for_no_path_is_refused_in_json(line: bytes, wire: Wire) -> None:
+    wire.send(line)
+    status, headers, body = await wire.answer()
+    assert (status, headers[b"content-type"]) == (404, b"application/json")
+    assert json.loads(body)["error"]["code"] == "no-such-route"
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])

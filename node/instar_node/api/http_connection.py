@@ -8,6 +8,7 @@ handled, and answered with one write.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -19,6 +20,8 @@ from aiohttp.streams import StreamReader
 from instar_node.api.http_messages import Answer, Request, Stream, chunk, too_large, unreadable
 from instar_node.api.routes import MAX_BODY
 from instar_node.errors import InstarError
+
+log = logging.getLogger("instar.api")
 
 Handler = Callable[[Request], Awaitable[Answer | Stream]]
 """Answers a request whatever happens: it raises nothing."""
@@ -34,7 +37,7 @@ class Connection(BaseProtocol):
     """Requests are handled one after the other, in order, whether or not the client waits for the answers.
 
     There is no limit on how long a connection may rest: its other end is on this computer, and the system
-    tells when that goes away. What was asked is done although the client has gone; only a stream ends.
+    tells when that goes away. What is under way is done although the client has gone; only a stream ends.
     """
 
     __slots__ = ("_arrived", "_handle", "_keep", "_open", "_refuse", "_refused", "_streaming", "task")
@@ -136,6 +139,9 @@ class Connection(BaseProtocol):
                     self._write(self._refuse(self._refused).encode("close", bodiless=False))
         except ConnectionError:
             self._keep = False  # the client has gone; nobody is left to tell
+        except Exception:
+            log.exception("an answer broke off")  # by closing the client learns that it is not whole
+            self._keep = False
         finally:
             self.task = None
             if not self._keep:
