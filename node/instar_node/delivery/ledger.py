@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
 from instar_node.clock import Clock, iso
 from instar_node.contracts import Authority, Database, LogPosition, Placement
 from instar_node.delivery import steps, tables
+from instar_node.delivery.grants import Grants
 from instar_node.delivery.log import ReplicatedLog
 from instar_node.delivery.rows import Grant, MessageRow, Rank, line_order
 from instar_node.delivery.state import TopicHead
@@ -25,19 +25,6 @@ from instar_node.errors import InstarError
 
 T = TypeVar("T")
 log = logging.getLogger("instar.delivery")
-
-
-class _NotNeededError(Exception):
-    """A grant needs no entry of its own: that of its answer carries it."""
-
-
-class _Granting:
-    """A grant on its way to the log. What a run came to is entered with its grant, which needs no entry of
-    its own when that is there first: an agent that answers at once costs one entry less."""
-
-    def __init__(self, grant: Grant) -> None:
-        self.grant = grant
-        self.ended = False
 
 
 class MessageProcessingLedger:
@@ -67,9 +54,7 @@ class MessageProcessingLedger:
         self._authority = authority
         self._clock = clock
         self._incomplete = incomplete
-        self._grants = Grant()
-        self._granting: dict[str, _Granting] = {}
-        """Newest grants that are not on disk yet, by key."""
+        self._grants = Grants(self.log, self._require_open)
 
     async def load(self) -> None:
         """Read what is on disk; once, before anything else."""
@@ -130,12 +115,7 @@ class MessageProcessingLedger:
         process; the message is still open and runs again. If it cannot be written (a full disk), it comes
         with the result.
         """
-        epoch = self._acting()
-        newest = max(self._grants, row.grant)
-        self._grants = grant = Grant(epoch, newest.n + 1 if newest.epoch == epoch else 1)
-        self._granting[row.key] = granting = _Granting(grant)
-        asyncio.get_running_loop().call_soon(self._log_grant, row.key, granting)
-        return grant
+        return self._grants.give(row, self._acting())
 
     def current(self, key: str, grant: Grant) -> MessageRow | None:
         """The message, if it is still to be answered under this grant; ``None`` once somebody else answers,
@@ -143,19 +123,18 @@ class MessageProcessingLedger:
         row = self.open_message(key)
         if row is None or row.rank >= Rank.RESERVED:
             return None
-        newest = self._granting.get(key)
-        return row if max(row.grant, newest.grant if newest is not None else grant) <= grant else None
+        return row if self._grants.newest(row) <= grant else None
 
     async def wait_for_person(self, key: str, grant: Grant) -> MessageRow:
         """The run ended with "a person will answer"."""
-        with self._ending(key, grant):
+        with self._grants.ending(key, grant):
             return await self._step(
                 lambda tx, epoch: steps.wait_for_person(tx, epoch, key, grant), grant.epoch
             )
 
     async def abandon(self, key: str, grant: Grant, reason: str) -> MessageRow:
         """The agent failed for good."""
-        with self._ending(key, grant):
+        with self._grants.ending(key, grant):
             return await self._step(
                 lambda tx, epoch: steps.abandon(tx, epoch, key, grant, reason), grant.epoch
             )
@@ -166,7 +145,7 @@ class MessageProcessingLedger:
         """Fix the whole answer, made on ``machine`` (empty: here); it may be sent once the returned position
         is replicated."""
         where = machine or self._authority.me
-        with self._ending(key, grant):
+        with self._grants.ending(key, grant):
             return await self._step(
                 lambda tx, epoch: (steps.reserve(tx, epoch, key, grant, replies, where), tx.head.position),
                 grant.epoch,
@@ -179,7 +158,7 @@ class MessageProcessingLedger:
         """
         me = self._authority.me
         where, at = machine or me, iso(self._clock.wall())
-        with self._ending(key, grant):
+        with self._grants.ending(key, grant):
             return await self._step(
                 lambda tx, epoch: steps.answer(tx, epoch, key, grant, replies, where, at, me), grant.epoch
             )
@@ -292,40 +271,6 @@ class MessageProcessingLedger:
         return self.log.state.topics
 
     # -- inside -----------------------------------------------------------------------------------------
-
-    @contextmanager
-    def _ending(self, key: str, grant: Grant) -> Iterator[None]:
-        """While a result goes to the log, its grant needs no entry of its own. Raises ``stale-grant``."""
-        granting = self._granting.get(key)
-        if granting is not None:
-            if grant < granting.grant:
-                raise steps.stale_grant(key)
-            granting.ended = True
-        try:
-            yield
-        finally:
-            if granting is not None and self._granting.get(key) is granting:
-                del self._granting[key]
-
-    def _log_grant(self, key: str, granting: _Granting) -> None:
-        """Enter a grant, unless the agent has answered at once or does so before the next write."""
-        grant = granting.grant
-
-        def allowed() -> None:
-            if granting.ended:
-                raise _NotNeededError
-            self._require_open(grant.epoch)
-
-        if not granting.ended:
-            future = self.log.submit(lambda tx: steps.begin(tx, grant.epoch, key, grant), allowed)
-            future.add_done_callback(partial(self._granted, key, granting))
-
-    def _granted(self, key: str, granting: _Granting, future: asyncio.Future[MessageRow]) -> None:
-        if not granting.ended and self._granting.get(key) is granting:
-            del self._granting[key]
-        error = None if future.cancelled() else future.exception()
-        if error is not None and not isinstance(error, _NotNeededError):
-            log.info("granting %s failed: %s", key, error)
 
     async def _step(self, step: Callable[[Transaction, int], T], epoch: int | None = None) -> T:
         return await self._submit(step, self._acting() if epoch is None else epoch)
