@@ -209,4 +209,5 @@ async def test_no_step_of_a_message_reads_a_whole_table(world: World) -> None:
         for sql in statements:
             plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")]
             scans = [step for step in plan if step.startswith("SCAN") and step != "SCAN r"]
+            scans = [step for step in scans if not step.endswith("CONSTANT ROWS")]  # those of the statement
             assert scans == [], (sql, plan)
