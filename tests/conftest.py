@@ -27,9 +27,15 @@ def long_run(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--long"))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+LONG_RUN_S = 7_200
+"""What a test may take that runs in full."""
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that start real nodes look at clocks: one at a time, whatever else runs beside."""
     for item in items:
+        if config.getoption("--long"):
+            item.add_marker(pytest.mark.timeout(LONG_RUN_S))
         if REAL_PROCESSES.intersection(item.path.parents):
             item.add_marker(pytest.mark.cluster)
             item.add_marker(pytest.mark.xdist_group("cluster"))

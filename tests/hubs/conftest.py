@@ -78,22 +78,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("kind", [*KINDS, *slow], indirect=True)
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The races in full take longer than a test usually may."""
-    if config.getoption("--long"):
-        for item in items:
-            if item.path.name == "test_races.py":
-                item.add_marker(pytest.mark.timeout(7_200))
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_of_the_person(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The account that runs the tests may remember passwords, and know the host."""
-    (tmp_path / "no-gitconfig").touch()
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "no-gitconfig"))
-    monkeypatch.setenv("HOME", str(tmp_path / "no-home"))
-
-
 @pytest.fixture
 async def kind(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[HubKind]:
     """Each kind of hub in turn, set up and without a lease."""
