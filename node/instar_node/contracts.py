@@ -177,7 +177,7 @@ class StateVoucher(Protocol):
 
     @property
     def current(self) -> bool:
-        """Whether the line here has the commit that the newest lease record vouches for."""
+        """Whether the verified line here has the commit that the newest lease record vouches for."""
 
 
 class Checkpoints(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pygit2
@@ -14,7 +15,7 @@ from instar_node.errors import InstarError
 from instar_node.node import Node
 from instar_node.wiring.state_hub import STATE_REF
 from instar_node.wiring.state_lease import LeaseOfState
-from tests.unit.node_world import a_home, join, pair, running, until
+from tests.unit.node_world import a_home, in_sync, join, pair, running, until
 
 
 def has(path: Path, text: str) -> Callable[[], bool]:
@@ -109,3 +110,33 @@ async def test_on_a_state_older_than_the_lease_vouches_for_nobody_is_admitted_an
             assert not (await desk.api.lease()).benched
         await join(desk, homes[1])
         await desk.api.set_secret("TOKEN", t.SecretValue("some value"))
+
+
+async def test_nobody_takes_over_on_a_state_older_than_the_lease_vouches_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    homes = [a_home(tmp_path, name) for name in ("desk", "mini")]
+    async with AsyncExitStack() as standing:
+        async with running(homes[0], hub=str(tmp_path / "hub.git")) as desk:
+            await join(desk, homes[1])
+            mini = await standing.enter_async_context(running(homes[1]))
+            await in_sync(desk, mini)
+            await settled(desk, mini)
+            monkeypatch.setattr(LeaseOfState, "state_head", "f" * 40)
+        lease = mini._parts.base.lease
+
+        async def told() -> bool:
+            return any(alert.code == "state-behind" for alert in (await mini.api.health()).alerts)
+
+        await until(told)
+        due = lease.lease.may_contend_at(0)
+        assert isinstance(due, int)
+        await until(lambda: mini._parts.base.clock.now() > due + lease.lease.timing.ttl)
+        assert lease.acting_epoch() is None
+        monkeypatch.undo()
+        await until(lambda: lease.acting_epoch() == 2)
+        await until(lambda: _is_well(mini))
+
+
+async def _is_well(node: Node) -> bool:
+    return not any(alert.code == "state-behind" for alert in (await node.api.health()).alerts)

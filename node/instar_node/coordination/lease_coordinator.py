@@ -72,7 +72,7 @@ class LeaseCoordinator:
     vouched: Callable[[], str] = lambda: ""
     """The state commit that an own record may vouch for; empty: it says what the one before said."""
     current: Callable[[], bool] = lambda: True
-    """Whether this machine has the state that the newest record vouches for; it does not contend without."""
+    """Whether this machine has the state that the newest record vouches for; see ``lacks_state``."""
     counters: dict[str, int] = field(default_factory=dict)
     own_tip: str | None = None
     """Embedded hub: version at the tip of this machine's own register."""
@@ -153,8 +153,8 @@ class LeaseCoordinator:
         due = self.lease.may_contend_at(now)
         if isinstance(due, str) or not self.eligible or (self.lease.baton and not self._own_register_read):
             return FOREVER
-        if due <= now and not self.current():
-            return FOREVER
+        if due <= now and self.lacks_state:
+            return FOREVER  # whoever learns that it has come says so
         return max(due, self._wait_until, self._left_until if self.lease.own is not None else due)
 
     def _hold(self, now: int, peers: Peers) -> list[Effect]:
@@ -231,7 +231,7 @@ class LeaseCoordinator:
         if left or not self.eligible or now < self._wait_until:
             return []
         due = self.lease.may_contend_at(now)
-        if isinstance(due, str) or now < due or not self.current():
+        if isinstance(due, str) or now < due or self.lacks_state:
             return []
         if self.lease.baton and not self._may_resume(now, peers):
             return []
@@ -239,6 +239,19 @@ class LeaseCoordinator:
         assert known is not None
         record = self.lease.contender_record(reason=self._reason(known), at=self.at(), nonce=self.nonce())
         return [SendSwap(self._begin(record, "contend", now))]
+
+    @property
+    def lacks_state(self) -> bool:
+        """Whether this machine may not take over by itself, wherever the register lies: the state that the
+        newest record vouches for is not here. A host that takes its copy back, or shows it to some only, must
+        not have a machine go on from there; and a machine from the bench learns from the state what was
+        answered. A person may (``force``), as when all disks that had it are gone.
+
+        Going on from one's own record takes nothing over: nobody else was awake since. With the embedded hub
+        nobody contends for the record of another; the baton comes with all the state (``handoff.copies``).
+        """
+        known = self.lease.known
+        return known is not None and known.record.holder != self.lease.me and not self.current()
 
     def _leaves_to_others(self, now: int) -> bool:
         """Who just gave its record up does not race those it gave it up for, until one of them has taken it

@@ -127,9 +127,12 @@ class LeaseDriver:
         self._loop_task: asyncio.Task[None] | None = None
 
     def vouch_for(self, state: StateVoucher) -> None:
-        """Records of this machine name the state it vouches for from now on."""
+        """Records of this machine name the state it vouches for from now on, and it takes over only with the
+        state that the record before vouches for."""
         self._state = state
         self.coordinator.vouched = lambda: state.vouched
+        self.coordinator.current = lambda: state.current
+        state.on_current(self.poke)
 
     def on_own_state(self, record: LeaseRecord) -> LeaseRecord:
         """A forced record: the state it vouched for may lie on a machine that is gone, so ours counts."""

@@ -21,6 +21,7 @@ from instar_node.sync.rules import Known, Prove
 from instar_node.sync.state_copy import StateCopy
 from instar_node.sync.transfer import Transfer
 from instar_node.sync.tree import File
+from instar_node.sync.vouched import VouchedState
 from instar_node.sync.wire import AskTip, StateNews, Tip
 from instar_node.sync.worker import Worker
 
@@ -54,6 +55,7 @@ class StateCore:
     """The parts, and the steps that both roles take."""
 
     copy: StateCopy
+    vouched: VouchedState
     folder: StateFolder
     memory: SyncMemory
     worker: Worker
@@ -71,8 +73,6 @@ class StateCore:
     """Held while the history or the folder changes."""
     times: Times = field(default_factory=Times)
     hub_error: str | None = None
-    _contained: str = ""
-    """The newest commit that a lease record vouched for and that our line turned out to have."""
     _learned: dict[str, File] = field(default_factory=dict)
     """The secrets that were handed on."""
     _learned_at: str | None = None
@@ -100,18 +100,6 @@ class StateCore:
         """The lease changed: remember who holds the newest epoch."""
         if self.lease.holder is not None and self.lease.epoch > 0:
             self.memory.note_holder(self.lease.epoch, self.lease.holder)
-
-    async def has_vouched(self) -> bool:
-        """Whether our line has the commit that the newest lease record vouches for."""
-        vouched = self.lease.state_head
-        if not self.current and await self.worker.run(self.copy.contains, vouched):
-            self._contained = vouched
-        return vouched in (self._contained, self.copy.head, "")
-
-    @property
-    def current(self) -> bool:
-        """The same as far as it is known already: ``False`` also while nobody has looked."""
-        return self.lease.state_head in (self._contained, self.copy.head, "")
 
     # -- taking lines in --------------------------------------------------------------------------------
 
@@ -144,6 +132,10 @@ class StateCore:
         self._merge_registry(source)
         await self.hand_on_secrets()
         self.events.publish("sync", "", head=tip, source=source)
+        if self.lease.holder is not None:
+            self.announce(self.lease.holder)  # who vouches for what all in sync have
+        await self.vouched.look()
+        self.vouched.tell()
         return "moved"
 
     async def hand_on_secrets(self) -> None:

@@ -19,6 +19,9 @@ OFFER_S = 60.0
 """Seconds the holder may take to fetch and apply what is offered."""
 AGAIN_S = 5.0
 """Seconds until edits are offered again that did not show up in the history."""
+SEEK_S = 1.0
+"""Seconds until a machine that lacks what the lease vouches for looks everywhere again; with a hub that is to
+be spared, the time between two pushes."""
 RETRY_S = 1.0
 """Seconds until a line is looked at again that waits for news of the lease."""
 
@@ -57,12 +60,6 @@ class StateFollower:
         self._to_ask.add(peer)
         self.on_lease_change()
 
-    def look_everywhere(self) -> None:
-        """Ask the hub and everybody in reach with the next step: the lease vouches for what we lack."""
-        core = self._core
-        self._audit_at = 0
-        self._to_ask |= {m.machine_id for m in core.registry.active() if core.mesh.connected(m.machine_id)}
-
     def on_lease_change(self) -> None:
         """Another machine may be awake now: it has not seen our edits."""
         self._offered = None
@@ -74,15 +71,28 @@ class StateFollower:
     async def follow(self) -> float:
         """Do what is due; returns the seconds until there may be more."""
         waiting = await self._take_news()
+        if not await self._core.vouched.look():
+            return min(await self._seek(), self._offer())
         pauses = [await self._audit(), self._offer(), RETRY_S if waiting else 3_600.0]
         return min(pauses)
+
+    async def _seek(self) -> float:
+        """Nobody takes over without what the lease vouches for: look for it at the hub, and ask everybody."""
+        core, pause = self._core, SEEK_S
+        if core.hub is not None:
+            await self._look_at_hub()
+            pause = max(SEEK_S, core.hub.push_pause_s)
+        if not core.vouched.here:
+            members = (member.machine_id for member in core.registry.active())
+            self._to_ask |= {machine for machine in members if core.mesh.connected(machine)}
+            await self._take_news()
+        return 0.0 if core.vouched.here else pause
 
     async def _take_news(self) -> bool:
         """``True`` while there is news that could not be taken in yet."""
         core = self._core
-        while self._to_ask:
-            peer = self._to_ask.pop()
-            tip = await core.ask_tip(peer)
+        asked, self._to_ask = sorted(self._to_ask), set()
+        for peer, tip in zip(asked, await asyncio.gather(*map(core.ask_tip, asked)), strict=True):
             if tip is not None and tip.published is not None:
                 self._news[peer] = tip.published
         for peer, head in list(self._news.items()):

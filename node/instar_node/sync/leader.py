@@ -22,6 +22,7 @@ log = logging.getLogger("instar.sync")
 
 RETRY_S = 1.0
 LONGEST_RETRY_S = 30.0
+NOWHERE = "which no machine in reach has, nor the hub"
 PUSH_TRIES = 3
 """Times in a row that a hub's foreign value is replaced by ours."""
 
@@ -97,11 +98,10 @@ class StateLeader:
     async def _may_fence(self) -> bool:
         """Nobody writes on a state older than the one that the newest lease record vouches for."""
         core = self._core
-        if await core.has_vouched():
+        if await core.vouched.look():
             self.behind = None
             return True
-        vouched = core.lease.state_head[:12]
-        self.behind = f"the lease vouches for state {vouched}, which no machine in reach has, nor the hub"
+        self.behind = f"the lease vouches for state {core.vouched.commit[:12]}, {NOWHERE}"
         log.warning("the state is not written yet: %s", self.behind)
         return False
 

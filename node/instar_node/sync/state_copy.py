@@ -21,6 +21,8 @@ class StateCopy:
         """What holds at the newest verified commit."""
         self.files: dict[str, File] = {}
         """All files at that commit."""
+        self._found = ""
+        """The commit that was looked for in the line last and is part of it."""
 
     @property
     def head(self) -> str | None:
@@ -36,6 +38,16 @@ class StateCopy:
     def contains(self, commit: str) -> bool:
         """Whether a commit is part of the verified line."""
         return self.head is not None and self.repository.has_line(commit, self.head)
+
+    def surely_has(self, commit: str) -> bool:
+        """Whether a commit is known to be part of the verified line without looking; from any thread."""
+        return commit in (self._found, self.head)
+
+    def find(self, commit: str) -> bool:
+        """Look whether a commit is part of the verified line, and remember that while the line grows."""
+        if self.contains(commit):
+            self._found = commit
+        return self._found == commit
 
     def writer_before(self, epoch: int) -> str | None:
         """Who wrote the state last before an epoch; ``None`` when nobody did."""
@@ -70,6 +82,7 @@ class StateCopy:
                 extra={"commit": tip},
             )
         self.become(standing)
+        self._found = vouched
         return True
 
     def judge_own(self, commit: Commit, known: Known) -> Standing:
@@ -82,6 +95,8 @@ class StateCopy:
         files = self.repository.files(standing.commit)
         if standing.commit != self.repository.head():
             self.repository.set_head(standing.commit)
+        if self.head is not None and not self.repository.has_line(self.head, standing.commit):
+            self._found = ""  # another line, which may lack it
         self.standing, self.files = standing, files
 
     def _check_trees(self, commits: list[Commit], base: Standing | None) -> None:

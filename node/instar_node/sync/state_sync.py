@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 
@@ -25,6 +26,7 @@ from instar_node.sync.repository import StateRepository
 from instar_node.sync.rules import Prove
 from instar_node.sync.state_copy import StateCopy
 from instar_node.sync.transfer import Transfer
+from instar_node.sync.vouched import VouchedState
 from instar_node.sync.watch import FolderWatch
 from instar_node.sync.wire import AskTip, ChangesTaken, OfferChanges, StateNews, Tip
 from instar_node.sync.worker import Worker
@@ -32,8 +34,6 @@ from instar_node.sync.writer import StateWriter
 
 log = logging.getLogger("instar.sync")
 
-LACKING_S = 1.0
-"""Seconds until a machine that lacks what the lease vouches for looks everywhere again."""
 RESCAN_S = 60.0
 """Seconds after which the folder is looked at even if nothing was noticed (network disks, lost notices)."""
 FAILED_S = 5.0
@@ -42,8 +42,6 @@ FAILED_S = 5.0
 
 OPENED_S = 5.0
 """Seconds that who needs the state waits for it to be opened at a start."""
-ARRIVES_S, LOOK_S = 2.0, 0.05
-"""Seconds that who needs the newest state waits for it, and between two looks: it may be on its way."""
 
 
 class StateSync:
@@ -72,8 +70,10 @@ class StateSync:
         repository = StateRepository(home.state_repository, home.state)
         worker, copy = Worker("state"), StateCopy(repository)
         memory = SyncMemory(home.machine / FILE_NAME, clock.token_hex(8))
+        self._vouched = VouchedState(lease, copy, worker, clock)
         self._core = core = StateCore(
             copy=copy,
+            vouched=self._vouched,
             folder=StateFolder(identity.machine_id, copy, memory, clock),
             memory=memory,
             worker=worker,
@@ -117,12 +117,14 @@ class StateSync:
             if mesh.connected(member.machine_id):
                 self._on_peer(member.machine_id, True)
         self._on_lease()
+        self._vouched.start()
         self._task.start()
 
     async def stop(self) -> None:
         """Take no more part. What was edited and is not captured yet is found at the next start."""
         await self._watch.stop()
         await self._task.stop()
+        await self._vouched.stop()
         await self._follower.stop()
         await asyncio.to_thread(self._core.worker.close)
 
@@ -186,14 +188,10 @@ class StateSync:
             return RESCAN_S
         await self._look_if_due()
         epoch = core.lease.acting_epoch()
-        if epoch is not None:
-            await core.hand_on_secrets()  # what could not be stored when it came
-            return await self._leader.lead(epoch)
-        if await core.has_vouched():
+        if epoch is None:
             return await self._follower.follow()
-        self._follower.look_everywhere()
-        pause = await self._follower.follow()
-        return pause if await core.has_vouched() else min(pause, LACKING_S)
+        await core.hand_on_secrets()  # what could not be stored when it came
+        return await self._leader.lead(epoch)
 
     async def _look_if_due(self) -> None:
         core = self._core
@@ -257,25 +255,15 @@ class StateSync:
         return reply
 
     async def require_current(self) -> None:
-        """Nobody admits a machine or seals a secret on a state older than the lease vouches for: a host that
-        takes its copy back must not have anything built upon it.
+        """Nobody takes over, admits a machine or seals a secret on a state older than the lease vouches for:
+        a host that takes its copy back must not have anything built upon it.
 
-        Raises ``InstarError("state-behind")``.
+        Waits a moment for what may be on its way. Raises ``InstarError("state-behind")``.
         """
-        core = self._core
-        try:
+        with contextlib.suppress(TimeoutError):  # then it is not here, which is said
             async with asyncio.timeout(OPENED_S):
                 await self._opened.wait()
-            async with asyncio.timeout(ARRIVES_S):
-                while not await core.has_vouched():
-                    await core.clock.sleep(LOOK_S)
-        except TimeoutError:
-            raise InstarError(
-                "state-behind",
-                f"this machine lacks state {core.lease.state_head[:12]}, for which the lease vouches",
-                "`instar sync` says why; it comes from the hub, or from a machine that has it",
-                status=503,
-            ) from None
+        await self._vouched.require()
 
     # -- views ------------------------------------------------------------------------------------------
 
@@ -290,9 +278,12 @@ class StateSync:
 
     @property
     def current(self) -> bool:
-        """Whether this machine may take over: it has what the newest lease record vouches for. One that
-        cannot open its copy at all has nothing to build upon, and says so."""
-        return self._core.current or (self._failure is not None and not self._opened.is_set())
+        """Whether this machine has what the newest lease record vouches for: else it does not take over."""
+        return self._vouched.here
+
+    def on_current(self, callback: Callable[[], None]) -> None:
+        """Be called when ``current`` may have become true."""
+        self._vouched.on_here(callback)
 
     @property
     def head(self) -> str | None:
@@ -307,9 +298,9 @@ class StateSync:
         core = self._core
         if core.lease.acting_epoch() is not None:
             return self._leader.behind
-        if self.current or not self._opened.is_set():
+        if not self._vouched.missing:
             return None
-        return f"the lease vouches for state {core.lease.state_head[:12]}, which has not arrived here"
+        return f"the lease vouches for state {self._vouched.commit[:12]}, which has not arrived here"
 
     def facts(self) -> SyncFacts:
         """One consistent picture."""
