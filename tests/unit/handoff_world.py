@@ -92,6 +92,17 @@ class Tail:
         return [] if list(manifest.lines) == self.lines[: len(manifest.lines)] else ["42"]
 
 
+class State:
+    """A copy of the shared state; ``lacks`` is what the lease vouches for and it has not."""
+
+    def __init__(self) -> None:
+        self.lacks = ""
+
+    async def require_current(self, within: float) -> None:
+        if self.lacks:
+            raise InstarError("state-behind", f"this machine lacks state {self.lacks}")
+
+
 class Ingress:
     """Work on messages. ``working`` are topics whose agent runs, ``stuck`` those that wait for a machine."""
 
@@ -249,7 +260,7 @@ class Machine:
         clock = SystemClock()
         self.mesh = world.net.nodes[name] = Mesh(world.net, name)
         self.lease = Lease(name, world)
-        self.ingress, self.ledger, self.tail = Ingress(), Ledger(), Tail()
+        self.ingress, self.ledger, self.tail, self.state = Ingress(), Ledger(), Tail(), State()
         self.events = EventHub(clock)
         self.told: list[Event] = []
         self.events.listen(self.told.append)
@@ -257,7 +268,7 @@ class Machine:
         self.ended: list[HandoffOutcome] = []
         self.board = HandoffBoard(self.lease, members, clock, self.events, self.ended.append)
         self.wire = HandoffWireTransport(self.mesh)
-        copies = Copies(self.tail, self.tail, self.ledger, TailManifest, Mark)
+        copies = Copies(self.tail, self.tail, self.ledger, self.state, TailManifest, Mark)
         self.sentinel = HandoffSentinel(
             lease=self.lease,
             ingress=self.ingress,

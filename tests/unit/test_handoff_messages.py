@@ -80,7 +80,7 @@ def sentinel_of(world: World, name: str) -> HandoffSentinel:
     vars(machine.mesh)["info"] = lambda peer: PeerInfo(peer, True, None, None, None, "1", (1, 1), "one", True)
     board = HandoffBoard(lease, members, clock, machine.events)
     wire = HandoffWireTransport(machine.mesh)
-    copies = Copies(tail, tail, machine.ledger.log, stand_ins.TailManifest, Mark)
+    copies = Copies(tail, tail, machine.ledger.log, stand_ins.State(), stand_ins.TailManifest, Mark)
     HandoffReceiver(authority=lease, copies=copies, wire=wire, board=board, members=members)
     return HandoffSentinel(
         lease=lease,
@@ -196,7 +196,7 @@ async def test_the_real_conversation_and_ledger_are_recomputed_from_the_standby_
     databases = [SqliteDatabase.open(tmp_path / f"tail-{name}.db") for name in "ab"]
     buffers = [await LiveTailBuffer.open(database, SystemClock(), 10_000) for database in databases]
     ours, theirs = (
-        Copies(buffer, Matched(buffer), world[name].ledger.log, TailManifest, Mark)
+        Copies(buffer, Matched(buffer), world[name].ledger.log, stand_ins.State(), TailManifest, Mark)
         for name, buffer in zip("ab", buffers, strict=True)
     )
     await send(world, "42", "hello")

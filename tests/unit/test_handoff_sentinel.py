@@ -153,6 +153,7 @@ DOUBTS: dict[str, Harm] = {
     "the standby's log is behind": lambda w: w.office.ledger.append(b"three"),
     "the standby's log has other entries": lambda w: w.mini.ledger.entries.__setitem__(0, b"forged"),
     "the standby's conversation differs": lambda w: w.mini.tail.lines.__setitem__(0, "hallo"),
+    "the standby lacks the state": lambda w: setattr(w.mini.state, "lacks", "abc"),
     "the standby believes in another holder": lambda w: w.mini.lease.set("m-nas", 7, valid=False),
     "the standby knows a newer epoch": lambda w: w.mini.lease.set("m-nas", 8, valid=False),
     "pausing fails": lambda w: w.office.ingress.trouble.update(pause=OSError("no")),

@@ -258,9 +258,8 @@ def test_who_gave_the_lease_up_and_nobody_took_it_goes_on_after_a_ttl_and_does_n
 
 def test_who_lacks_the_state_that_the_lease_vouches_for_does_not_take_over_and_does_not_spin() -> None:
     made = coordinator(record(holder="b", incarnation="b1"))
-    current = False
+    current, later = False, TIMING.wait(TIMING.ttl) + 1
     made.current = lambda: current
-    later = TIMING.wait(TIMING.ttl) + 1
     assert SendSwap not in kinds(made.tick(later, Peers("b")))
     made.tick(later, Peers("b"))
     assert made.next_wake(later) > later + SECOND
@@ -285,3 +284,21 @@ def test_a_healing_whose_outcome_is_unknown_is_sent_again_and_the_dispute_stands
     made.on_won(KnownRecord(healed, "v6"), again)
     assert made.lease.durable.evidence is None
     assert made.lease.acting_epoch(again) == 1_000_000
+
+
+def test_nor_when_the_lease_is_released_or_handed_to_it() -> None:
+    released = coordinator(record(holder="b", incarnation="b1", state="released"))
+    handed = coordinator(record(holder="b", incarnation="b1"))
+    assert handed.lease.accept_token("v5", "b")
+    for made in (released, handed):
+        made.current = lambda: False
+        assert SendSwap not in kinds(made.tick(1, Peers("b")))
+        made.current = lambda: True
+        assert SendSwap in kinds(made.tick(2, Peers("b")))
+
+
+def test_after_a_restart_a_holder_goes_on_without_the_state_and_takes_nothing_over() -> None:
+    made = coordinator(record())
+    made.current = lambda: False
+    assert not made.lacks_state
+    assert SendSwap in kinds(made.tick(TIMING.wait(TIMING.ttl) + 1, Peers("b")))

@@ -17,6 +17,10 @@ from instar_node.coordination.record import epoch_text
 _MACHINE = re.compile(r"m_[0-9a-f]{32}")
 """A machine in a record's reason, which is written where nicknames are not known."""
 HISTORY = 200
+STATE_BEHIND_HINT = (
+    "start the machine that was awake before, or bring the hub back to what it had; if both are gone for "
+    "good: `instar wakeup --force`"
+)
 NO_FAILOVER_HINT = (
     "for automatic failover: `instar hub URL` (a path that all machines see, a git URL, or witness:MACHINE)"
 )
@@ -136,13 +140,17 @@ def _evidence(base: Base, snapshot: LeaseSnapshot) -> list[t.Evidence]:
 
 def _if_lost(base: Base) -> t.IfLost:
     machine, after_ms, why_not = base.lease.if_lost()
-    embedded = base.lease.hub.kind == "embedded"
+    hint = ""
+    if machine is None and base.lease.hub.kind == "embedded":
+        hint = NO_FAILOVER_HINT
+    elif machine is None and base.lease.lacks_state:
+        hint = STATE_BEHIND_HINT
     return t.IfLost(
         next=machine,
         next_nickname=None if machine is None else base.registry.nickname(machine),
         after_ms=after_ms,
         why_not=why_not,
-        hint=NO_FAILOVER_HINT if machine is None and embedded else "",
+        hint=hint,
     )
 
 

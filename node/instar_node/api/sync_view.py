@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from instar_node.api import types as t
+from instar_node.api.lease_picture import STATE_BEHIND_HINT
 from instar_node.api.parts import NodeParts
 from instar_node.clock import iso
 from instar_node.identity.registry import MachineRegistry
@@ -72,11 +73,16 @@ def sync_alerts(parts: NodeParts) -> Iterator[t.Alert]:
             "`instar sync` lists what was refused; whoever can write to the hub is not of your mesh, or a "
             "machine of it is not yours any more: `instar sync --seen` once you know",
         )
-    if facts.behind is not None:
+    if facts.behind is not None and parts.base.lease.acting_epoch() is not None:
         yield t.Alert(
             "state-behind",
-            f"this machine neither writes the state nor takes over: {facts.behind}",
-            "start the machine that was awake before; if it is gone for good: `instar wakeup --force`",
+            f"this machine is awake and cannot write the state: {facts.behind}",
+            "it does once the hub, or a machine that has that state, can be reached; if all are gone for "
+            "good, stop this machine and run `instar wakeup --force` on another",
+        )
+    elif facts.behind is not None:
+        yield t.Alert(
+            "state-behind", f"this machine does not take over by itself: {facts.behind}", STATE_BEHIND_HINT
         )
     if facts.trouble is not None:
         yield t.Alert("state-trouble", f"the state folder is not in step: {facts.trouble}")

@@ -137,8 +137,18 @@ class Generations:
             f"{names} cannot be reached",
             f"Force this machine awake? {names} cannot be reached. If one of them is in fact "
             "running, two machines will answer until they meet, and replies it gives meanwhile may "
-            "be doubled or lost. Messages only it holds arrive when it is back.",
+            "be doubled or lost. Messages only it holds arrive when it is back." + self._state_lost(),
             unreachable,
+        )
+
+    def _state_lost(self) -> str:
+        if not self._driver.coordinator.lacks_state:
+            return ""
+        assert self._driver.known is not None
+        vouched = self._driver.known.record.state_head[:12]
+        return (
+            f" The newest state ({vouched}) is not here: what was changed in the shared state since this "
+            "machine's copy is lost."
         )
 
     def _needs_choice(self, seen: str, unreachable: list[str]) -> InstarError:

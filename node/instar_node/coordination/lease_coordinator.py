@@ -231,7 +231,10 @@ class LeaseCoordinator:
         if left or not self.eligible or now < self._wait_until:
             return []
         due = self.lease.may_contend_at(now)
-        if isinstance(due, str) or now < due or self.lacks_state:
+        if isinstance(due, str) or now < due:
+            return []
+        if self.lacks_state:
+            self.count("held_for_state")
             return []
         if self.lease.baton and not self._may_resume(now, peers):
             return []

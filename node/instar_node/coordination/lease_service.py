@@ -136,7 +136,7 @@ class LeaseService(LeaseDriver):
             return self.epoch > before and self.acting_epoch() is not None
 
         if not await self.wait_until(mine, within):
-            raise self._cannot_take_over("not-taken")
+            raise self._cannot_take_over("state-behind" if self.lacks_state else "not-taken")
         return self.epoch
 
     def _cannot_take_over(self, why: str) -> InstarError:
@@ -155,6 +155,11 @@ class LeaseService(LeaseDriver):
             "incompatible": (
                 f"{holder} ran a version that shares no protocol with this one",
                 f"install a version here that works with {holder}'s: `instar update --status` shows both",
+            ),
+            "state-behind": (
+                "the state for which the lease vouches is not here, nor at the hub or a machine in reach",
+                f"start {holder}, or bring the hub back to what it had; if both are gone for good, "
+                "`instar wakeup --force` goes on from the state of this machine",
             ),
             "not-taken": (
                 "the lease could not be taken in time",
@@ -198,6 +203,11 @@ class LeaseService(LeaseDriver):
         if reply.refusal is not None:
             raise InstarError("no-promise", f"it refused to promise: {reply.refusal}")
 
+    @property
+    def lacks_state(self) -> bool:
+        """See ``LeaseCoordinator.lacks_state``."""
+        return self.coordinator.lacks_state
+
     # -- views -------------------------------------------------------------------------------------
 
     def if_lost(self) -> tuple[str | None, int | None, str | None]:
@@ -207,7 +217,7 @@ class LeaseService(LeaseDriver):
             for member in self._members.active()
             if (info := self._mesh.info(member.machine_id)) is not None and info.connected and info.compatible
         }
-        machine, after, why = if_lost(self.lease, reachable, self.now())
+        machine, after, why = if_lost(self.lease, reachable, self.lacks_state)
         return machine, None if after is None else after // 1_000, why
 
     def snapshot(self) -> LeaseSnapshot:

@@ -78,8 +78,14 @@ def valid_for(lease: FencedLease, now: int) -> tuple[int, bool]:
     return max(0, newest + ttl - now), True
 
 
-def if_lost(lease: FencedLease, reachable: set[str], now: int) -> tuple[str | None, int | None, str | None]:
-    """``(next machine, microseconds until it may act, why nobody could)`` if the holder died now."""
+def if_lost(
+    lease: FencedLease, reachable: set[str], lacking: bool
+) -> tuple[str | None, int | None, str | None]:
+    """``(next machine, microseconds until it may act, why nobody could)`` if the holder died now.
+
+    ``reachable`` are the other machines that are connected and compatible; ``lacking``: this machine has not
+    the state that the lease vouches for, so it would not take over by itself.
+    """
     known = lease.known
     if known is None:
         return None, None, "no lease exists yet"
@@ -87,14 +93,21 @@ def if_lost(lease: FencedLease, reachable: set[str], now: int) -> tuple[str | No
         return None, None, "everybody stopped because of a split brain; a person decides"
     record = known.record
     in_sync = [machine for machine in record.electorate if machine != record.holder]
-    away = [machine for machine in record.benched if machine in reachable or machine == lease.me]
+    ready = reachable if lacking else reachable | {lease.me}
+    away = [machine for machine in record.benched if machine in ready]
     if not in_sync and not record.benched:
         return None, None, "there is no other machine yet"
     if lease.baton:
         return None, None, "the lease lies on the awake machine's own disk (embedded hub)"
-    at_hand = [machine for machine in in_sync if machine in reachable or machine == lease.me]
+    at_hand = [machine for machine in in_sync if machine in ready]
     if at_hand:
         return at_hand[0], lease.timing.wait(record.ttl_ms * 1_000), None
     if away:
         return away[0], lease.timing.wait(record.bench_ttl_ms * 1_000), None
+    if lacking:
+        return (
+            None,
+            None,
+            f"state {record.state_head[:12]}, for which the lease vouches, has not arrived here",
+        )
     return None, None, "no other machine can be reached"

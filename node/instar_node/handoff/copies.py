@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from instar_node.errors import InstarError
-from instar_node.handoff.ports import LedgerLog, TailCopy, TailMatcher
+from instar_node.handoff.ports import LedgerLog, StateLevel, TailCopy, TailMatcher
 
 TailT = TypeVar("TailT")
 MarkT = TypeVar("MarkT")
@@ -38,6 +38,7 @@ class Copies(Generic[TailT, MarkT]):
         tail: TailCopy[TailT],
         matcher: TailMatcher[TailT],
         ledger: LedgerLog[MarkT],
+        state: StateLevel,
         manifest_type: type[TailT],
         mark_type: type[MarkT],
     ) -> None:
@@ -45,6 +46,7 @@ class Copies(Generic[TailT, MarkT]):
         self._tail = tail
         self._matcher = matcher
         self._ledger = ledger
+        self._state = state
         self._decode_tail = msgspec.msgpack.Decoder(manifest_type).decode
         self._decode_mark = msgspec.msgpack.Decoder(mark_type).decode
         self._grown = asyncio.Event()
@@ -61,9 +63,11 @@ class Copies(Generic[TailT, MarkT]):
         return Manifest(encode(tail), encode(self._ledger.state.head))
 
     async def confirm(self, manifest: Manifest, within: float) -> None:
-        """Catch up with a manifest and recompute it here; returns only when this machine holds the same.
+        """Catch up with a manifest and recompute it here; returns only when this machine holds the same, and
+        the state that the lease vouches for.
 
-        Raises ``InstarError``: ``bad-manifest``, ``ledger-behind``, ``tail-behind`` or ``copy-differs``.
+        Raises ``InstarError``: ``bad-manifest``, ``state-behind``, ``ledger-behind``, ``tail-behind`` or
+        ``copy-differs``.
         """
         try:
             theirs, mark = self._decode_tail(manifest.tail), self._decode_mark(manifest.ledger)
@@ -71,6 +75,7 @@ class Copies(Generic[TailT, MarkT]):
             raise InstarError("bad-manifest", f"the manifest cannot be read: {error}", status=400) from error
         started = asyncio.ensure_future(self._matcher.match(theirs, within))
         try:
+            await self._state.require_current(within)
             await self._hold(mark, within)
             differing = await started
         finally:

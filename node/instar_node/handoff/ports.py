@@ -76,6 +76,13 @@ class TailMatcher(Protocol[M_contra]):
         """Catch up with it; the topics that differ."""
 
 
+class StateLevel(Protocol):
+    """This machine's copy of the shared state (``sync.StateSync``)."""
+
+    async def require_current(self, within: float) -> None:
+        """Wait until it has what the lease vouches for. Raises ``InstarError("state-behind")``."""
+
+
 class LedgerHead(Protocol[M_co]):
     """The ledger's committed picture."""
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Mapping
 
 from instar_node.background import Background
-from instar_node.clock import MICROS_PER_SECOND, Clock
+from instar_node.clock import MICROS_PER_SECOND, Clock, wait_for
 from instar_node.contracts import Checkpoints, Mesh
 from instar_node.errors import InstarError
 from instar_node.events import EventHub
@@ -26,7 +25,7 @@ from instar_node.sync.repository import StateRepository
 from instar_node.sync.rules import Prove
 from instar_node.sync.state_copy import StateCopy
 from instar_node.sync.transfer import Transfer
-from instar_node.sync.vouched import VouchedState
+from instar_node.sync.vouched import ARRIVES_S, VouchedState
 from instar_node.sync.watch import FolderWatch
 from instar_node.sync.wire import AskTip, ChangesTaken, OfferChanges, StateNews, Tip
 from instar_node.sync.worker import Worker
@@ -254,16 +253,16 @@ class StateSync:
         self._wake.set()
         return reply
 
-    async def require_current(self) -> None:
+    async def require_current(self, within: float = ARRIVES_S) -> None:
         """Nobody takes over, admits a machine or seals a secret on a state older than the lease vouches for:
         a host that takes its copy back must not have anything built upon it.
 
-        Waits a moment for what may be on its way. Raises ``InstarError("state-behind")``.
+        Waits ``within`` seconds for what may be on its way. Raises ``InstarError("state-behind")``.
         """
-        with contextlib.suppress(TimeoutError):  # then it is not here, which is said
-            async with asyncio.timeout(OPENED_S):
-                await self._opened.wait()
-        await self._vouched.require()
+        if not await wait_for(self._core.clock, self._opened, OPENED_S):
+            message = "this machine cannot open its copy of the state"
+            raise InstarError("state-behind", message, "`instar sync` says why", status=503)
+        await self._vouched.require(within)
 
     # -- views ------------------------------------------------------------------------------------------
 

@@ -12,8 +12,10 @@ from instar_node.sync.ports import StateLease
 from instar_node.sync.state_copy import StateCopy
 from instar_node.sync.worker import Worker
 
-ARRIVES_S, LOOK_S = 2.0, 0.05
-"""Seconds that a state may be on its way, and between two looks of who waits for it."""
+ARRIVES_S = 2.0
+"""Seconds that a state may be on its way before anything is said."""
+LOOK_S = 0.05
+"""Seconds between two looks of who waits for it."""
 
 
 class VouchedState:
@@ -88,7 +90,7 @@ class VouchedState:
         for callback in self._callbacks:
             callback()
 
-    async def require(self, within: float = ARRIVES_S) -> None:
+    async def require(self, within: float) -> None:
         """Wait for it, ``within`` seconds at most. Raises ``InstarError("state-behind")``."""
         try:
             async with asyncio.timeout(within):

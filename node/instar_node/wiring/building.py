@@ -287,7 +287,7 @@ def _delivery_and_pool(
     parts = DeliveryParts(ledger, replication, outbox, conversation, compactor, agent, delivery)
     updates = build_updates(home, base, restart, lambda: handoffs)
     checks = build_verification(home, base, tail, parts, pool, lambda: handoffs)
-    handoffs = build_handoffs(base, tail, parts, pool, checks.verification)
+    handoffs = build_handoffs(base, tail, parts, state, pool, checks.verification)
     lease.caught_up = lambda machine: _may_succeed(base, replication, checks.verification, machine)
     lease.missing = ledger.missing
     _bench_the_unfit(base, checks.verification)

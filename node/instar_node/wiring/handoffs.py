@@ -6,6 +6,7 @@ from instar_node.api.parts import Base, DeliveryParts, HandoffParts, PoolParts, 
 from instar_node.delivery.entries import Mark
 from instar_node.handoff.board import HandoffBoard
 from instar_node.handoff.copies import Copies
+from instar_node.handoff.ports import StateLevel
 from instar_node.handoff.receiver import HandoffReceiver
 from instar_node.handoff.sentinel import HandoffSentinel
 from instar_node.handoff.shutdown import ShutdownHandoff
@@ -21,12 +22,13 @@ def build_handoffs(
     base: Base,
     tail: TailParts,
     delivery: DeliveryParts,
+    state: StateLevel,
     pool: PoolParts | None,
     verification: Verification,
 ) -> HandoffParts:
     """Sentinel, receiver, wakeup and the handoff at the end, over one board."""
     lease, mesh, members, clock = base.lease, base.mesh, base.registry, base.clock
-    copies = Copies(tail.buffer, tail.transport, delivery.ledger.log, TailManifest, Mark)
+    copies = Copies(tail.buffer, tail.transport, delivery.ledger.log, state, TailManifest, Mark)
     wire = HandoffWireTransport(mesh)
     times = HandoffTimes()
     board = HandoffBoard(lease, members, clock, base.events, lambda outcome: _note(base, outcome))
