@@ -1,9 +1,10 @@
 """A removed machine keeps its account on the git host: whatever it does to the refs there stops nobody who is
-valid by promises, is told, and is mended."""
+valid by promises, is told, and is mended. From a state that a host takes back nobody goes on."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from instar_node.coordination.git_repository import LeaseRepository
 from instar_node.coordination.record import PURPOSE, KnownRecord, sign_record
 from instar_node.identity.keys import MachineIdentity
+from instar_node.sync.memory import FILE_NAME
 from tests.cluster.harness import Cluster, Machine, wait_for
 
 pytestmark = [pytest.mark.cluster, pytest.mark.xdist_group("cluster")]
@@ -88,6 +90,27 @@ def with_one_removed(cluster: Cluster) -> tuple[Machine, Machine, Machine]:
     return desk, mini, old
 
 
+def with_the_state_taken_back(cluster: Cluster) -> tuple[Machine, Machine, str]:
+    """``desk`` has died, and so has the copy of ``mini``, which was in sync. The hub shows a state before the
+    one for which the lease vouches; the newest one is returned, too."""
+    desk, mini = cluster.pair_up("desk", "mini")
+    hub = Path(cluster.hub)
+    wait_for(lambda: desk.api.sync().head == mini.api.sync().head == git(hub, "rev-parse", STATE))
+    kept = git(hub, "rev-parse", STATE)
+    record = LeaseRepository(hub).record_at(git(hub, "rev-parse", LEASE))
+    assert record is not None
+    desk.freeze()  # it must not bench the other while both go down
+    mini.kill()
+    desk.kill()
+    shutil.rmtree(mini.home.state_repository)
+    shutil.rmtree(mini.home.state)
+    (mini.home.machine / FILE_NAME).unlink()
+    git(hub, "update-ref", STATE, f"{record.record.state_head}^")
+    mini.start()
+    wait_for(lambda: mini.api.lease().counters.get("held_for_state"))
+    return desk, mini, kept
+
+
 def answers(machine: Machine) -> list[str]:
     return sorted(str(row.reply_to) for row in machine.replies("42"))
 
@@ -139,3 +162,34 @@ def test_harm_to_the_state_ref_stops_no_edit_and_is_set_right_by_the_awake_machi
         assert desk.is_awake()
     wait_for(lambda: desk.api.sync().head == mini.api.sync().head)
     assert desk.api.sync().writes
+
+
+def test_nobody_takes_over_on_a_state_that_the_hub_took_back_until_it_shows_the_newest_again(
+    cluster: Cluster,
+) -> None:
+    desk, mini, kept = with_the_state_taken_back(cluster)
+    told = wait_for(lambda: [a for a in mini.api.health().alerts if a.code == "state-behind"])
+    assert "does not take over by itself" in told[0].message
+    lost = mini.api.lease().if_lost
+    assert lost.next is None
+    assert "has not arrived here" in str(lost.why_not)
+    assert "wakeup --force" in lost.hint
+    assert "nobody would take over by itself" in mini.cli("doctor").stdout
+    assert (mini.api.health().role, mini.api.lease().holder) == ("standby", desk.id)
+    git(Path(cluster.hub), "update-ref", STATE, kept)
+    wait_for(mini.is_awake)
+    wait_for(lambda: mini.api.sync().writes)
+    assert git(Path(cluster.hub), "merge-base", "--is-ancestor", kept, STATE) == ""
+
+
+def test_a_state_that_nobody_has_any_more_is_given_up_by_a_person_and_by_nobody_else(
+    cluster: Cluster,
+) -> None:
+    _, mini, _ = with_the_state_taken_back(cluster)
+    asked = mini.cli("wakeup", "--force")
+    assert (asked.returncode, mini.is_awake()) == (4, False)
+    assert "desk cannot be reached, and the newest state is not here" in asked.stderr
+    forced = mini.cli("wakeup", "--force", "--yes")
+    assert forced.returncode == 0, forced.stderr
+    wait_for(lambda: mini.api.sync().writes)
+    assert not [alert for alert in mini.api.health().alerts if alert.code == "state-behind"]

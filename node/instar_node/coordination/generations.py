@@ -132,22 +132,23 @@ class Generations:
             raise hub_error(error) from error
 
     def _needs_vouching(self, unreachable: list[str]) -> InstarError:
-        names = self._names(unreachable)
+        names, lost = self._names(unreachable), self._state_lost()
         return _needs_confirmation(
-            f"{names} cannot be reached",
+            f"{names} cannot be reached{lost and ', and the newest state is not here'}",
             f"Force this machine awake? {names} cannot be reached. If one of them is in fact "
             "running, two machines will answer until they meet, and replies it gives meanwhile may "
-            "be doubled or lost. Messages only it holds arrive when it is back." + self._state_lost(),
+            f"be doubled or lost. Messages only it holds arrive when it is back.{lost}",
             unreachable,
         )
 
     def _state_lost(self) -> str:
+        """What a person gives up who goes on without what the lease vouches for; empty when it is here."""
         if not self._driver.coordinator.lacks_state:
             return ""
         assert self._driver.known is not None
         vouched = self._driver.known.record.state_head[:12]
         return (
-            f" The newest state ({vouched}) is not here: what was changed in the shared state since this "
+            f" The newest state ({vouched}) is not here: what was changed in the shared state after this "
             "machine's copy is lost."
         )
 
