@@ -123,6 +123,7 @@ class Machine:
         self.lease = LeaseView(identity.machine_id, world.lease, world.ids)
         self.mesh = world.net.node(identity.machine_id)
         self.told: list[Event] = []
+        self.on_event: Callable[[Event], None] = lambda event: None
         self.markers = Markers()
         self.own_files: dict[str, bytes] = {}
         """The sealed secrets that this machine knows."""
@@ -136,6 +137,7 @@ class Machine:
     async def start(self) -> None:
         events = EventHub(SystemClock())
         events.listen(self.told.append)
+        events.listen(lambda event: self.on_event(event))
         hub = self._world.hub_of_mesh
         self.sync = StateSync(
             home=self.home,

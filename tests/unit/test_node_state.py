@@ -12,6 +12,7 @@ import pytest
 
 from instar_node.api import types as t
 from instar_node.errors import InstarError
+from instar_node.handoff.times import HandoffTimes
 from instar_node.node import Node
 from instar_node.wiring.state_hub import STATE_REF
 from instar_node.wiring.state_lease import LeaseOfState
@@ -136,6 +137,20 @@ async def test_nobody_takes_over_on_a_state_older_than_the_lease_vouches_for(
         monkeypatch.undo()
         await until(lambda: lease.acting_epoch() == 2)
         await until(lambda: _is_well(mini))
+
+
+async def test_a_handoff_to_a_machine_without_the_vouched_state_ends_before_the_baton_moves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instar_node.wiring.handoffs.HandoffTimes", lambda: HandoffTimes(tail_s=0.5))
+    async with pair(tmp_path, hub=False) as (desk, mini):
+        await settled(desk, mini)
+        with monkeypatch.context() as taken_back:
+            taken_back.setattr(LeaseOfState, "state_head", "f" * 40)
+            kept = await desk.api.handoff(t.HandoffRequest("mini"))
+        assert (kept.outcome, kept.holder) == ("aborted", desk.machine_id)
+        assert "mini: this machine lacks state ffffffffffff" in kept.reason
+        assert (await desk.api.handoff(t.HandoffRequest("mini"))).outcome == "awake"
 
 
 async def _is_well(node: Node) -> bool:

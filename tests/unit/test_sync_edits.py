@@ -230,6 +230,46 @@ async def test_what_a_person_does_with_git_or_rm_in_the_folder_does_no_harm(tmp_
         assert desk.files() == mini.files()
 
 
+async def test_without_a_git_hub_a_record_vouches_for_what_every_machine_in_sync_has_taken_in(
+    tmp_path: Path,
+) -> None:
+    async with a_world(tmp_path, "desk", "mini", "nas") as (world, desk, mini, nas):
+        world.net.cut(desk.id, nas.id)
+        desk.write("a.md", "for all\n")
+        await until(lambda: mini.facts.head == desk.facts.head and mini.read("a.md") is not None)
+        assert desk.sync.vouched != desk.facts.head
+        world.net.mend(desk.id, nas.id)
+        await until(lambda: desk.sync.vouched == desk.facts.head == nas.facts.head)
+
+
+async def test_a_line_that_grows_past_what_the_lease_vouches_for_never_seems_to_lack_it(
+    tmp_path: Path,
+) -> None:
+    async with a_world(tmp_path, "desk", "mini", hub=True) as (world, desk, mini):
+        world.lease.state_head = desk.sync.vouched
+        world.elect(desk, world.lease.epoch)
+        await until(lambda: mini.sync.current)
+        at_each_head = []
+        mini.on_event = lambda event: at_each_head.append(mini.sync.current) if "head" in event.data else None
+        for number in range(3):
+            desk.write(f"{number}.md", "x\n")
+            await until(lambda number=number: mini.read(f"{number}.md") is not None)
+        assert len(at_each_head) >= 3
+        assert all(at_each_head)
+
+
+async def test_what_a_new_record_vouches_for_is_found_while_the_sync_waits_for_a_hub(tmp_path: Path) -> None:
+    async with a_world(tmp_path, "desk", "mini", hub=True) as (world, desk, mini):
+        earlier = desk.facts.head
+        desk.write("a.md", "x\n")
+        await until(lambda: mini.facts.head == desk.facts.head != earlier)
+        async with mini.sync._core.lock:
+            world.lease.state_head = earlier
+            world.elect(desk, world.lease.epoch)
+            assert not mini.sync.current
+            await until(lambda: mini.sync.current)
+
+
 async def test_a_successor_from_the_bench_gets_the_last_checkpoint(tmp_path: Path) -> None:
     async with a_world(tmp_path, "desk", "mini", hub=True) as (world, desk, mini):
         desk.markers.left = {"1-0": b'[["k1",8,1,3]]\n'}
@@ -238,7 +278,7 @@ async def test_a_successor_from_the_bench_gets_the_last_checkpoint(tmp_path: Pat
         await until(lambda: (mini.state / ".instar/markers/1-0.json").is_file())
         desk.markers.left = {"1-0": b'[["k1",8,1,3],["k2",8,1,9]]\n'}
         await until(lambda: b"k2" in (mini.state / ".instar/markers/1-0.json").read_bytes())
-        assert desk.sync.vouched == desk.facts.head
+        await until(lambda: desk.sync.vouched == desk.facts.head)
         world.lease.benched, world.lease.incomplete = False, True
         world.elect(mini)
         await until(lambda: mini.markers.by == desk.id)

@@ -217,8 +217,7 @@ async def test_nobody_writes_on_a_state_older_than_the_lease_vouches_for(tmp_pat
         earlier = world.hub_tip()
         world.net.cut(desk.id, mini.id)
         desk.write("a.md", "vouched for\n")
-        await until(lambda: desk.facts.head == desk.facts.published == world.hub_tip() != earlier)
-        assert desk.sync.vouched == desk.facts.head
+        await until(lambda: desk.sync.vouched == desk.facts.head == world.hub_tip() != earlier)
         world.lease.state_head = desk.sync.vouched
         kept = world.hub_tip()
         world.set_hub_tip(earlier)  # the host takes its copy back
@@ -243,7 +242,7 @@ async def test_a_joiner_refuses_a_history_without_what_the_lease_vouches_for(
     async with a_world(tmp_path, "desk", hub=True) as (world, desk):
         earlier = world.hub_tip()
         desk.write("a.md", "x\n")
-        await until(lambda: desk.facts.head == desk.facts.published == world.hub_tip() != earlier)
+        await until(lambda: desk.sync.vouched == desk.facts.head == world.hub_tip() != earlier)
         world.lease.state_head = desk.sync.vouched
         world.elect(desk, world.lease.epoch)
         world.set_hub_tip(earlier)
