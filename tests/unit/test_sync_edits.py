@@ -254,7 +254,7 @@ async def test_a_line_that_grows_past_what_the_lease_vouches_for_never_seems_to_
         for number in range(3):
             desk.write(f"{number}.md", "x\n")
             await until(lambda number=number: mini.read(f"{number}.md") is not None)
-        assert len(at_each_head) >= 3
+        await until(lambda: len(at_each_head) >= 3)
         assert all(at_each_head)
 
 

@@ -212,6 +212,23 @@ async def test_without_a_fence_a_late_push_of_the_old_holder_would_land(
         assert world.hub_tip() == desk.facts.head
 
 
+async def test_what_a_broken_off_fetch_left_behind_does_not_keep_the_hub_s_copy_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through a tunnel the commits come first, and their files may never follow."""
+    monkeypatch.setattr("instar_node.wiring.state_hub.DiskStateHub.audit_s", 0.05)
+    async with a_world(tmp_path, "desk", "mini", hub=True) as (world, desk, mini):
+        world.net.cut(desk.id, mini.id)
+        async with mini.sync._core.lock:
+            desk.write("folder/a.md", "x\n")
+            await until(lambda: desk.sync.vouched == desk.facts.head == world.hub_tip() != mini.facts.head)
+            theirs, ours = (pygit2.Repository(str(m.home.state_repository)) for m in (desk, mini))
+            commit = theirs[str(world.hub_tip())]
+            for left in (commit.id, commit.tree_id):
+                ours.write(*theirs.read(left))
+        await until(lambda: mini.read("folder/a.md") == "x\n", lambda: mini.facts)
+
+
 async def test_nobody_writes_on_a_state_older_than_the_lease_vouches_for(tmp_path: Path) -> None:
     async with a_world(tmp_path, "desk", "mini", hub=True) as (world, desk, mini):
         earlier = world.hub_tip()

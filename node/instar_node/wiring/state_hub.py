@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from instar_node.coordination.git_refs import in_thread
 from instar_node.coordination.hub import Hub
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
     from instar_node.coordination.git_repository import LeaseRepository
 
+IsWhole: TypeAlias = "Callable[[str, pygit2.Oid], bool]"
+"""Whether an object (its kind and id) is there together with all that it names."""
+Whole: TypeAlias = "Callable[[pygit2.Repository], IsWhole]"
 STATE_REF = "refs/instar/state"
 DISK_S = 10.0
 COPY_S = 120.0
@@ -67,14 +71,14 @@ class DiskStateHub:
         try:
             tip = await self._refs.tip(STATE_REF, have)
             if tip is not None:
-                await in_thread(lambda: copy_objects(self._hub, self._here, tip), COPY_S)
+                await in_thread(lambda: copy_objects(self._hub, self._here, tip, in_line_of(have)), COPY_S)
         except StoreUnavailable as error:
             raise HubUnavailableError(error.message) from error
         return tip
 
     async def push(self, expected: str | None, new: str) -> None:
         try:
-            await in_thread(lambda: copy_objects(self._here, self._hub, new), COPY_S)
+            await in_thread(lambda: copy_objects(self._here, self._hub, new, present), COPY_S)
             await self._refs.swap(STATE_REF, expected, new)
         except RefusedSwap as error:
             raise HubRefusedError(str(error)) from error
@@ -109,14 +113,15 @@ class RemoteStateHub:
             raise HubUnavailableError(error.message) from error
 
 
-def copy_objects(source: LeaseRepository, target: LeaseRepository, tip: str) -> None:
+def copy_objects(source: LeaseRepository, target: LeaseRepository, tip: str, whole: Whole) -> None:
     """Copy a commit, its line and all they name to another repository, as far as they are there.
 
-    What is missing or damaged at the source is left out: it is whoever reads the copy that misses it. Every
-    object is hashed anew on the way. Raises ``StoreUnavailable``.
+    ``whole`` says of what the target has that all it names is there, too. What is missing or damaged at the
+    source is left out: it is whoever reads the copy that misses it. Every object is hashed anew on the way.
+    Raises ``StoreUnavailable``.
     """
     with source.opened() as there, target.opened() as here:
-        missing = list(_missing(there, here, tip))
+        missing = list(_missing(there, here, tip, whole(here)))
         if len(missing) >= MANY:
             there.pack(target.path / "objects" / "pack", lambda pack: _fill(pack, missing))
             return
@@ -130,24 +135,75 @@ def _fill(pack: pygit2.PackBuilder, oids: list[pygit2.Oid]) -> None:
         pack.add(oid)
 
 
-def _missing(there: pygit2.Repository, here: pygit2.Repository, tip: str) -> Iterator[pygit2.Oid]:
+def present(here: pygit2.Repository) -> IsWhole:
+    """In a repository that is written only by ``copy_objects``, whatever is there is whole."""
+    return lambda kind, oid: oid in here.odb
+
+
+def in_line_of(have: str | None) -> Whole:
+    """Only the line of a verified commit is whole: a transfer through a tunnel brings the commits first, and
+    may have been broken off before their files came."""
+
+    def whole(here: pygit2.Repository) -> IsWhole:
+        import pygit2
+
+        newest = None if have is None else here[have].peel(pygit2.Commit)
+        kept = cache(lambda: set() if newest is None else set(_trees_of(here, newest.tree_id)))
+
+        def is_whole(kind: str, oid: pygit2.Oid) -> bool:
+            if kind == "tree":
+                return oid in kept()
+            if kind != "commit" or newest is None or oid not in here.odb:
+                return False
+            try:
+                return oid == newest.id or here.descendant_of(newest.id, oid)
+            except pygit2.GitError:  # a hostile host calls it a commit
+                return False
+
+        return is_whole
+
+    return whole
+
+
+def _trees_of(here: pygit2.Repository, tree: pygit2.Oid) -> Iterator[pygit2.Oid]:
+    yield tree
+    for kind, oid in _named_by(here[tree]):
+        if kind == "tree":
+            yield from _trees_of(here, oid)
+
+
+def _missing(
+    there: pygit2.Repository, here: pygit2.Repository, tip: str, is_whole: IsWhole
+) -> Iterator[pygit2.Oid]:
     """Objects of the line of ``tip`` that are there and not here, each before those that it names."""
     import pygit2
 
-    pending, seen = [pygit2.Oid(hex=tip)], set[pygit2.Oid]()
+    pending, seen = [("commit", pygit2.Oid(hex=tip))], set[pygit2.Oid]()
     while pending:
-        oid = pending.pop()
-        if oid in seen or oid in here.odb:
+        kind, oid = pending.pop()
+        if oid in seen or is_whole(kind, oid):
             continue
         seen.add(oid)
+        is_here = oid in here.odb
+        if is_here and kind == "blob":
+            continue
         try:
-            found = there.get(oid)
+            found = (here if is_here else there).get(oid)
         except (ValueError, pygit2.GitError):  # it is there and damaged
             continue
         if found is None:
             continue
-        yield oid
-        if isinstance(found, pygit2.Commit):
-            pending += [found.tree_id, *found.parent_ids]
-        elif isinstance(found, pygit2.Tree):
-            pending += [entry.id for entry in found if entry.type_str != "commit"]
+        if not is_here:
+            yield oid
+        pending += _named_by(found)
+
+
+def _named_by(found: pygit2.Object) -> list[tuple[str, pygit2.Oid]]:
+    """Kind and id of what an object names."""
+    import pygit2
+
+    if isinstance(found, pygit2.Commit):
+        return [("tree", found.tree_id), *(("commit", parent) for parent in found.parent_ids)]
+    if isinstance(found, pygit2.Tree):
+        return [(entry.type_str, entry.id) for entry in found if entry.type_str != "commit"]
+    return []
