@@ -124,7 +124,7 @@ async def test_the_last_edits_of_a_holder_that_lost_the_lease_are_not_lost(tmp_p
         await world.in_step()
         world.net.cut(desk.id, mini.id)
         desk.write("late.md", "written where nobody saw it\n")
-        await until(lambda: desk.facts.files > mini.facts.files)
+        await until(lambda: desk.facts.files > mini.facts.files and desk.facts.head == desk.facts.published)
         lost = desk.facts.head
         world.elect(mini, 1_000_000, deaf=(desk,))
         mini.write("new.md", "of the new epoch\n")
