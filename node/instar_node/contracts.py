@@ -179,6 +179,9 @@ class StateVoucher(Protocol):
     def current(self) -> bool:
         """Whether the verified line here has the commit that the newest lease record vouches for."""
 
+    def on_current(self, callback: Callable[[], None]) -> None:
+        """Be called when ``current`` may have become true."""
+
 
 class Checkpoints(Protocol):
     """What was answered, without any text, for machines that get no rows (the bench)."""
