@@ -228,8 +228,10 @@ async def test_two_confirmations_at_once_both_see_the_ledger_arrive() -> None:
 
     ours, theirs, tail = Slow(), Slow(), stand_ins.Tail()
     ours.append(b"one")
-    manifest = await Copies(tail, tail, ours, stand_ins.TailManifest, stand_ins.Mark).manifest()
-    copies = Copies(tail, tail, theirs, stand_ins.TailManifest, stand_ins.Mark)
+    manifest = await Copies(
+        tail, tail, ours, stand_ins.State(), stand_ins.TailManifest, stand_ins.Mark
+    ).manifest()
+    copies = Copies(tail, tail, theirs, stand_ins.State(), stand_ins.TailManifest, stand_ins.Mark)
     first = asyncio.create_task(copies.confirm(manifest, 1.0))
     await asyncio.sleep(0)  # it has looked in vain, and is about to wait
     theirs.append(b"one")
