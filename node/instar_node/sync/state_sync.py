@@ -243,7 +243,8 @@ class StateSync:
         if news.head is not None:
             self._leader.on_news(peer, news.head)
             self._follower.on_news(peer, news.head)
-            self._wake.set()
+            if not self._writes():  # who writes only reckons with what others took in
+                self._wake.set()
 
     async def _on_ask_tip(self, peer: str, question: AskTip) -> Tip:
         return Tip(self._core.copy.head, self._core.memory.now.published)
@@ -259,7 +260,7 @@ class StateSync:
 
         Waits ``within`` seconds for what may be on its way. Raises ``InstarError("state-behind")``.
         """
-        if not await wait_for(self._core.clock, self._opened, OPENED_S):
+        if not (self._opened.is_set() or await wait_for(self._core.clock, self._opened, OPENED_S)):
             message = "this machine cannot open its copy of the state"
             raise InstarError("state-behind", message, "`instar sync` says why", status=503)
         await self._vouched.require(within)
