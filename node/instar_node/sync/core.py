@@ -127,6 +127,8 @@ class StateCore:
             return await self.refuse(tip, source, error)
         if not moved:
             return "nothing"
+        await self.vouched.look()
+        self.vouched.tell()  # whatever becomes of what follows
         self.times.pulled = self.clock.now()
         await self.settle(published=tip)
         self._merge_registry(source)
@@ -134,8 +136,6 @@ class StateCore:
         self.events.publish("sync", "", head=tip, source=source)
         if self.lease.holder is not None:
             self.announce(self.lease.holder)  # who vouches for what all in sync have
-        await self.vouched.look()
-        self.vouched.tell()
         return "moved"
 
     async def hand_on_secrets(self) -> None:
