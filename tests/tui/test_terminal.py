@@ -146,7 +146,7 @@ def test_an_update_starts_the_program_that_embeds_the_node_anew(
         terminal.read(b"AWAKE")
         terminal.read(b"half a though")
         assert not home.unsent.exists(), "it is taken up once"
-        terminal.type(b"\x03\x11")
+        terminal.type(b"\x11")
         assert terminal.ends() == 0
 
 

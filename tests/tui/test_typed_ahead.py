@@ -124,5 +124,5 @@ def test_a_message_typed_in_one_burst_into_a_real_terminal_is_sent_whole(tmp_pat
         terminal.shows("tent", COMMANDS)
         wait_for(lambda: [m.text for m in api.messages("tent").messages] == [COMMANDS], 20.0)
         assert [row.pinned_to for row in api.topics().topics] == [None]
-        terminal.type(b"\x03\x11")
+        terminal.type(b"\x11")
         assert terminal.ends() == 0
