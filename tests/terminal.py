@@ -108,12 +108,13 @@ class Terminal:
         self._drawn = len(self.written)
         return "\n".join(self._screen.display)
 
-    def shows(self, *texts: str, within: float = 30.0) -> None:
-        """Wait until the screen shows all of these. Raises ``AssertionError`` with the screen."""
+    def shows(self, *texts: str, no: str | None = None, within: float = 30.0) -> None:
+        """Wait until the screen shows all of these, and ``no`` longer that one. Raises ``AssertionError`` with
+        the screen."""
         end = time.monotonic() + within
-        while not all(text in self.text() for text in texts):
+        while not all(text in self.text() for text in texts) or (no is not None and no in self.text()):
             assert self.process.poll() is None, self.text()
-            assert time.monotonic() < end, f"not all of {texts}:\n{self.text()}"
+            assert time.monotonic() < end, f"not all of {texts}, or still {no}:\n{self.text()}"
             self._take(0.05)
 
     # -- the end ------------------------------------------------------------------------------------------
