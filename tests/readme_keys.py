@@ -21,7 +21,7 @@ def table() -> str:
         for action in ACTIONS:
             where = "every screen" if action.scope == EVERYWHERE else titles[action.scope]
             where = ", ".join([where, *(titles[name] for name in action.also if action.scope != EVERYWHERE)])
-            shell = f"`{action.cli}`" if action.cli else ""
+            shell = f"`{action.cli}`".replace("|", r"\|") if action.cli else ""  # else it would end the cell
             yield f"| `{action.shown_key}` | {where} | {action.tooltip} | {shell} | `{action.id}` |"
 
     return "\n".join(rows()) + "\n"
