@@ -109,8 +109,10 @@ class Terminal:
         return "\n".join(self._screen.display)
 
     def shows(self, *texts: str, no: str | None = None, within: float = 30.0) -> None:
-        """Wait until the screen shows all of these, and ``no`` longer that one. Raises ``AssertionError`` with
-        the screen."""
+        """Wait until the screen shows all of these, and ``no`` longer that one.
+
+        Raises ``AssertionError`` with the screen.
+        """
         end = time.monotonic() + within
         while not all(text in self.text() for text in texts) or (no is not None and no in self.text()):
             assert self.process.poll() is None, self.text()
