@@ -46,7 +46,7 @@ COLUMNS: list[Column[Machine]] = [
     Column("machine", 12, _name, lambda m: m.nickname.lower(), flex=1),
     Column("status", 13, _status, lambda m: (m.role, m.status)),
     Column("seen", 5, _seen, lambda m: m.last_seen_ms or 0, right=True),
-    Column("rtt", 7, lambda m: span(m.rtt_ms), lambda m: m.rtt_ms or 0.0, right=True),
+    Column("rtt", 7, lambda m: span(m.rtt_ms), lambda m: m.rtt_ms or 0, right=True),
     Column("lag", 7, _lag, lambda m: m.lag.ms if m.lag else -1, right=True),
     Column("topics", 6, lambda m: str(m.topics), lambda m: m.topics, right=True),
     Column("votes", 5, lambda m: "yes" if m.electorate else "–", lambda m: not m.electorate),

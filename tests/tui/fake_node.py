@@ -40,7 +40,7 @@ def machine(machine_id: str, **changes: Any) -> t.Machine:
         "online": True,
         "last_seen": "2026-11-23T16:58:00.000Z",
         "last_seen_ms": 120,
-        "rtt_ms": 3.2,
+        "rtt_ms": 3,
         "version": "0.1.0",
         "protocol": (1, 1),
         "electorate": True,
@@ -115,7 +115,7 @@ class FakeNode(FakeChecks):
                 rtt_ms=None,
             ),
             machine(MINI),
-            machine(ATTIC, rtt_ms=21.4, lag=t.Lag(entries=2, bytes=840, ms=40), topics=0),
+            machine(ATTIC, rtt_ms=21, lag=t.Lag(entries=2, bytes=840, ms=40), topics=0),
             machine(
                 LAPTOP,
                 online=False,
@@ -385,12 +385,12 @@ class FakeNode(FakeChecks):
             since="2026-11-23T14:02:00.000Z",
             since_ms=11_520_000 + since,
             renewed_ms_ago=since % 2_000 if self.expires else None,
-            round_took_ms=3.4,
+            round_took_ms=3,
             hub=t.HubView(
                 kind="remote" if self.expires else "embedded",
                 url="git@host:me/agent.git",
                 reachable=True,
-                latency_ms=41.0,
+                latency_ms=41,
                 last_write_ms_ago=11_520_000,
             ),
             history=[

@@ -118,7 +118,7 @@ def _hub(hub: t.HubView) -> t.Finding:
     if not hub.reachable:
         why = hub.error or "no reason given"
         return t.Finding("hub", "problem", f"{hub.url} does not answer: {why}", "instar lease")
-    took = "" if hub.latency_ms is None else f" in {hub.latency_ms:.1f} ms"
+    took = "" if hub.latency_ms is None else f" in {hub.latency_ms} ms"
     return t.Finding("hub", "ok", f"{hub.kind} {hub.url} answers{took}")
 
 

@@ -6,7 +6,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from instar_node.clock import MICROS_PER_MS
+
 T = TypeVar("T")
+
+
+def round_trip_ms(micros: int | None) -> int | None:
+    """A measured round trip in whole milliseconds, rounded up: it is never told shorter than it was."""
+    return None if micros is None else -(-micros // MICROS_PER_MS)
 
 
 def told(found: msgspec.Struct, kind: type[T]) -> T:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from instar_node.api import types as t
+from instar_node.api.durations import round_trip_ms
 from instar_node.api.parts import Base
 from instar_node.clock import MICROS_PER_MS
 from instar_node.coordination.http_lease_transport import HistoryRow
@@ -49,7 +50,7 @@ async def lease_view(base: Base) -> t.LeaseView:
         since=current.at if current is not None else None,
         since_ms=None if current is None else _ms_between(current.at, base.clock.wall()),
         renewed_ms_ago=_ms(snapshot.renewed_us_ago),
-        round_took_ms=_fine_ms(snapshot.round_took_us),
+        round_took_ms=round_trip_ms(snapshot.round_took_us),
         hub=hub_view(base, snapshot),
         history=history,
         evidence=_evidence(base, snapshot),
@@ -69,7 +70,7 @@ def hub_view(base: Base, snapshot: LeaseSnapshot) -> t.HubView:
         kind=base.lease.hub.kind,
         url=hub_name(base, base.lease.hub),
         reachable=snapshot.hub_reachable,
-        latency_ms=_fine_ms(snapshot.hub_latency_us),
+        latency_ms=round_trip_ms(snapshot.hub_latency_us),
         last_write_ms_ago=_ms(snapshot.last_write_us_ago),
         error=snapshot.hub_error,
     )
@@ -156,10 +157,6 @@ def _if_lost(base: Base) -> t.IfLost:
 
 def _ms(micros: int | None) -> int | None:
     return None if micros is None else micros // MICROS_PER_MS
-
-
-def _fine_ms(micros: int | None) -> float | None:
-    return None if micros is None else micros / MICROS_PER_MS
 
 
 def _unix(at: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from instar_node.api import types as t
+from instar_node.api.durations import round_trip_ms
 from instar_node.api.parts import Base, PoolParts
 from instar_node.build import Build
 from instar_node.clock import MICROS_PER_MS, MICROS_PER_SECOND, iso
@@ -64,7 +65,7 @@ def _row(
         online=online,
         last_seen=None if seen_ms is None else iso(base.clock.wall() - seen_ms / 1_000),
         last_seen_ms=seen_ms,
-        rtt_ms=None if info is None or info.rtt_us is None else info.rtt_us / MICROS_PER_MS,
+        rtt_ms=None if info is None else round_trip_ms(info.rtt_us),
         version="" if build is None else build.version,
         protocol=None if build is None else build.protocol,
         electorate=snapshot.record is not None and machine_id in snapshot.record.electorate,

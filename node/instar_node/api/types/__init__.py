@@ -1,7 +1,7 @@
 """Everything the node API takes and gives, as typed structs. Field names are the contract of scripts.
 
-Times are ISO-8601 UTC strings; durations are integer milliseconds (``_ms``), but measured round trips, which
-may take less than one (``rtt_ms``, ``round_took_ms``, ``latency_ms``), have a fraction. ``None`` means "not
+Times are ISO-8601 UTC strings; durations are integer milliseconds (``_ms``). Measured round trips are rounded
+up (``rtt_ms``, ``round_took_ms``, ``latency_ms``): what took less than one is told as 1. ``None`` means "not
 known" or "does not apply".
 """
 

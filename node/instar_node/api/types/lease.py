@@ -60,7 +60,7 @@ class LeaseView(Model):
     since: str | None
     since_ms: int | None
     renewed_ms_ago: int | None
-    round_took_ms: float | None
+    round_took_ms: int | None
     hub: HubView
     history: list[EpochRow]
     evidence: list[Evidence]
@@ -72,6 +72,6 @@ class HubView(Model):
     kind: Literal["embedded", "path", "remote", "witness", "etcd"]
     url: str
     reachable: bool
-    latency_ms: float | None
+    latency_ms: int | None
     last_write_ms_ago: int | None
     error: str | None = None

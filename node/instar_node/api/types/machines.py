@@ -66,7 +66,7 @@ class Machine(Model):
     last_seen: str | None
     last_seen_ms: int | None
     """Milliseconds since this machine was last heard; 0 for the machine itself."""
-    rtt_ms: float | None
+    rtt_ms: int | None
     version: str
     protocol: tuple[int, int] | None
     electorate: bool
