@@ -191,7 +191,7 @@ class FakeNodeApi:
             since_ms=3_700_000,
             renewed_ms_ago=200,
             round_took_ms=2,
-            hub=t.HubView("path", "/srv/hub.git", True, 2.0, 40_000),
+            hub=t.HubView("path", "/srv/hub.git", True, 2, 40_000),
             history=[t.EpochRow(7, "7", ME, "desk", "handoff", AT, None, 41)],
             evidence=[t.Evidence(MINI, "mini", True, False, 200, None, None)],
             if_lost=t.IfLost(MINI, "mini", 6_120, None),
