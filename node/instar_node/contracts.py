@@ -198,9 +198,9 @@ class Database(Protocol):
     """SQLite with one writer thread and group commit (``synchronous=FULL``)."""
 
     async def write(self, job: Callable[[sqlite3.Connection], T], within_s: float = 0.0) -> T:
-        """Run ``job`` on the writer, inside a savepoint; resolves after the group's fsync. An exception in
-        the job undoes that job alone and is raised here. ``within_s``: how long it may wait for another
-        write with which to share the fsync."""
+        """Run ``job`` on the writer; resolves after its group's fsync. An exception in the job undoes that
+        job alone and is raised here. ``within_s``: how long it may wait for another write with which to share
+        the fsync."""
 
     async def read(self, job: Callable[[sqlite3.Connection], T]) -> T:
         """Run a read-only job on a reader thread, against the last committed state."""

@@ -81,7 +81,7 @@ async def test_writes_waiting_together_share_one_commit(db: SqliteDatabase, tmp_
     await db.write(lambda c: c.set_trace_callback(statements.append))
     gate = Gate(db)
     await asyncio.gather(*await queue_behind(gate, *(db.write(put(str(n))) for n in range(100))))
-    assert statements.count("SAVEPOINT job") == 101
+    assert statements.count("SAVEPOINT job") == 99  # a job with nothing before it can be undone without one
     assert statements.count("COMMIT") == 3  # the one that set the trace, the gate, and all the hundred
 
 
@@ -109,16 +109,29 @@ async def test_closing_waits_for_nobody_else_to_share_a_commit(tmp_path: Path) -
     await patient
 
 
-async def test_a_failing_job_is_undone_alone(db: SqliteDatabase) -> None:
+@pytest.mark.parametrize("place", [0, 1, 2], ids=["first", "between", "last"])
+async def test_a_failing_job_is_undone_alone(db: SqliteDatabase, place: int) -> None:
     def half(connection: sqlite3.Connection) -> None:
         connection.execute("INSERT INTO t VALUES ('half', 1)")
         raise ValueError("no")
 
-    gate = Gate(db)
-    tasks = await queue_behind(gate, db.write(put("a")), db.write(half), db.write(put("b")))
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert isinstance(results[1], ValueError)
+    jobs = [put("a"), put("b")]
+    jobs.insert(place, half)
+    results = await asyncio.gather(
+        *await queue_behind(Gate(db), *(db.write(job) for job in jobs)), return_exceptions=True
+    )
+    assert [number for number, result in enumerate(results) if isinstance(result, ValueError)] == [place]
     assert await db.read(keys) == ["a", "b"]
+
+
+async def test_a_failing_job_that_is_alone_leaves_nothing(db: SqliteDatabase) -> None:
+    def half(connection: sqlite3.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES ('half', 1)")
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await db.write(half)
+    assert await db.read(keys) == []
 
 
 async def test_a_constraint_error_reaches_its_caller_as_it_is(db: SqliteDatabase) -> None:
@@ -162,6 +175,20 @@ async def test_a_group_that_cannot_commit_is_reported_to_every_caller(db: Sqlite
     assert await db.read(keys) == []
     await db.write(put("c"))
     assert await db.read(keys) == ["c"]
+
+
+async def test_a_transaction_lost_before_anything_was_done_in_it_fails_nobody_else(
+    db: SqliteDatabase,
+) -> None:
+    def lose_the_transaction(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")
+        raise sqlite3.OperationalError("database or disk is full")
+
+    gate = Gate(db)
+    tasks = await queue_behind(gate, db.write(lose_the_transaction), db.write(put("b")))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [isinstance(result, Exception) for result in results] == [True, False]
+    assert await db.read(keys) == ["b"]
 
 
 async def test_disk_full_is_said_so_and_passes(db: SqliteDatabase) -> None:

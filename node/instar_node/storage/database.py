@@ -2,8 +2,8 @@
 
 Durability is what the node's acknowledgements stand on, so every commit is synced (WAL,
 ``synchronous=FULL``). A sync costs milliseconds, so writes that arrive while one is under way share the
-next: each runs in its own savepoint inside one transaction, and all are resolved after the one sync. A
-write that is alone waits for nothing but its own sync.
+next: they run in one transaction, each so that it can be undone alone, and all are resolved after the one
+sync. A write that is alone waits for nothing but its own sync.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_GROUP = 256
 CHECKPOINT_PAGES = 4_000
 """Size of the write-ahead log (16 MiB) at which a commit also copies it into the file. The same few pages are
 written again and again, so a long log saves most of the copying; a start after a crash reads it in 50 ms."""
-CACHED_STATEMENTS = 256
+CACHED_STATEMENTS = 400
 """Prepared statements kept by each connection; more than the program has."""
 WRITER_CACHE_KIB = 8_000
 """Pages the writer keeps: those at which the tables and indexes of a busy day grow. Of SQLite's own 2 MB many
@@ -82,7 +82,7 @@ class SqliteDatabase:
         return cls(path, writer, reader)
 
     async def write(self, job: Callable[[sqlite3.Connection], T], within_s: float = 0.0) -> T:
-        """Run ``job`` on the writer, inside a savepoint; resolves after the group's sync.
+        """Run ``job`` on the writer; resolves after its group's sync.
 
         A job that may wait ``within_s`` seconds waits so long for another one, to share its sync.
 
@@ -130,21 +130,34 @@ class SqliteDatabase:
             deliver(group)
 
     def _commit_group(self, connection: sqlite3.Connection, group: list[Job]) -> None:
+        """Run each job so that it alone is undone when it fails, and sync all that succeeded.
+
+        The first needs no savepoint, because nothing came before it that its failure might take along. Most
+        groups have only one.
+        """
+        first, *others = group
         connection.execute("BEGIN IMMEDIATE")
-        for job in group:
-            self._run_in_savepoint(connection, job)
+        if self._failed(connection, first) is not None:
+            _rollback(connection)
+            if not others:
+                return
+            connection.execute("BEGIN IMMEDIATE")
+        for job in others:
+            connection.execute("SAVEPOINT job")
+            if (error := self._failed(connection, job)) is not None:
+                if not connection.in_transaction:
+                    raise error  # SQLite undid the whole group (disk full): none of it may be reported done
+                connection.execute("ROLLBACK TO job")
+            connection.execute("RELEASE job")
         connection.execute("COMMIT")
 
-    def _run_in_savepoint(self, connection: sqlite3.Connection, job: Job) -> None:
-        connection.execute("SAVEPOINT job")
+    def _failed(self, connection: sqlite3.Connection, job: Job) -> Exception | None:
         try:
             job.succeed(job.run(connection))
         except Exception as error:
-            if not connection.in_transaction:
-                raise  # SQLite undid the whole group (disk full, I/O error): none of it may be reported done
-            connection.execute("ROLLBACK TO job")
             job.fail(self._explained(error))
-        connection.execute("RELEASE job")
+            return error
+        return None
 
     # -- the reader thread ------------------------------------------------------------------------------
 

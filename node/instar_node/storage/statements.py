@@ -9,9 +9,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-SIZES = (64, 32, 16, 8, 4, 2, 1)
-"""Rows of one statement. Few sizes, so that each statement is prepared once and found in the cache again; and
-few statements, because after each the thread waits for the interpreter."""
+STEP, LARGEST = 16, 128
+"""Rows of one statement: a multiple of ``STEP``, then what is left. Few sizes, so that each statement is
+prepared once and found in the cache again; and few statements, because after each the thread waits for the
+interpreter."""
 
 
 def insert_rows(
@@ -32,9 +33,9 @@ def select_known(connection: sqlite3.Connection, column: str, table: str, values
     """Those of these values that ``column`` of ``table``, which has an index, contains."""
     wanted = list(values)
     known: set[T] = set()
-    for start in range(0, len(wanted), SIZES[0]):
-        asked = wanted[start : start + SIZES[0]]
-        size = min(size for size in SIZES if size >= len(asked))
+    for start in range(0, len(wanted), LARGEST):
+        asked = wanted[start : start + LARGEST]
+        size = 1 if len(asked) == 1 else -(-len(asked) // STEP) * STEP
         asked += asked[-1:] * (size - len(asked))  # asking twice for one is cheaper than a second statement
         query = f"SELECT {column} FROM {table} WHERE {column} IN ({', '.join('?' * size)})"  # noqa: S608
         known.update(value for (value,) in connection.execute(query, asked))
@@ -42,7 +43,7 @@ def select_known(connection: sqlite3.Connection, column: str, table: str, values
 
 
 def _chunks(left: list[T]) -> Iterator[list[T]]:
-    for size in SIZES:
-        while len(left) >= size:
-            yield left[:size]
-            left = left[size:]
+    while left:
+        size = min(len(left) // STEP * STEP, LARGEST) or len(left)
+        yield left[:size]
+        left = left[size:]
