@@ -99,7 +99,8 @@ class LedgerSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
 
 
 class PoolSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    """``[pool]``: ``slots`` is how many agents can run here side by side; 0 = twice the processors."""
+    """``[pool]``: ``slots`` is how many agents can run here side by side; 0 = twice the processors. Only an
+    agent of kind ``command`` takes one up."""
 
     enabled: bool = True
     slots: Annotated[int, Meta(ge=0, le=10_000)] = 0

@@ -56,6 +56,19 @@ async def _is_handed_to(node: Node, target: Node) -> bool:
     return outcome in ("awake", "already-awake")
 
 
+async def test_a_burst_for_an_agent_that_answers_at_once_is_no_overload(tmp_path: Path) -> None:
+    async with pair(tmp_path, hub=False) as (desk, _):
+        topics = [f"t{number}" for number in range(64)]  # with a slot each they would fill this machine
+        await asyncio.gather(*(desk.api.send(t.SendRequest(topic, "hello", topic)) for topic in topics))
+        await until(lambda: _all_answered(desk, topics))
+        assert {await owner(desk, topic) for topic in topics} == {desk.machine_id}
+
+
+async def _all_answered(node: Node, topics: list[str]) -> bool:
+    roles = [[role for role, _ in await lines(node, topic)] for topic in topics]
+    return roles == [["user", "agent"]] * len(topics)
+
+
 def held_agent(folder: Path) -> str:
     """Settings of an agent that notes its runs, and answers as soon as there is no file ``hold``."""
     script = (

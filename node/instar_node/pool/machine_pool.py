@@ -75,14 +75,18 @@ class MachinePoolRegistry:
         barred: Barred = lambda machine: None,
         agent: str = "",
         slots: int = 0,
+        occupies: bool = True,
     ) -> None:
         """``barred(machine)`` says why nothing new may be given to a machine; ``None`` when it may. ``agent``
         is the kind of agent this machine runs: topics only spread over machines with the same kind. ``slots``
-        is how many it can run side by side; 0 leaves that to the number of processors."""
+        is how many it can run side by side; 0 leaves that to the number of processors. ``occupies``: whether
+        a run takes up a slot; an agent that answers in the step in which it is asked never does, and however
+        many messages are on their way to it, no other machine would be of help."""
         self.barred = barred
         self.dispatched: Callable[[str], int] = lambda machine: 0
         """How many runs this machine, as holder, has under way on another; newer than what that one told."""
         self._agent = agent
+        self._occupies = occupies
         self._mesh = mesh
         self._members = members
         self._authority = authority
@@ -147,7 +151,8 @@ class MachinePoolRegistry:
         if not self.online(machine_id):
             return 0.0
         notice = self._notice(machine_id)
-        return max(notice.running, self.dispatched(machine_id)) / notice.slots
+        dispatched = self.dispatched(machine_id) if self._occupies else 0
+        return max(notice.running, dispatched) / notice.slots
 
     def machines(self) -> list[PoolMachine]:
         """Every active machine, in order of admission."""

@@ -333,8 +333,18 @@ def _pool(
 ) -> tuple[PoolParts, AgentRunner]:
     mesh, lease, clock, events = base.mesh, base.lease, base.clock, base.events
     pins = TopicPlacementPinStore(placements, lease)
+    kind, slots = base.config.agent.kind, base.config.pool.slots
     machines = MachinePoolRegistry(
-        mesh, base.registry, lease, pins, agent, clock, barred, base.config.agent.kind, base.config.pool.slots
+        mesh,
+        base.registry,
+        lease,
+        pins,
+        agent,
+        clock,
+        barred,
+        kind,
+        slots,
+        occupies=kind == "command",  # the others run no process: they answer at once, or leave it to a person
     )
     host = RunHost(agent, mesh, lease, clock, events)
     settings = base.config.lease
