@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -139,6 +140,16 @@ class LedgerMachine(RuleBasedStateMachine):
         offered = MessageRow(key, Status(Rank.RESERVED, self.epoch), reservations=(reservation,))
         self.apply(lambda tx: steps.adopt(tx, self.epoch, "peer", [offered], []))
 
+    @rule(key=keys)
+    def another_machine_reports_it_under_other_numbers(self, key: str) -> None:
+        """It had taken it up in an epoch of its own, and perhaps committed the same answer there."""
+        row = self.row(key)
+        if row is not None and row.origin is not None:
+            origin = msgspec.structs.replace(row.origin, epoch=self.epoch, seq=row.origin.seq + 7)
+            commit = row.commit and msgspec.structs.replace(row.commit, epoch=self.epoch, seq=origin.seq + 1)
+            offered = msgspec.structs.replace(row, origin=origin, commit=commit)
+            self.apply(lambda tx: steps.adopt(tx, self.epoch, "peer", [offered], []))
+
     @rule(cut=st.integers(0, 4))
     def follow_a_holder_that_lacks_the_last_entries(self, cut: int) -> None:
         marks = [entry.mark for entry in tables.entries_after(self.connection, GENESIS.position)]
@@ -195,22 +206,22 @@ class LedgerMachine(RuleBasedStateMachine):
         assert rows == {key: row for key in KEYS if (row := self.row(key)) is not None}
 
     @invariant()
-    def no_two_lines_share_a_number(self) -> None:
-        lines = [
-            (row.origin.topic, row.origin.seq)
-            for key in KEYS
-            if (row := self.row(key)) is not None and row.origin is not None
-        ]
-        lines += [
-            (row.origin.topic, row.commit.seq + part)
-            for key in KEYS
-            if (row := self.row(key)) is not None
-            and row.origin is not None
-            and row.commit is not None
-            and row.reservation is not None
-            for part in range(len(row.reservation.replies))
-        ]
-        assert len(lines) == len(set(lines))
+    def no_two_lines_share_a_number_and_each_is_found_where_it_stands(self) -> None:
+        rows = [row for key in KEYS if (row := self.row(key)) is not None and row.origin is not None]
+        lines = [line for row in rows for line in lines_of(row)]
+        assert len({(topic, seq) for topic, seq, _, _ in lines}) == len(lines)
+        found = self.connection.execute("SELECT topic, seq, key, part FROM lines").fetchall()
+        assert sorted(found) == sorted(lines)
+
+
+def lines_of(row: MessageRow) -> list[tuple[str, int, str, int]]:
+    """Topic, number, key and part of each line of a message and of its committed answer."""
+    assert row.origin is not None
+    lines = [(row.origin.topic, row.origin.seq, row.key, 0)]
+    if row.commit is not None and row.reservation is not None:
+        count = len(row.reservation.replies)
+        lines += [(row.origin.topic, row.commit.seq + n, row.key, n + 1) for n in range(count)]
+    return lines
 
 
 LedgerMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -348,6 +348,40 @@ async def test_how_far_behind_counts_entries_and_bytes_from_memory_and_from_disk
             ("other", 1, 6, "2026-01-01T00:00:04Z"),
         ]
         assert await buffer.behind(P(1, 4)) == []
+
+
+async def test_a_page_of_a_topic_costs_the_same_however_long_the_topic_is(tmp_path: Path) -> None:
+    def steps(db: sqlite3.Connection, of: Callable[[sqlite3.Connection], object]) -> int:
+        taken = 0
+
+        def step() -> int:
+            nonlocal taken
+            taken += 1
+            return 0
+
+        db.set_progress_handler(step, 1)
+        of(db)
+        db.set_progress_handler(None, 1)
+        return taken
+
+    async def costs(count: int) -> list[int]:
+        buffer = await opened(tmp_path / f"{count}.db", 1_000_000)
+        await say(buffer, *range(1, count + 1))
+        pages: list[Callable[[sqlite3.Connection], object]] = [
+            lambda db: store.newest_before(db, "42", 1 << 62, 20),
+            lambda db: store.lines_after(db, "42", 10, 20),
+            lambda db: store.behind(db, count - 20),
+            lambda db: next(store.oldest_first(db, "42")),
+        ]
+        found = [
+            await buffer._database.read(lambda db, page=page: steps(db, page))  # type: ignore[misc]
+            for page in pages
+        ]
+        await buffer._database.close()  # type: ignore[attr-defined]
+        return found
+
+    for few, many in zip(await costs(50), await costs(3_000), strict=True):
+        assert 0 < many <= 1.02 * few
 
 
 async def test_lines_the_disk_refuses_are_written_later(tmp_path: Path) -> None:

@@ -95,7 +95,7 @@ def compact_chunk(connection: sqlite3.Connection, before: str) -> Chunk:
             entries.append(compacted(entry, body))
         end, more = entry.position, True
     if end != start:
-        tables.save_rows(connection, rows.values())
+        tables.save_rows(connection, ((row, row) for row in rows.values()))  # its lines stay where they are
         topics = {row.origin.topic for row in rows.values() if row.origin is not None}
         heads = tables.load_topics(connection, topics)
         tables.save_topics(connection, [replace(head, text="") for head in heads if head.at < before])

@@ -53,19 +53,18 @@ class Conversation:
 def _page(
     connection: sqlite3.Connection, topic: str, side: str, bound: int, order: str, limit: int
 ) -> list[Line]:
-    # side and order are our own constants; a topic's rows are found by index either way.
-    window = f"topic = ? AND seq {side} ? ORDER BY seq {order} LIMIT ?"
-    asked = (topic, bound, limit)
-    users = connection.execute(f"SELECT row FROM messages WHERE {window}", asked)  # noqa: S608
-    lines = [line for (blob,) in users if (line := user_line(_decode_row(blob))) is not None]
-    parts = connection.execute(
-        "SELECT m.row, r.part FROM (SELECT key, part, seq FROM replies"  # noqa: S608
-        f" WHERE {window}) r JOIN messages m ON m.key = r.key",
-        asked,
+    # side and order are our own constants; a topic's lines are found by the primary key either way.
+    found = connection.execute(
+        "SELECT row, part FROM lines CROSS JOIN messages USING (key)"  # noqa: S608
+        f" WHERE topic = ? AND seq {side} ? ORDER BY seq {order} LIMIT ?",
+        (topic, bound, limit),
     )
-    lines += [line for blob, part in parts if (line := agent_line(_decode_row(blob), part)) is not None]
-    lines.sort(key=lambda line: line.seq, reverse=order == "DESC")
-    return sorted(lines[:limit], key=lambda line: line.seq)
+    lines = [_line(_decode_row(blob), part) for blob, part in found]
+    return sorted((line for line in lines if line is not None), key=lambda line: line.seq)
+
+
+def _line(row: MessageRow, part: int) -> Line | None:
+    return user_line(row) if part == 0 else agent_line(row, part - 1)
 
 
 def user_line(row: MessageRow) -> Line | None:

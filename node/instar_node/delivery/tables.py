@@ -20,6 +20,10 @@ _decode_placement = msgspec.msgpack.Decoder(Placement).decode
 
 LogRow = tuple[int, int, str, bytes, bytes, int, int, bytes | None]
 """epoch, seq, kind, body, hash, the running totals of this copy, and the digest of a compacted body."""
+RowChange = tuple[MessageRow | None, MessageRow]
+"""What was known of a message, and what is known now."""
+LineRow = tuple[str, int, str, int]
+"""Topic and number of a line, the message's key, and 0 for the message or n for its answer's n-th part."""
 
 
 def load_state(connection: sqlite3.Connection) -> LedgerState:
@@ -178,22 +182,38 @@ def delete_log_after(connection: sqlite3.Connection, position: LogPosition) -> N
     )
 
 
-def save_rows(connection: sqlite3.Connection, rows: Iterable[MessageRow]) -> None:
-    """Write message rows and the line numbers of their committed replies."""
-    rows = list(rows)
+def save_rows(connection: sqlite3.Connection, changed: Iterable[RowChange]) -> None:
+    """Write message rows, and where in their topics the messages and their committed replies stand.
+
+    Of a row that changed several times the changes must come in order.
+    """
+    first: dict[str, MessageRow | None] = {}
+    rows: dict[str, MessageRow] = {}
+    for before, after in changed:
+        first.setdefault(after.key, before)
+        rows[after.key] = after
     insert_rows(
         connection,
         "messages",
-        [_message_columns(row) for row in rows],
-        "ON CONFLICT (key) DO UPDATE"
-        " SET topic=excluded.topic, seq=excluded.seq, open=excluded.open, row=excluded.row",
+        [(row.key, int(row.open), _encode(row)) for row in rows.values()],
+        "ON CONFLICT (key) DO UPDATE SET open=excluded.open, row=excluded.row",
     )
-    insert_rows(
-        connection,
-        "replies",
-        [line for row in rows for line in _reply_lines(row)],
-        "ON CONFLICT (key, part) DO UPDATE SET seq=excluded.seq",
-    )
+    _save_lines(connection, [(first[key], row) for key, row in rows.items()])
+
+
+def _save_lines(connection: sqlite3.Connection, changed: Iterable[RowChange]) -> None:
+    come: list[LineRow] = []
+    gone: list[LineRow] = []
+    for before, after in changed:
+        now = _lines(after)
+        if before is None:
+            come += now
+        elif (then := _lines(before)) != now:
+            come += now.keys() - then.keys()
+            gone += then.keys() - now.keys()
+    if gone:  # a message or an answer was numbered anew
+        connection.executemany("DELETE FROM lines WHERE topic = ? AND seq = ? AND key = ? AND part = ?", gone)
+    insert_rows(connection, "lines", come, "ON CONFLICT DO NOTHING")
 
 
 def save_topics(connection: sqlite3.Connection, heads: Iterable[TopicHead]) -> None:
@@ -247,14 +267,14 @@ def forget_orphans(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM ledger_cuts")
 
 
-def _message_columns(row: MessageRow) -> tuple[str, str, int, int, bytes]:
+def _lines(row: MessageRow) -> dict[LineRow, None]:
+    """Where the lines of a message stand: its own, if it is known, and those of the committed answer."""
     origin = row.origin
-    topic, seq = (origin.topic, origin.seq) if origin is not None else ("", 0)
-    return row.key, topic, seq, int(row.open), _encode(row)
-
-
-def _reply_lines(row: MessageRow) -> list[tuple[str, int, str, int]]:
-    if row.commit is None or row.origin is None or row.reservation is None:
-        return []
-    first, topic = row.commit.seq, row.origin.topic
-    return [(row.key, part, topic, first + part) for part in range(len(row.reservation.replies))]
+    if origin is None:
+        return {}
+    lines: dict[LineRow, None] = {(origin.topic, origin.seq, row.key, 0): None}
+    if row.commit is not None and row.reservation is not None:
+        first = row.commit.seq
+        for part in range(len(row.reservation.replies)):
+            lines[origin.topic, first + part, row.key, part + 1] = None
+    return lines

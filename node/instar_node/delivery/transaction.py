@@ -169,7 +169,7 @@ class Transaction:
     def finish(self) -> Outcome:
         """Write everything gathered, one statement a table, and say what it came to."""
         self._write_log()
-        tables.save_rows(self._connection, self.rows.values())
+        tables.save_rows(self._connection, ((change.before, change.after) for change in self.changes))
         tables.save_topics(self._connection, self.topics.values())
         tables.save_placements(self._connection, self.placements.values())
         tables.save_positions(self._connection, self.positions.items())

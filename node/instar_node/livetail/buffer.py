@@ -96,8 +96,7 @@ class LiveTailBuffer:
         bound = (1 << 62) if before is None else before
         found = await self._lines(
             topic,
-            "AND topic_seq < ? ORDER BY topic_seq DESC, seq DESC LIMIT ?",
-            (bound, limit),
+            partial(store.newest_before, topic=topic, bound=bound, limit=limit),
             lambda line: line.topic_seq < bound,
         )
         return tuple(HistoryItem(line.role, line.text, line.at) for line in found[len(found) - limit :])
@@ -107,22 +106,19 @@ class LiveTailBuffer:
         staged before this call."""
         found = await self._lines(
             topic,
-            "AND topic_seq > ? ORDER BY topic_seq, seq LIMIT ?",
-            (after, limit),
+            partial(store.lines_after, topic=topic, after=after, limit=limit),
             lambda line: line.topic_seq > after,
         )
         return found[:limit]
 
     async def _lines(
-        self, topic: str, where: str, arguments: tuple[int, int], wanted: Callable[[Line], bool]
+        self, topic: str, durable: Callable[[sqlite3.Connection], list[Line]], wanted: Callable[[Line], bool]
     ) -> list[Line]:
         """Durable lines, and those still on their way to the disk, by ``topic_seq``."""
         staged = [
             line for _, line in (*self._in_write, *self._staged) if line.topic == topic and wanted(line)
         ]
-        found = await self._database.read(
-            partial(store.lines, where=f"WHERE topic = ? {where}", arguments=(topic, *arguments))
-        )
+        found = await self._database.read(durable)
         known = {(line.topic_seq, line.role, line.key) for line in found}
         found += [line for line in staged if (line.topic_seq, line.role, line.key) not in known]
         return sorted(found, key=lambda line: line.topic_seq)

@@ -119,7 +119,9 @@ def save_topics(db: sqlite3.Connection, states: Iterable[TopicState]) -> None:
 
 def truncate(db: sqlite3.Connection, position: LogPosition) -> dict[str, TopicState]:
     """Forget every entry after ``position``; the new states of the topics concerned."""
-    rows = db.execute("SELECT DISTINCT topic FROM tail_entries WHERE seq > ?", (position.seq,)).fetchall()
+    rows = db.execute(
+        "SELECT DISTINCT topic FROM tail_entries NOT INDEXED WHERE seq > ?", (position.seq,)
+    ).fetchall()
     db.execute("DELETE FROM tail_entries WHERE seq > ?", (position.seq,))
     db.execute("DELETE FROM tail_lineage WHERE epoch > ?", (position.epoch,))
     recounted = {topic: _recount(db, topic) for (topic,) in rows}
@@ -153,9 +155,19 @@ def _save(db: sqlite3.Connection, counted: TopicState) -> TopicState:
     return state
 
 
-def lines(db: sqlite3.Connection, where: str, arguments: Iterable[object]) -> list[Line]:
-    """Lines by a condition of this package (never of a caller outside it)."""
-    found = db.execute(f"SELECT {_LINE} FROM tail_entries {where}", tuple(arguments))  # noqa: S608
+def newest_before(db: sqlite3.Connection, topic: str, bound: int, limit: int) -> list[Line]:
+    """The ``limit`` last lines of a topic before ``topic_seq`` ``bound``, newest first."""
+    return _lines(db, "topic_seq < ? ORDER BY topic_seq DESC, seq DESC LIMIT ?", (topic, bound, limit))
+
+
+def lines_after(db: sqlite3.Connection, topic: str, after: int, limit: int) -> list[Line]:
+    """The first ``limit`` lines of a topic after ``topic_seq`` ``after``, in order."""
+    return _lines(db, "topic_seq > ? ORDER BY topic_seq, seq LIMIT ?", (topic, after, limit))
+
+
+def _lines(db: sqlite3.Connection, which: str, arguments: tuple[str, int, int]) -> list[Line]:
+    # The index has a topic's lines by number; of those few with the same number SQLite sorts the places.
+    found = db.execute(f"SELECT {_LINE} FROM tail_entries WHERE topic = ? AND {which}", arguments)  # noqa: S608
     return [Line(*row) for row in found]
 
 
@@ -171,7 +183,9 @@ def entries_after(db: sqlite3.Connection, seq: int, limit: int) -> list[TailEntr
 def behind(db: sqlite3.Connection, seq: int) -> list[TopicBehind]:
     """What is held after ``seq``, in no order."""
     found = db.execute(
-        "SELECT topic, count(*), sum(bytes), min(at) FROM tail_entries WHERE seq > ? GROUP BY topic", (seq,)
+        "SELECT topic, count(*), sum(bytes), min(at) FROM tail_entries NOT INDEXED"  # by place, not by topic
+        " WHERE seq > ? GROUP BY topic",
+        (seq,),
     )
     return [TopicBehind(*row) for row in found]
 
