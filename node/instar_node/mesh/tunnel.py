@@ -1,7 +1,7 @@
 """One live, authenticated connection to one peer.
 
-Three tasks: a reader that never waits for a handler, a writer that sends the most urgent piece next, and a
-watch that pings, renews keys and notices silence. Whatever arrives that is not exactly the next sealed
+Three tasks: a reader that never waits for a handler, a writer for what the socket does not take at once, and
+a watch that pings, renews keys and notices silence. Whatever arrives that is not exactly the next sealed
 message of the protocol ends the connection, and nothing else happens.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 
 import msgspec
@@ -40,9 +40,10 @@ from instar_node.mesh.frames import (
     encode_frame,
     parse_piece,
 )
-from instar_node.mesh.lanes import Incoming, Outgoing, Queued
+from instar_node.mesh.lanes import Incoming, Queued
 from instar_node.mesh.noise import NoiseError
 from instar_node.mesh.opening import Socket
+from instar_node.mesh.writer import Writer
 
 log = logging.getLogger("instar.mesh")
 
@@ -100,9 +101,7 @@ class Tunnel:
         self.closed_because: str | None = None
         self.on_end: Callable[[Tunnel], None] | None = None
         """Called once, as soon as the tunnel is no longer usable."""
-        self._outgoing, self._incoming = Outgoing(), Incoming()
-        self._control: deque[Control] = deque()
-        self._wake = asyncio.Event()
+        self._writer, self._incoming = Writer(socket, channel, clock), Incoming()
         self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._pending: dict[int, asyncio.Future[Response | Failure]] = {}
         self._request_ids = 0
@@ -165,7 +164,7 @@ class Tunnel:
 
     async def run(self) -> None:
         """Serve the tunnel until it ends; the reason is in ``closed_because``."""
-        tasks = [asyncio.create_task(part()) for part in (self._read, self._write, self._watch)]
+        tasks = [asyncio.create_task(part()) for part in (self._read, self._writer.run, self._watch)]
         try:
             await asyncio.wait({*tasks, self._end}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -186,33 +185,11 @@ class Tunnel:
         if len(data) > MAX_FRAME[lane]:
             text = f"{len(data)} bytes are too many for lane {lane.name.lower()}"
             raise PeerError("refused", text, "message-too-large")
-        entry = self._outgoing.push(lane, data)
+        entry = self._writer.post(lane, data)
         if entry is None:
             self._counters["queue_full"] += 1
             raise PeerError("overloaded", f"the queue to this machine is full ({lane.name.lower()})")
-        self._wake.set()
         return entry
-
-    def _post_control(self, message: Control) -> None:
-        self._control.append(message)
-        self._wake.set()
-
-    async def _write(self) -> None:
-        while True:
-            sealed = self._next_sealed()
-            if sealed is None:
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            await self._socket.send_bytes(sealed)
-            if self._channel.rekey_due(self._clock.now()):
-                self._post_control(self._channel.begin_rekey())
-
-    def _next_sealed(self) -> bytes | None:
-        if self._control:
-            return self._channel.seal_control(self._control.popleft(), self._clock.now())
-        piece = self._outgoing.next_piece()
-        return None if piece is None else self._channel.seal(piece)
 
     # -- receiving -----------------------------------------------------------------------------------------
 
@@ -234,7 +211,7 @@ class Tunnel:
             return
         whole = self._incoming.feed(piece)
         if (credit := self._incoming.credit_due(piece.lane)) is not None:
-            self._post_control(credit)
+            self._writer.post_control(credit)
         if whole is None:
             return
         frame = decode_frame(whole)
@@ -248,16 +225,15 @@ class Tunnel:
     def _controlled(self, message: Control) -> None:
         if isinstance(message, Ping):
             self.rtt_us = message.rtt_us
-            self._post_control(Pong(message.n))
+            self._writer.post_control(Pong(message.n))
         elif isinstance(message, Pong):
             self._pong(message)
         elif isinstance(message, Credit):
-            self._outgoing.credit(message.lane, message.bytes)
-            self._wake.set()
+            self._writer.credit(message.lane, message.bytes)
         elif isinstance(message, (RekeyOpen, RekeyAnswer, RekeyDone)):
             reply = self._channel.rekey_step(message, self._clock.now())
             if reply is not None:
-                self._post_control(reply)
+                self._writer.post_control(reply)
             if not isinstance(message, RekeyOpen):
                 self._counters["rekeys"] += 1
         else:
@@ -277,9 +253,9 @@ class Tunnel:
             if self.dialler != self.peer and self._unanswered is None:
                 self._pings += 1
                 self._unanswered = (self._pings, now)
-                self._post_control(Ping(self._pings, self.rtt_us))
+                self._writer.post_control(Ping(self._pings, self.rtt_us))
             if self._channel.rekey_due(now):
-                self._post_control(self._channel.begin_rekey())
+                self._writer.post_control(self._channel.begin_rekey())
             await self._clock.sleep(self._settings.ping_every)
 
     def _pong(self, message: Pong) -> None:
