@@ -265,6 +265,10 @@ class AgentRunner(Protocol):
     def needs_history(self, topic: str) -> bool:
         """Whether a request for this topic is to carry the conversation before it; reading it costs."""
 
+    def acts(self, topic: str) -> bool:
+        """Whether what answers this topic may act on the world, so that it starts only on what no other
+        machine can take up unaware. What merely comes up with a text may start earlier."""
+
     def cancel(self, key: str) -> bool:
         """Kill the run of this message; ``True`` if there was one."""
 

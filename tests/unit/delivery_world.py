@@ -279,6 +279,7 @@ class Agent:
 
     def __init__(self, prefix: str = "echo: ") -> None:
         self.prefix = prefix
+        self.harmless = False
         self.requests: list[RunRequest] = []
         self.results: list[RunResult] = []
         self.gate = asyncio.Event()
@@ -305,6 +306,9 @@ class Agent:
 
     def needs_history(self, topic: str) -> bool:
         return True
+
+    def acts(self, topic: str) -> bool:
+        return not self.harmless
 
     def cancel(self, key: str) -> bool:
         self.cancelled.append(key)

@@ -53,6 +53,7 @@ class FakeRunner:
         self.auto = True
         self.stubborn = False
         """A cancelled run ends only when the test says so."""
+        self.harmless = True
         self.requests: list[RunRequest] = []
         self._runs: dict[str, tuple[str, asyncio.Future[RunResult]]] = {}
 
@@ -70,6 +71,9 @@ class FakeRunner:
 
     def needs_history(self, topic: str) -> bool:
         return True
+
+    def acts(self, topic: str) -> bool:
+        return not self.harmless
 
     def finish(self, key: str, result: RunResult) -> None:
         self._runs[key][1].set_result(result)

@@ -92,6 +92,41 @@ async def test_a_standbys_acknowledgement_comes_after_its_own_sync(world: World)
     await task
 
 
+async def test_what_may_act_starts_only_on_what_the_whole_electorate_has(world: World) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    holder = world["a"]
+    for harmless, command in ((False, False), (True, True)):
+        holder.agent.harmless = harmless
+        holder.delivery._work._at_once = lambda text, command=command: command  # type: ignore[misc]
+        world.network.hold("a", "b")
+        text = f"{harmless}"
+        await never(submit(world, "a", text, text))
+        assert holder.ledger.open_message(f"local:t:{text}") is not None  # durable here
+        assert holder.agent.runs_of(text) == 0
+        world.network.release("a", "b")
+        await finished(world, "a", "b")
+        assert holder.agent.runs_of(text) == 1
+
+
+async def test_an_answer_that_was_made_early_leaves_only_when_the_whole_electorate_has_it(
+    world: World,
+) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    holder = world["a"]
+    holder.agent.harmless = True
+    world.network.hold("a", "b")
+    await never(submit(world, "a", "k1"))
+    assert holder.agent.runs_of("hi") == 1
+    assert await holder.state("t", "k1") == "reserved"
+    assert world.receiver.attempts == []
+    assert [line["kind"] for line in holder.sink.lines] == ["user"]
+    world.network.release("a", "b")
+    await finished(world, "a", "b")
+    assert world.receiver.texts == ["a: hi"]
+
+
 async def test_the_electorate_is_read_at_the_instant_of_the_acknowledgement(world: World) -> None:
     world.lead("a", 1, "bc")
     await level(world, "a", "b", "c")

@@ -40,6 +40,18 @@ async def test_a_new_topic_runs_on_the_holder_and_is_placed_once(world: World) -
     assert world.log.writes == [Placement("42", DESK, 1, 1, "placed")]
 
 
+async def test_whatever_runs_or_may_come_to_run_on_another_machine_may_act(world: World) -> None:
+    router, agent = world.desk.router, world.desk.runner
+    assert router.acts("42")  # it has no place yet
+    await router.run(request())
+    assert not router.acts("42")
+    agent.harmless = False
+    assert router.acts("42")
+    agent.harmless = True
+    world.pin("42", MINI)
+    assert router.acts("42")
+
+
 async def test_where_a_message_runs_is_decided_without_looking_at_the_other_topics(world: World) -> None:
     def all_of_them() -> NoReturn:
         raise AssertionError("ten thousand topics would be gone through for one message")

@@ -43,7 +43,8 @@ class MessageWork:
         at_once: Callable[[str], bool],
     ) -> None:
         """``on_lease_lost`` is called when a step finds the lease gone before anybody announced it.
-        ``at_once(text)``: whether a message waits for no other of its topic, only for its like."""
+        ``at_once(text)``: whether a message, as a command to us, waits for no other of its topic, only for
+        its like."""
         self.queues = TopicQueues(self._process)
         self._ledger = ledger
         self._transport = transport
@@ -108,14 +109,20 @@ class MessageWork:
         if row is None:
             return
         if row.rank in (Rank.RECEIVED, Rank.PROCESSING):
-            # An agent may act on the world: it starts only on what no other machine can take up unaware.
-            await self._transport.wait_replicated(self._position_of(row))
+            if self._acts(row):
+                await self._transport.wait_replicated(self._position_of(row))
             await self._runs.run(row)
         elif key in self._sent_by_person:
             self._sent_by_person.discard(key)
             await self._outbox.resume(key, by_person=True)
         elif row.rank is Rank.RESERVED:
             await self._outbox.resume(key)
+
+    def _acts(self, row: MessageRow) -> bool:
+        """Whether the answering may act on the world: then it starts only on what no other machine can take
+        up unaware. Otherwise it need not wait for that: the answer does."""
+        origin = row.origin
+        return origin is None or self._at_once(origin.text) or self._runner.acts(origin.topic)
 
     def _position_of(self, row: MessageRow) -> LogPosition:
         """A position by which this row is in our log."""

@@ -39,6 +39,9 @@ class ChatCommands:
     def needs_history(self, topic: str) -> bool:
         return self._inner.needs_history(topic)
 
+    def acts(self, topic: str) -> bool:
+        return self._inner.acts(topic)
+
     def cancel(self, key: str) -> bool:
         return self._inner.cancel(key)
 

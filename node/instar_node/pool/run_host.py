@@ -112,6 +112,10 @@ class RunHost:
         """Whether this machine's own agent wants the conversation with a request."""
         return self._runner.needs_history(topic)
 
+    def acts(self, topic: str) -> bool:
+        """Whether this machine's own agent may act on the world."""
+        return self._runner.acts(topic)
+
     async def run_here(self, request: RunRequest) -> RunResult:
         """Run for ourselves, as the holder; takes over a run or an answer from when another was."""
         hosted = self._hosted.pop(request.key, None)

@@ -134,9 +134,16 @@ class SessionRouter:
 
     def needs_history(self, topic: str) -> bool:
         """Only this machine's own agent is known; whatever runs elsewhere may need it."""
+        return self._host.needs_history(topic) if self._is_here(topic) else True
+
+    def acts(self, topic: str) -> bool:
+        """As ``needs_history``. A topic that leaves this machine after this was asked is run elsewhere only
+        when its new placement is on the whole electorate; what the log held by then is there, too."""
+        return self._host.acts(topic) if self._is_here(topic) else True
+
+    def _is_here(self, topic: str) -> bool:
         placement = self._pins.placement(topic)
-        here = placement is not None and placement.owner == self._mesh.me
-        return self._host.needs_history(topic) if here else True
+        return placement is not None and placement.owner == self._mesh.me
 
     def cancel(self, key: str) -> bool:
         """Kill the run of this message, here or there, or end its wait."""

@@ -128,6 +128,9 @@ class CommandAgent:
     def needs_history(self, topic: str) -> bool:
         return True
 
+    def acts(self, topic: str) -> bool:
+        return True
+
     def cancel(self, key: str) -> bool:
         run = self._runs.get(key)
         if run is None:

@@ -31,6 +31,9 @@ class DiscreetAgent:
     def needs_history(self, topic: str) -> bool:
         return self._agent.needs_history(topic)
 
+    def acts(self, topic: str) -> bool:
+        return self._agent.acts(topic)
+
     def cancel(self, key: str) -> bool:
         return self._agent.cancel(key)
 

@@ -16,6 +16,9 @@ class EchoAgent:
     def needs_history(self, topic: str) -> bool:
         return False
 
+    def acts(self, topic: str) -> bool:
+        return False
+
     def cancel(self, key: str) -> bool:
         """Nothing can be cancelled: a run ends in the step in which it begins."""
         return False

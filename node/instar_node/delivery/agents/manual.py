@@ -16,6 +16,9 @@ class ManualAgent:
     def needs_history(self, topic: str) -> bool:
         return False
 
+    def acts(self, topic: str) -> bool:
+        return False
+
     def cancel(self, key: str) -> bool:
         """A waiting message is no run; there is nothing to kill."""
         return False
