@@ -20,6 +20,7 @@ from instar_node.coordination.hub_troubles import another_hub, hub_error, of_ano
 from instar_node.coordination.hubs import open_store
 from instar_node.coordination.lease_store import LeaseStore, StoreUnavailable
 from instar_node.coordination.record import PURPOSE, KnownRecord, is_authentic
+from instar_node.delivery.loading import count_messages
 from instar_node.errors import InstarError
 from instar_node.identity.chain import Folded, fold
 from instar_node.identity.keys import MachineIdentity, fingerprint, verify
@@ -36,7 +37,6 @@ from instar_node.wiring.mesh_change import (
     JoinedMesh,
     commit_join,
     complete_join,
-    count_messages,
     require_lone,
 )
 from instar_node.wiring.mesh_file import MeshFile

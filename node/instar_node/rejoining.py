@@ -6,13 +6,14 @@ import asyncio
 
 from instar_node.api import types as t
 from instar_node.api.parts import NodeParts
+from instar_node.delivery.loading import count_messages
 from instar_node.joining import Joining
 from instar_node.pairing.comparison import Comparison
 from instar_node.pairing.host import PairingHost
 from instar_node.pairing.refusals import joining_already
 from instar_node.storage.database import SqliteDatabase
 from instar_node.storage.home import Home
-from instar_node.wiring.mesh_change import count_messages, require_lone
+from instar_node.wiring.mesh_change import require_lone
 
 SETTLED_WITHIN_S = 2.0
 """For a message that came in at the same moment."""

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from instar_node.delivery.rows import MessageRow
+from instar_node.delivery.loading import load_rows
 from tests.chaos.checker import Violation, check
 from tests.chaos.client import Client
 from tests.chaos.disks import SmallDisks
@@ -185,9 +185,11 @@ class World:
 
     def _rows(self, machine: Machine) -> dict[str, str]:
         found = {}
-        for key, blob in _read(machine, "SELECT key, row FROM messages"):
-            row = msgspec.msgpack.decode(blob, type=MessageRow)
-            found[key] = f"{row.state} {hashlib.sha256(blob).hexdigest()[:12]} {row}"
+        with closing(_database(machine)) as connection:
+            connection.execute("BEGIN")
+            for row in load_rows(connection):
+                digest = hashlib.sha256(msgspec.msgpack.encode(row)).hexdigest()
+                found[row.key] = f"{row.state} {digest[:12]} {row}"
         return found
 
     def _lines(self, machine: Machine) -> list[Line]:
@@ -249,8 +251,12 @@ def ledger_entries(machine: Machine) -> list[tuple[int, int, str, str]]:
 
 
 def _read(machine: Machine, query: str) -> list[tuple[Any, ...]]:
-    with closing(sqlite3.connect(f"file:{machine.home.database}?mode=ro", uri=True)) as connection:
+    with closing(_database(machine)) as connection:
         return connection.execute(query).fetchall()
+
+
+def _database(machine: Machine) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{machine.home.database}?mode=ro", uri=True)
 
 
 def _holders(machine: Machine) -> dict[int, str]:

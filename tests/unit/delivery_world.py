@@ -449,7 +449,7 @@ class Machine:
             self.authority,
             (self.channel,),
             self.sink,
-            Conversation(self.db).history,
+            Conversation(self.db, self.ledger.log).history,
             clock,
             self.events.publish,
             history_limit=50,
@@ -468,7 +468,7 @@ class Machine:
         await self.db.close()
 
     async def lines(self, topic: str) -> list[tuple[str, str]]:
-        return [(line.role, line.text) for line in await Conversation(self.db).lines(topic)]
+        return [(line.role, line.text) for line in await Conversation(self.db, self.ledger.log).lines(topic)]
 
     async def state(self, topic: str, key: str) -> str | None:
         row = await self.ledger.message(f"local:{topic}:{key}")

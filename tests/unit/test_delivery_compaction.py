@@ -11,10 +11,10 @@ import pytest
 
 from instar_node.contracts import RunResult
 from instar_node.delivery import tables
-from instar_node.delivery.compaction import SECONDS_PER_DAY, Compactor
+from instar_node.delivery.compaction import SECONDS_PER_DAY, Chunk, Compactor, compact_chunk
 from instar_node.delivery.conversation import GONE, Conversation
 from instar_node.delivery.entries import GENESIS
-from instar_node.delivery.rows import MessageRow
+from instar_node.delivery.rows import MessageRow, Rank, Status
 from instar_node.errors import InstarError
 from tests.unit.delivery_world import Machine, QuickClock, World, running_world, until
 
@@ -30,7 +30,7 @@ class Later(QuickClock):
 
 
 def compactor(machine: Machine, days_later: float, keep_days: int = 30) -> Compactor:
-    return Compactor(machine.db, Later(days_later), keep_days)
+    return Compactor(machine.db, machine.ledger.log, Later(days_later), keep_days)
 
 
 @pytest.fixture
@@ -65,6 +65,33 @@ async def test_texts_go_after_the_stated_time_and_not_before(world: World) -> No
     assert await compactor(world["a"], days_later=30.1).compact() == 0
 
 
+async def test_no_text_that_was_dropped_comes_back_with_what_is_written_later(world: World) -> None:
+    world.lead("a", 1)
+    await talk(world, "k1")
+    assert await compactor(world["a"], days_later=31).compact() > 0
+    await talk(world, "k2")
+    await world["a"].ledger.log.save()
+    assert b"secret plan k2" in on_disk(world["a"])
+    assert b"secret plan k1" not in on_disk(world["a"])
+
+
+async def test_what_changed_since_the_last_round_keeps_its_text_until_it_was_written(world: World) -> None:
+    world.lead("a", 1)
+    await talk(world, "k1")
+    log = world["a"].ledger.log
+    await log.save()
+    more = MessageRow("local:t:k1", Status(Rank.CURSOR_ADVANCED, 1, 99))
+    await log.submit(lambda tx: tx.append(1, "cursor_advanced", more))
+    assert (await compact_all(world["a"])).dropped == 0
+    await log.save()
+    assert (await compact_all(world["a"])).dropped > 0
+    assert b"secret plan" not in on_disk(world["a"])
+
+
+async def compact_all(machine: Machine) -> Chunk:
+    return await machine.db.write(lambda connection: compact_chunk(connection, "9999"))
+
+
 async def test_key_end_state_and_epoch_stay_for_ever(world: World) -> None:
     world.lead("a", 1)
     await talk(world, "k1")
@@ -81,9 +108,9 @@ async def test_key_end_state_and_epoch_stay_for_ever(world: World) -> None:
     again = await world["a"].delivery.submit("t", "secret plan k1", "k1")
     assert again.duplicate
     assert len(world.receiver.taken) == 1
-    lines = await Conversation(world["a"].db).lines("t")
+    lines = await Conversation(world["a"].db, world["a"].ledger.log).lines("t")
     assert [(line.role, line.text) for line in lines] == [("user", GONE), ("agent", GONE)]
-    assert await Conversation(world["a"].db).history("t", 99, 50) == ()
+    assert await Conversation(world["a"].db, world["a"].ledger.log).history("t", 99, 50) == ()
 
 
 async def test_what_waits_for_somebody_keeps_its_text_and_so_does_what_came_after(world: World) -> None:
@@ -200,7 +227,7 @@ async def test_no_step_of_a_message_reads_a_whole_table(world: World) -> None:
 
     world["a"].db.write, world["a"].db.read = traced(write), traced(read)  # type: ignore[method-assign]
     await talk(world, "k1", "k2")
-    await Conversation(world["a"].db).history("t", 99, 50)
+    await Conversation(world["a"].db, world["a"].ledger.log).history("t", 99, 50)
     with pytest.raises(InstarError, match="another text"):
         await world["a"].delivery.submit("t", "something else", "k1")
     statements = {sql for sql in seen if sql.split()[0] in ("SELECT", "INSERT", "UPDATE", "DELETE")}

@@ -546,7 +546,7 @@ async def test_a_conversation_is_read_in_pages(machine: Machine) -> None:
         await machine.delivery.submit("t", f"m{n}", f"k{n}")
         await until(lambda n=n: len(texts(machine)) == n + 1)  # type: ignore[misc]
     await until(lambda: not machine.ledger.log.state.open)
-    conversation = Conversation(machine.db)
+    conversation = Conversation(machine.db, machine.ledger.log)
     assert [line.seq for line in await conversation.lines("t", 0, 4)] == [1, 2, 3, 4]
     page = await conversation.lines("t", 4, 3)
     assert [(line.seq, line.text) for line in page] == [(5, "m2"), (6, "a: m2"), (7, "m3")]

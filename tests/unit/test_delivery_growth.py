@@ -12,9 +12,9 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from instar_node.delivery import tables
 from instar_node.delivery.compaction import compact_chunk
 from instar_node.delivery.conversation import Conversation
+from instar_node.delivery.loading import load_state
 from instar_node.delivery.rows import Grant
 from instar_node.delivery.state import LedgerState
 from instar_node.delivery.steps import Incoming, begin, commit, open_epoch, record, reserve
@@ -103,18 +103,19 @@ async def cost(world: World, before: int) -> dict[str, int]:
         await machine.delivery.submit("t", f"hello {n}", f"new-{n}")
         await until(lambda: not machine.ledger.log.state.open)
         await machine.ledger.settled()
+    await machine.ledger.log.save()
     note("messages")
     again = await machine.delivery.submit("t", "what about k1?", "k1")
     assert again.duplicate
     note("a key of long ago")
-    assert len(await Conversation(machine.db).history("t", 1 << 40, 50)) == 50
+    assert len(await Conversation(machine.db, machine.ledger.log).history("t", 1 << 40, 50)) == 50
     note("history for an agent")
-    assert len(await Conversation(machine.db).lines("t", 0, 50)) == 50
+    assert len(await Conversation(machine.db, machine.ledger.log).lines("t", 0, 50)) == 50
     note("a page of the conversation")
     chunk = await machine.db.write(lambda connection: compact_chunk(connection, "2021"))
     assert chunk.more
     note("a round of compaction")
-    state = await machine.db.read(tables.load_state)
+    state = await machine.db.read(load_state)
     assert state.totals.entries > 4 * before
     note("a start")
     return spent

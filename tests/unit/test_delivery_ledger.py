@@ -15,8 +15,20 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from instar_node.contracts import Placement
 from instar_node.delivery import steps, tables
+from instar_node.delivery.conversation import Window, read_page
 from instar_node.delivery.entries import GENESIS, MESSAGE_KINDS, Mark, check_follows, decode_body
-from instar_node.delivery.rows import Grant, MessageRow, Rank, Reservation, Status, digest_of, join
+from instar_node.delivery.loading import load_state
+from instar_node.delivery.rows import (
+    Grant,
+    MessageRow,
+    Rank,
+    Reservation,
+    Status,
+    digest_of,
+    join,
+    public_key,
+    reply_id,
+)
 from instar_node.delivery.state import LedgerState
 from instar_node.delivery.steps import Incoming
 from instar_node.delivery.transaction import Transaction
@@ -26,6 +38,13 @@ from instar_node.storage import schema
 T = TypeVar("T")
 KEYS = ["local:t:1", "local:t:2", "local:u:3"]
 keys = st.sampled_from(KEYS)
+WINDOWS = [
+    Window("u", 0, 99, backwards=False),
+    Window("t", 0, 99, backwards=False),
+    Window("t", 2, 2, backwards=False),
+    Window("t", 1 << 62, 3, backwards=True),
+    Window("t", 4, 2, backwards=True),
+]
 answers = st.sampled_from([("yes",), ("no",), ("one", "two"), ()])
 
 
@@ -41,6 +60,14 @@ class LedgerMachine(RuleBasedStateMachine):
         self.best: dict[str, MessageRow] = {}
         self.apply(lambda tx: steps.open_epoch(tx, 1, "a", frozenset()))
 
+    @rule()
+    def save(self) -> None:
+        self.apply(lambda tx: tx.save() or True)
+
+    @rule()
+    def die_and_start_again(self) -> None:
+        self.state = load_state(self.connection)
+
     def apply(self, step: Callable[[Transaction], T]) -> T | None:
         """Run a step; a refusal must leave nothing behind."""
         tx = Transaction(self.connection, self.state)
@@ -54,14 +81,16 @@ class LedgerMachine(RuleBasedStateMachine):
         return result
 
     def row(self, key: str) -> MessageRow | None:
-        return self.state.open.get(key) or tables.load_row(self.connection, key)
+        return self.state.known(key) or tables.load_row(self.connection, key)
 
     @rule(key=keys, text=st.sampled_from(["hi", "ho"]))
     def record(self, key: str, text: str) -> None:
         known = self.row(key)
         topic = key.split(":")[1]
         done = self.apply(
-            lambda tx: steps.record(tx, self.epoch, Incoming(key, topic, text, "", "local", "", "", "a"))
+            lambda tx: steps.record(
+                tx, self.epoch, Incoming(key, topic, text, "", "local", "", f"{self.n}", "a")
+            )
         )
         if known is not None and known.origin is not None:
             assert (done is None) == (known.origin.text != text)
@@ -155,6 +184,7 @@ class LedgerMachine(RuleBasedStateMachine):
         marks = [entry.mark for entry in tables.entries_after(self.connection, GENESIS.position)]
         common: Mark = ([GENESIS, *marks])[max(0, len(marks) - cut)]
         self.apply(lambda tx: tx.truncate(common) or True)
+        self.memory_equals_disk()
         self.new_epoch()
 
     @rule()
@@ -182,10 +212,13 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def memory_equals_disk(self) -> None:
-        loaded = tables.load_state(self.connection)
+        loaded = load_state(self.connection)
         assert loaded.open == self.state.open
         assert loaded.topics == self.state.topics
         assert loaded.placements == self.state.placements
+        assert loaded.positions == self.state.positions
+        assert (loaded.opened_by, loaded.incomplete) == (self.state.opened_by, self.state.incomplete)
+        assert loaded.unsaved.rows == self.state.unsaved.rows
         assert (loaded.head, loaded.totals) == (self.state.head, self.state.totals)
 
     @invariant()
@@ -210,8 +243,15 @@ class LedgerMachine(RuleBasedStateMachine):
         rows = [row for key in KEYS if (row := self.row(key)) is not None and row.origin is not None]
         lines = [line for row in rows for line in lines_of(row)]
         assert len({(topic, seq) for topic, seq, _, _ in lines}) == len(lines)
-        found = self.connection.execute("SELECT topic, seq, key, part FROM lines").fetchall()
-        assert sorted(found) == sorted(lines)
+        for window in WINDOWS:
+            in_window = sorted(line for line in lines if line[0] == window.topic and line[1] in window)
+            chosen = in_window[-window.limit :] if window.backwards else in_window[: window.limit]
+            newer = self.state.unsaved.of_topic(window.topic)
+            shown = [(line.seq, line.role, line.key) for line in read_page(self.connection, window, newer)]
+            assert shown == [
+                (seq, "user", public_key(key)) if part == 0 else (seq, "agent", reply_id(key, part - 1))
+                for _, seq, key, part in chosen
+            ]
 
 
 def lines_of(row: MessageRow) -> list[tuple[str, int, str, int]]:

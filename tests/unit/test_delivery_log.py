@@ -13,7 +13,7 @@ import pytest
 
 from instar_node.contracts import LogPosition, Placement
 from instar_node.delivery import log as log_module
-from instar_node.delivery import steps, tables
+from instar_node.delivery import steps, tables, unsaved
 from instar_node.delivery.entries import (
     GENESIS,
     LogEntry,
@@ -191,6 +191,35 @@ async def test_the_disk_holds_the_same_state_as_the_memory(
     assert (fresh.state.head, fresh.state.totals) == (state.head, state.totals)
     assert state.topics["t"].seq == 7
     assert state.topics["t"].answered_by == "a"
+
+
+@pytest.mark.parametrize("bound", ["ROUND_ENTRIES", "ROUND_BYTES"])
+async def test_what_a_start_applies_again_is_bounded(
+    replicated: ReplicatedLog, database: FailingDatabase, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(unsaved, bound, {"ROUND_ENTRIES": 10, "ROUND_BYTES": 2_000}[bound])
+    behind = []
+    for n in range(30):
+        await replicated.submit(record(f"k{n}", "x" * 150))
+        saved = await database.read(lambda c: tables.entries_after(c, tables.saved_to(c)))
+        behind.append(len(saved))
+        assert len(replicated.state.unsaved.changes) <= behind[-1] < 10
+    assert max(behind) > 5, "not with each message"
+    assert behind.count(0) > 1
+    assert (await reloaded(database)).state.open == replicated.state.open
+
+
+async def test_a_round_that_could_not_be_written_is_written_with_the_next_group(
+    replicated: ReplicatedLog, database: FailingDatabase
+) -> None:
+    await replicated.submit(record("before"))
+    database.failures = 1
+    with pytest.raises(InstarError, match="no space left"):
+        await replicated.save()
+    assert await database.read(tables.count_saved) == 0
+    await replicated.save()
+    assert await database.read(tables.count_saved) == 1
+    assert not replicated.state.unsaved.rows
 
 
 async def test_ranges_read_from_memory_and_from_disk_are_the_same(

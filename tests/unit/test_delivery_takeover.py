@@ -140,6 +140,7 @@ async def test_a_send_that_ends_after_the_lease_did_is_still_reported_to_the_nex
         assert await world["b"].state("t", "k1") == "committed"
         assert world.receiver.texts == ["a: k1"]
         assert not outbox.trouble
+        await until(lambda: world["b"].sink.lines)
         told = [[line["kind"] for line in world[name].sink.lines] for name in "ab"]
         assert told == [["user", "agent"], ["agent"]]
 

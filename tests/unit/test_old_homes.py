@@ -50,6 +50,7 @@ async def fill(path: Path) -> None:
         ("local:t:4", ("waits",), False),
     ):
         await log.submit(lambda tx, said=(key, replies, done): say(tx, *said))
+    await log.save()
     tail = await LiveTailBuffer.open(database, SystemClock(), CAP)
     for n in range(1, 30):
         role: Any = "user" if n % 2 else "agent"
@@ -94,7 +95,7 @@ async def test_a_home_of_the_version_before_holds_the_same_after_it_was_brought_
     database = SqliteDatabase.open(old)
     log = ReplicatedLog(database)
     await log.load()
-    lines = await Conversation(database).lines("u")
+    lines = await Conversation(database, log).lines("u")
     tail = await LiveTailBuffer.open(database, SystemClock(), CAP)
     history = await tail.history("t", None, 3)
     await database.close()

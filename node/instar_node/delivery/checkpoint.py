@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -57,7 +58,8 @@ class LedgerCheckpoints:
 
     async def blocks(self) -> dict[str, bytes]:
         """The newest blocks: name → content."""
-        rows = await self._database.read(_newest_rows)
+        unsaved = self._ledger.log.state.unsaved.rows
+        rows = await self._database.read(partial(_newest_rows, unsaved))
         grouped: dict[str, list[Marker]] = {}
         for row in rows:
             if row.rank in KEPT:
@@ -88,7 +90,7 @@ def decode_markers(raw: bytes) -> list[Marker]:
         raise InstarError("bad-checkpoint", f"a checkpoint cannot be read: {error}", status=422) from error
 
 
-def _newest_rows(connection: sqlite3.Connection) -> list[MessageRow]:
+def _newest_rows(unsaved: Mapping[str, MessageRow], connection: sqlite3.Connection) -> list[MessageRow]:
     """The messages of the newest entries, as they stand."""
     keys: dict[str, None] = {}
     for entry in tables.newest_entries(connection, BLOCK * BLOCKS):
@@ -96,5 +98,5 @@ def _newest_rows(connection: sqlite3.Connection) -> list[MessageRow]:
             body = decode_body(entry)
             assert isinstance(body, MessageRow)
             keys[body.key] = None
-    found = (tables.load_row(connection, key) for key in keys)
+    found = (unsaved.get(key) or tables.load_row(connection, key) for key in keys)
     return [row for row in found if row is not None]

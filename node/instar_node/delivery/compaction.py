@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from instar_node.clock import Clock, iso
 from instar_node.contracts import Database
 from instar_node.delivery import tables
 from instar_node.delivery.entries import MESSAGE_KINDS, LogEntry, compacted, decode_body
+from instar_node.delivery.log import ReplicatedLog
 from instar_node.delivery.rows import MessageRow, without_text
 from instar_node.errors import InstarError
 
@@ -40,9 +42,10 @@ class Chunk(NamedTuple):
 class Compactor:
     """Compacts in the background, an hour after the start and then every hour."""
 
-    def __init__(self, database: Database, clock: Clock, keep_days: int) -> None:
+    def __init__(self, database: Database, log: ReplicatedLog, clock: Clock, keep_days: int) -> None:
         """``keep_days``: how long texts are kept after a message was settled; 0 = for ever."""
         self._database = database
+        self._log = log
         self._clock = clock
         self._keep_days = keep_days
         self._task = Background("ledger-compaction", self._run)
@@ -59,6 +62,7 @@ class Compactor:
     async def compact(self) -> int:
         """Drop all that is old enough now; returns how many entries lost their texts."""
         before = iso(self._clock.wall() - self._keep_days * SECONDS_PER_DAY)
+        await self._log.save()  # no old text is left in memory, to be written later
         dropped, more = 0, True
         while more:
             chunk = await self._database.write(lambda c: compact_chunk(c, before))
@@ -80,6 +84,7 @@ class Compactor:
 def compact_chunk(connection: sqlite3.Connection, before: str) -> Chunk:
     """On the writer thread: drop the texts of the next entries whose messages were settled before a time."""
     start = end = tables.compacted_to(connection)
+    unsaved = set(_keys(tables.entries_after(connection, tables.saved_to(connection))))
     entries: list[LogEntry] = []
     rows: dict[str, MessageRow] = {}
     more = False
@@ -88,7 +93,7 @@ def compact_chunk(connection: sqlite3.Connection, before: str) -> Chunk:
             body = decode_body(entry)
             assert isinstance(body, MessageRow)
             row = rows.get(body.key) or tables.load_row(connection, body.key)
-            if row is None or row.open or _settled_at(row) >= before:
+            if row is None or body.key in unsaved or row.open or _settled_at(row) >= before:
                 more = False
                 break
             rows[row.key] = without_text(row)
@@ -101,6 +106,13 @@ def compact_chunk(connection: sqlite3.Connection, before: str) -> Chunk:
         tables.save_topics(connection, [replace(head, text="") for head in heads if head.at < before])
         tables.save_compacted(connection, entries, end)
     return Chunk(len(entries), more)
+
+
+def _keys(entries: Iterable[LogEntry]) -> Iterator[str]:
+    """The messages of these entries."""
+    for entry in entries:
+        if isinstance(body := decode_body(entry), MessageRow):
+            yield body.key
 
 
 def _settled_at(row: MessageRow) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import msgspec
 
 from instar_node.contracts import Database, HistoryItem
-from instar_node.delivery.rows import MessageRow, public_key, reply_id
+from instar_node.delivery.log import ReplicatedLog
+from instar_node.delivery.rows import MessageRow, join, public_key, reply_id
+from instar_node.delivery.tables import lines_of
 
 _decode_row = msgspec.msgpack.Decoder(MessageRow).decode
 
@@ -32,35 +35,64 @@ class Line(msgspec.Struct, frozen=True):
     state: str | None
 
 
+class Window(NamedTuple):
+    """A part of a topic: lines numbered above ``bound``, or ``backwards`` from below it."""
+
+    topic: str
+    bound: int
+    limit: int
+    backwards: bool
+
+    def __contains__(self, seq: object) -> bool:
+        return isinstance(seq, int) and (seq < self.bound if self.backwards else seq > self.bound)
+
+
 class Conversation:
     """Reads topics from this machine's own copy."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, log: ReplicatedLog) -> None:
         self._database = database
+        self._log = log
 
     async def lines(self, topic: str, after: int = 0, limit: int = 200) -> list[Line]:
         """Up to ``limit`` lines numbered above ``after``, oldest first."""
-        return await self._database.read(lambda c: _page(c, topic, ">", after, "ASC", limit))
+        return await self._page(Window(topic, after, limit, backwards=False))
 
     async def history(self, topic: str, before: int, limit: int) -> tuple[HistoryItem, ...]:
         """The last ``limit`` lines numbered below ``before``, oldest first: what an agent is given."""
         if limit <= 0:
             return ()
-        lines = await self._database.read(lambda c: _page(c, topic, "<", before, "DESC", limit))
+        lines = await self._page(Window(topic, before, limit, backwards=True))
         return tuple(HistoryItem(line.role, line.text, line.at) for line in lines if line.text != GONE)
 
+    async def _page(self, window: Window) -> list[Line]:
+        newer = self._log.state.unsaved.of_topic(window.topic)
+        return await self._database.read(lambda connection: read_page(connection, window, newer))
 
-def _page(
-    connection: sqlite3.Connection, topic: str, side: str, bound: int, order: str, limit: int
-) -> list[Line]:
+
+def read_page(connection: sqlite3.Connection, window: Window, newer: Mapping[str, MessageRow]) -> list[Line]:
+    """A page of the tables, and of the ``newer`` rows that they may not show yet."""
+    rows: dict[tuple[int, str, int], MessageRow] = {}
+    for seq, key, part, blob in _saved(connection, window):
+        row = _decode_row(blob)
+        rows[seq, key, part] = join(row, newer[key]) if key in newer else row
+    for row in newer.values():
+        for _, seq, key, part in lines_of(row):
+            if seq in window:
+                rows.setdefault((seq, key, part), row)
+    places = sorted(rows, reverse=window.backwards)[: window.limit]
+    found = [_line(rows[place], place[2]) for place in sorted(places)]
+    return [line for line in found if line is not None]
+
+
+def _saved(connection: sqlite3.Connection, window: Window) -> sqlite3.Cursor:
     # side and order are our own constants; a topic's lines are found by the primary key either way.
-    found = connection.execute(
-        "SELECT row, part FROM lines CROSS JOIN messages USING (key)"  # noqa: S608
+    side, order = ("<", "DESC") if window.backwards else (">", "ASC")
+    return connection.execute(
+        "SELECT seq, key, part, row FROM lines CROSS JOIN messages USING (key)"  # noqa: S608
         f" WHERE topic = ? AND seq {side} ? ORDER BY seq {order} LIMIT ?",
-        (topic, bound, limit),
+        (window.topic, window.bound, window.limit),
     )
-    lines = [_line(_decode_row(blob), part) for blob, part in found]
-    return sorted((line for line in lines if line is not None), key=lambda line: line.seq)
 
 
 def _line(row: MessageRow, part: int) -> Line | None:

@@ -249,7 +249,7 @@ class MessageProcessingLedger:
 
     async def message(self, key: str) -> MessageRow | None:
         """One message, open or not."""
-        known = self.log.state.open.get(key)
+        known = self.log.state.known(key)
         return known or await self._database.read(lambda c: tables.load_row(c, key))
 
     def open_message(self, key: str) -> MessageRow | None:

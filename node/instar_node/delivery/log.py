@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from instar_node.contracts import Database, LogPosition
 from instar_node.delivery import tables
 from instar_node.delivery.entries import GENESIS, LogEntry, Mark
+from instar_node.delivery.loading import load_state
 from instar_node.delivery.state import LedgerState, Outcome, Totals
 from instar_node.delivery.transaction import Transaction
 
@@ -71,7 +72,7 @@ class ReplicatedLog:
 
     async def load(self) -> None:
         """Read the state from the database; once, before anything else."""
-        self.state = await self._database.read(tables.load_state)
+        self.state = await self._database.read(load_state)
         self._forget_recent()
 
     def on_outcome(self, callback: Callable[[Outcome], None]) -> None:
@@ -105,6 +106,10 @@ class ReplicatedLog:
         """Wait until nothing is under way (for an orderly stop)."""
         while self._pump is not None:
             await asyncio.wait([self._pump])
+
+    async def save(self) -> None:
+        """Have all tables of the ledger show what the log says now."""
+        await self.submit(Transaction.save)
 
     async def read_after(self, after: LogPosition, max_bytes: int) -> list[LogEntry]:
         """The next entries after a position that this log contains: at least one if there is one, else up

@@ -9,6 +9,7 @@ import msgspec
 from instar_node.contracts import Placement
 from instar_node.delivery.entries import GENESIS, LogEntry, Mark
 from instar_node.delivery.rows import MessageRow
+from instar_node.delivery.unsaved import Unsaved
 
 
 class TopicHead(msgspec.Struct, frozen=True, array_like=True):
@@ -40,7 +41,8 @@ class Change(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What one durable transaction changed; ``truncated`` says that the log was cut before ``entries``."""
+    """What one durable transaction changed; ``truncated`` says that the log was cut before ``entries``, and
+    ``saved`` that with it all tables show what the log says."""
 
     head: Mark
     totals: Totals
@@ -53,6 +55,7 @@ class Outcome(NamedTuple):
     placements: dict[str, Placement]
     positions: dict[str, str]
     truncated: bool
+    saved: bool
 
 
 class LedgerState:
@@ -71,6 +74,11 @@ class LedgerState:
         self.placements: dict[str, Placement] = {}
         self.positions: dict[str, str] = {}
         """By channel: its own position after the newest message it brought in."""
+        self.unsaved = Unsaved(self.totals)
+
+    def known(self, key: str) -> MessageRow | None:
+        """The row, if it is one that memory has: an open one, or one that the tables do not show yet."""
+        return self.open.get(key) or self.unsaved.rows.get(key)
 
     def absorb(self, outcome: Outcome) -> None:
         """Take over what a durable transaction came to."""
@@ -84,3 +92,7 @@ class LedgerState:
         self.topics.update(outcome.topics)
         self.placements.update(outcome.placements)
         self.positions.update(outcome.positions)
+        if outcome.saved:
+            self.unsaved = Unsaved(outcome.totals)
+        else:
+            self.unsaved.add(outcome)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import msgspec
 
@@ -11,6 +11,7 @@ from instar_node.contracts import LogPosition, Placement
 from instar_node.delivery.entries import Cut, LogEntry, Mark, Missing, Opening, Reported, decode_body
 from instar_node.delivery.rows import MessageRow
 from instar_node.delivery.state import LedgerState, TopicHead, Totals
+from instar_node.delivery.unsaved import Unsaved
 from instar_node.storage.statements import insert_rows, select_known
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -26,15 +27,16 @@ LineRow = tuple[str, int, str, int]
 """Topic and number of a line, the message's key, and 0 for the message or n for its answer's n-th part."""
 
 
-def load_state(connection: sqlite3.Connection) -> LedgerState:
-    """The state as the database has it."""
+def load_saved(connection: sqlite3.Connection) -> LedgerState:
+    """The state at the position up to which the tables show what the log says."""
     state = LedgerState()
     last = connection.execute(
-        "SELECT epoch, seq, hash, count, bytes FROM ledger_log ORDER BY epoch DESC, seq DESC LIMIT 1"
+        "SELECT epoch, seq, hash, count, bytes FROM ledger_log JOIN ledger_saved USING (epoch, seq)"
     ).fetchone()
     if last is not None:
         state.head, state.totals = Mark(*last[:3]), Totals(*last[3:])
         state.opened_by, state.incomplete = load_opening(connection, state.head.epoch)
+        state.unsaved = Unsaved(state.totals)
     for (blob,) in connection.execute("SELECT row FROM messages WHERE open = 1"):
         row = _decode_row(blob)
         state.open[row.key] = row
@@ -52,6 +54,17 @@ def load_row(connection: sqlite3.Connection, key: str) -> MessageRow | None:
     """One row from the database."""
     found = connection.execute("SELECT row FROM messages WHERE key = ?", (key,)).fetchone()
     return None if found is None else _decode_row(found[0])
+
+
+def saved_rows(connection: sqlite3.Connection) -> Iterator[MessageRow]:
+    """Every row that the database has, in no order."""
+    return (_decode_row(blob) for (blob,) in connection.execute("SELECT row FROM messages"))
+
+
+def count_saved(connection: sqlite3.Connection) -> int:
+    """How many rows the database has."""
+    count: int = connection.execute("SELECT count(*) FROM messages").fetchone()[0]
+    return count
 
 
 def known_keys(connection: sqlite3.Connection, keys: Iterable[str]) -> set[str]:
@@ -182,6 +195,16 @@ def delete_log_after(connection: sqlite3.Connection, position: LogPosition) -> N
     )
 
 
+def saved_to(connection: sqlite3.Connection) -> LogPosition:
+    """The position in the log that the other tables show."""
+    return LogPosition(*connection.execute("SELECT epoch, seq FROM ledger_saved").fetchone())
+
+
+def note_saved(connection: sqlite3.Connection, position: LogPosition) -> None:
+    """All tables show what the log says up to this position."""
+    connection.execute("UPDATE ledger_saved SET epoch = ?, seq = ?", (position.epoch, position.seq))
+
+
 def save_rows(connection: sqlite3.Connection, changed: Iterable[RowChange]) -> None:
     """Write message rows, and where in their topics the messages and their committed replies stand.
 
@@ -205,14 +228,15 @@ def _save_lines(connection: sqlite3.Connection, changed: Iterable[RowChange]) ->
     come: list[LineRow] = []
     gone: list[LineRow] = []
     for before, after in changed:
-        now = _lines(after)
+        now = lines_of(after)
         if before is None:
             come += now
-        elif (then := _lines(before)) != now:
+        elif (then := lines_of(before)) != now:
             come += now.keys() - then.keys()
             gone += then.keys() - now.keys()
     if gone:  # a message or an answer was numbered anew
         connection.executemany("DELETE FROM lines WHERE topic = ? AND seq = ? AND key = ? AND part = ?", gone)
+    come.sort()  # what stands on one page is written together
     insert_rows(connection, "lines", come, "ON CONFLICT DO NOTHING")
 
 
@@ -267,7 +291,7 @@ def forget_orphans(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM ledger_cuts")
 
 
-def _lines(row: MessageRow) -> dict[LineRow, None]:
+def lines_of(row: MessageRow) -> dict[LineRow, None]:
     """Where the lines of a message stand: its own, if it is known, and those of the committed answer."""
     origin = row.origin
     if origin is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import msgspec
 
@@ -27,6 +28,7 @@ from instar_node.delivery.entries import (
 )
 from instar_node.delivery.rows import MessageRow, join, line_order, newer_placement
 from instar_node.delivery.state import Change, LedgerState, Outcome, TopicHead, Totals
+from instar_node.delivery.unsaved import moves_lines
 
 PREVIEW = 200
 """Characters of the newest line kept in a topic's summary."""
@@ -52,6 +54,7 @@ class Transaction:
         self.placements: dict[str, Placement] = {}
         self.positions: dict[str, str] = {}
         self.truncated = False
+        self._must_save = False
         self._log_rows: list[tables.LogRow] = []
         self._unknown: set[str] = set()
         """Keys that were looked for and have no row yet."""
@@ -60,7 +63,7 @@ class Transaction:
 
     def row(self, key: str) -> MessageRow | None:
         """The row as this transaction sees it."""
-        found = self.rows.get(key) or self._state.open.get(key)
+        found = self.rows.get(key) or self._state.known(key)
         if found is not None or key in self._unknown:
             return found
         found = tables.load_row(self._connection, key)
@@ -70,7 +73,7 @@ class Transaction:
 
     def look_up(self, keys: Iterable[str]) -> None:
         """Find out at once which of these rows are new: nearly all of those that steps ask for."""
-        wanted = {key for key in keys if key not in self.rows and key not in self._state.open}
+        wanted = {key for key in keys if key not in self.rows and not self._state.known(key)}
         if wanted:
             self._unknown |= wanted - tables.known_keys(self._connection, wanted)
 
@@ -130,7 +133,7 @@ class Transaction:
         self.head, self.totals = common, tables.totals_at(self._connection, common.position)
         self.opened_by, self.incomplete = tables.load_opening(self._connection, common.epoch)
         self.entries.clear()
-        self.truncated = True
+        self.truncated = self._must_save = True  # or a start would apply what is no longer there
         return len(cut)
 
     def _cuts(self, entries: Sequence[LogEntry]) -> list[Cut]:
@@ -166,13 +169,35 @@ class Transaction:
         """They are in the log again."""
         tables.forget_orphans(self._connection)
 
+    def save(self) -> None:
+        """Have all tables show what the log says, when this transaction is finished."""
+        self._must_save = True
+
+    def replay(self, entries: Iterable[LogEntry]) -> Outcome:
+        """Apply entries again that the log has and the tables do not show; what they come to."""
+        for entry in entries:
+            self._apply(entry, decode_body(entry))
+        return self._outcome(saved=False)
+
     def finish(self) -> Outcome:
-        """Write everything gathered, one statement a table, and say what it came to."""
+        """Write everything gathered to the log, and when a round is due to the other tables, one statement a
+        table; says what it came to."""
         self._write_log()
-        tables.save_rows(self._connection, ((change.before, change.after) for change in self.changes))
-        tables.save_topics(self._connection, self.topics.values())
-        tables.save_placements(self._connection, self.placements.values())
-        tables.save_positions(self._connection, self.positions.items())
+        save = self._must_save or self._state.unsaved.due(self.totals) or any(map(moves_lines, self.changes))
+        if save:
+            self._save_tables()
+        return self._outcome(saved=save)
+
+    def _save_tables(self) -> None:
+        unsaved, connection = self._state.unsaved, self._connection
+        changes = chain(unsaved.changes, self.changes)
+        tables.save_rows(connection, ((change.before, change.after) for change in changes))
+        tables.save_topics(connection, (unsaved.topics | self.topics).values())
+        tables.save_placements(connection, (unsaved.placements | self.placements).values())
+        tables.save_positions(connection, (unsaved.positions | self.positions).items())
+        tables.note_saved(connection, self.head.position)
+
+    def _outcome(self, saved: bool) -> Outcome:
         return Outcome(
             self.head,
             self.totals,
@@ -185,6 +210,7 @@ class Transaction:
             self.placements,
             self.positions,
             self.truncated,
+            saved,
         )
 
     def _write_log(self) -> None:
@@ -194,7 +220,7 @@ class Transaction:
     # -- applying ---------------------------------------------------------------------------------------
 
     def _add(self, entry: LogEntry, body: Body) -> None:
-        self.totals = Totals(self.totals.entries + 1, self.totals.bytes + entry.size)
+        self._apply(entry, body)
         self._log_rows.append(
             (
                 entry.epoch,
@@ -207,6 +233,9 @@ class Transaction:
                 entry.digest,
             )
         )
+
+    def _apply(self, entry: LogEntry, body: Body) -> None:
+        self.totals = Totals(self.totals.entries + 1, self.totals.bytes + entry.size)
         self.head = entry.mark
         self.entries.append(entry)
         if isinstance(body, MessageRow):

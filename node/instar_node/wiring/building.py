@@ -252,8 +252,8 @@ def _delivery_and_pool(
     )
     agent = DiscreetAgent(bare, base.known.blank)
     channels = build_channels(config.channels, base.vault.value, base.clock, publish)
-    conversation = Conversation(database)
-    compactor = Compactor(database, base.clock, config.ledger.keep_text_days)
+    conversation = Conversation(database, ledger.log)
+    compactor = Compactor(database, ledger.log, base.clock, config.ledger.keep_text_days)
     outbox = FencedOutbox(ledger, replication, lease, channels, base.clock, publish, lease.read_now)
     pool: PoolParts | None = None
     runner: AgentRunner = agent

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sqlite3
 from pathlib import Path
 
 import msgspec
@@ -65,12 +64,6 @@ def require_lone(registry: MachineRegistry, me: str, vault: Vault, messages: int
         f"{why}; a home joins one mesh only",
         "use a fresh home: instar --home NEW-FOLDER join URL --code CODE",
     )
-
-
-def count_messages(connection: sqlite3.Connection) -> int:
-    """How many messages the ledger of a home holds."""
-    count: int = connection.execute("SELECT count(*) FROM messages").fetchone()[0]
-    return count
 
 
 def commit_join(home: Home, joined: JoinedMesh) -> None:
