@@ -11,7 +11,9 @@ import pytest
 from msgspec import Struct
 
 from instar_node.contracts import Lane, LogPosition, PeerError, Placement
+from instar_node.delivery import stream
 from instar_node.delivery.entries import GENESIS, Reported, make_entry
+from instar_node.delivery.state import Outcome
 from instar_node.delivery.wire import (
     ReplicaAppend,
     ReplicaBegin,
@@ -90,6 +92,39 @@ async def test_a_standbys_acknowledgement_comes_after_its_own_sync(world: World)
     await never(task)
     block.set()
     await task
+
+
+def sent_entries(world: World, source: str, target: str) -> list[LogPosition]:
+    appends = [m for peer, m in world[source].mesh.sent if peer == target and isinstance(m, ReplicaAppend)]
+    return [entry.position for append in appends for entry in append.entries]
+
+
+async def test_entries_are_on_their_way_once_to_each_machine_before_anybody_here_hears_of_them(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.lead("a", 1, "bc")
+    await level(world, "a", "b", "c")
+    monkeypatch.setattr(stream, "BATCH_BYTES", 1)  # each entry in a message of its own
+    for standby in "bc":
+        world.network.hold(standby, "a")  # and nobody acknowledges any of them
+    world["a"].mesh.sent.clear()
+    heard: list[LogPosition] = []
+    late: list[LogPosition] = []
+
+    def listen(outcome: Outcome) -> None:
+        heard.extend(entry.position for entry in outcome.entries)
+        if not sent_entries(world, "a", "b") == sent_entries(world, "a", "c") == heard:
+            late.append(heard[-1])
+
+    world["a"].ledger.log._listeners.insert(0, listen)
+    tasks = [submit(world, "a", key) for key in ("k1", "k2", "k3")]
+    await until(lambda: len(heard) >= 3, "durable here")
+    for standby in "bc":
+        world.network.release(standby, "a")
+    await asyncio.gather(*tasks)
+    await finished(world, "a", "b", "c")
+    assert sent_entries(world, "a", "b") == sent_entries(world, "a", "c") == heard
+    assert late == []
 
 
 async def test_what_may_act_starts_only_on_what_the_whole_electorate_has(world: World) -> None:

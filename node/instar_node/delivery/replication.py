@@ -72,6 +72,7 @@ class ReplyMarkerTransport:
         self._mesh.on_notice(ReplicaWanted, self._on_wanted)
         self._mesh.on_peer(self._on_peer)
         self._authority.on_change(self.refresh)
+        self._ledger.log.on_durable(self._send_on)
         self._ledger.log.on_outcome(self._on_outcome)
         self.refresh()
 
@@ -224,10 +225,13 @@ class ReplyMarkerTransport:
             stream.stop()
         self._streams.clear()
 
-    def _on_outcome(self, outcome: Outcome) -> None:
+    def _send_on(self, outcome: Outcome) -> None:
         if outcome.entries:
             for stream in self._streams.values():
                 stream.grown()
+
+    def _on_outcome(self, outcome: Outcome) -> None:
+        if outcome.entries:
             self._gate.evaluate()
 
     def _on_peer(self, peer: str, up: bool) -> None:

@@ -86,6 +86,10 @@ class PeerStream:
         self._watcher = watcher
         self._remembered = remembered
         self._session = 0
+        self._taken = LogPosition(0, 0)
+        self._cursor: LogPosition | None = None
+        """Everything up to here was sent; ``None`` while the standby does not follow."""
+        self._cursor_totals = Totals(0, 0)
         self._sent: deque[tuple[LogPosition, Totals]] = deque()
         self._failure: str | None = None
         self._nudged_at: LogPosition | None = None
@@ -99,8 +103,14 @@ class PeerStream:
         self._task.cancel()
 
     def grown(self) -> None:
-        """Our log has more."""
-        self._wake.set()
+        """Our log has more. As far as the window allows, what is in memory is sent before this returns."""
+        while self._cursor is not None and self._has_room():
+            batch = self._ledger.log.newest_after(self._cursor, BATCH_BYTES)
+            if batch is None or (batch and not self._send_batch(batch)):
+                self._wake.set()
+                return
+            if not batch:
+                return
 
     def kick(self) -> None:
         """The standby is ready for us: do not rest any longer."""
@@ -120,7 +130,7 @@ class PeerStream:
         ``stream-broken`` when there is no stream to send it on.
         """
         before = self.acks
-        if not self.joined or not self._send((), self.acked):
+        if not self.joined or not self._send(()):
             raise InstarError("stream-broken", "the standby does not follow this machine's log")
         while self.acks == before:
             self._acked.clear()
@@ -205,27 +215,45 @@ class PeerStream:
         self._watcher.progressed(self._peer)
 
     async def _stream(self, taken: LogPosition) -> NoReturn:
-        """Send what follows, as it becomes durable here, within the window; ends by raising."""
-        cursor, totals = self.acked, self.acked_totals or Totals(0, 0)
-        self._send((), taken)
-        while True:
-            self._wake.clear()
-            if self._failure is not None:
-                raise InstarError("stream-broken", self._failure)
-            if totals.bytes - (self.acked_totals or totals).bytes < WINDOW_BYTES:
-                batch = await self._ledger.log.read_after(cursor, BATCH_BYTES)
-                if batch and self._send(batch, taken):
-                    cursor = batch[-1].position
-                    size = sum(entry.size for entry in batch)
-                    totals = Totals(totals.entries + len(batch), totals.bytes + size)
-                    self._sent.append((cursor, totals))
-                    continue
-                if batch and not self._sent:
-                    raise InstarError("peer-busy", "its tunnel takes nothing more")
-            await self._wake.wait()
+        """Send what follows, within the window: what is there at the beginning or was held up, that is; the
+        rest is sent as it becomes durable here (``grown``). Ends by raising."""
+        self._taken = taken
+        self._cursor, self._cursor_totals = self.acked, self.acked_totals or Totals(0, 0)
+        self._send(())
+        try:
+            while True:
+                self._wake.clear()
+                if self._failure is not None:
+                    raise InstarError("stream-broken", self._failure)
+                if self._has_room():
+                    cursor = self._cursor
+                    batch = await self._ledger.log.read_after(cursor, BATCH_BYTES)
+                    if cursor != self._cursor or (batch and self._send_batch(batch)):
+                        continue
+                    if batch and not self._sent:
+                        raise InstarError("peer-busy", "its tunnel takes nothing more")
+                await self._wake.wait()
+        finally:
+            self._cursor = None
 
-    def _send(self, entries: Sequence[LogEntry], taken: LogPosition) -> bool:
-        return self._mesh.send(self._peer, ReplicaAppend(self._epoch, self._session, tuple(entries), taken))
+    def _has_room(self) -> bool:
+        acked = self.acked_totals or self._cursor_totals
+        return self._cursor_totals.bytes - acked.bytes < WINDOW_BYTES
+
+    def _send_batch(self, batch: Sequence[LogEntry]) -> bool:
+        """Send the entries after the cursor; ``False`` when the tunnel takes nothing more."""
+        if not self._send(batch):
+            return False
+        self._cursor = batch[-1].position
+        size = sum(entry.size for entry in batch)
+        before = self._cursor_totals
+        self._cursor_totals = Totals(before.entries + len(batch), before.bytes + size)
+        self._sent.append((self._cursor, self._cursor_totals))
+        return True
+
+    def _send(self, entries: Sequence[LogEntry]) -> bool:
+        append = ReplicaAppend(self._epoch, self._session, tuple(entries), self._taken)
+        return self._mesh.send(self._peer, append)
 
     async def _ask(self, message: msgspec.Struct, reply: type[Rep]) -> Rep:
         return await self._mesh.request(self._peer, message, reply, within=REQUEST_S)

@@ -77,7 +77,7 @@ def wrap() -> None:
         return event
 
     def watch(ledger_log: Any) -> None:
-        ledger_log.on_outcome(lambda outcome: [hold_at(f"durable {entry.kind}") for entry in outcome.entries])
+        ledger_log.on_durable(lambda outcome: [hold_at(f"durable {entry.kind}") for entry in outcome.entries])
 
     tables.insert_log, EventHub.publish = insert, published
     ReplicatedLog.load = before_and_after(watch, nothing)(ReplicatedLog.load)
