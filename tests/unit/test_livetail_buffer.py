@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from instar_node.clock import SystemClock
 from instar_node.contracts import HistoryItem, LogPosition
 from instar_node.errors import InstarError
 from instar_node.livetail import store
+from instar_node.livetail.accounts import recover
 from instar_node.livetail.buffer import LiveTailBuffer
 from instar_node.livetail.entry import (
     START,
@@ -247,6 +248,39 @@ async def test_everything_survives_a_restart(tmp_path: Path) -> None:
     assert sorted(state.topic for state in again.topics()) == ["42", "other"]
     assert again.topic("42").last_text == "line 2"
     assert [entry.line.topic_seq for entry in (await again.batch(START, 9_999)).entries] == [1, 2, 3]
+
+
+async def test_lines_that_made_room_are_not_counted_again_by_a_start(tmp_path: Path) -> None:
+    buffer = await opened(tmp_path / "mesh.db", cap=100)
+    for n in range(1, 5):
+        buffer.stage(1, line(n, text="x" * 40))
+        await buffer.settled()
+        topics, ends, _ = await buffer._database.read(recover)
+        assert (topics["42"], ends) == (buffer.topic("42"), buffer.lineage)
+    assert buffer.topic("42").floor == 2
+    await buffer._database.close()  # type: ignore[attr-defined]
+
+
+async def test_a_start_knows_the_end_of_a_log_whose_last_entries_are_held_nowhere(
+    standby: LiveTailBuffer,
+) -> None:
+    entry = TailEntry(P(1, 3), line(1))
+    assert await standby.apply([Batch(START, (entry,), P(1, 7))]) == ["applied"]
+    _, ends, _ = await standby._database.read(recover)
+    assert ends == standby.lineage == {1: 7}
+
+
+async def test_what_a_start_counts_again_is_bounded(
+    holder: LiveTailBuffer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instar_node.livetail.unsaved.ROUND_ENTRIES", 5)
+    behind = []
+    for n in range(1, 20):
+        await say(holder, n)
+        again, _, unsaved = await holder._database.read(recover)
+        assert again["42"] == holder.topic("42")
+        behind.append(holder.head.seq - unsaved.since.seq)
+    assert set(behind) == {0, 1, 2, 3, 4}
 
 
 async def test_a_manifest_does_not_wait_for_the_conversation_to_pause(holder: LiveTailBuffer) -> None:
@@ -512,15 +546,27 @@ def _by_name(buffer: LiveTailBuffer) -> dict[str, store.TopicState]:
     return {state.topic: state for state in buffer.topics()}
 
 
+def halfway(lineage: Mapping[int, int]) -> LogPosition:
+    """A position in the middle of a log that knows these epochs."""
+    seq = max(lineage.values(), default=0) // 2
+    return P(min(epoch for epoch, last in lineage.items() if last >= seq), seq) if seq else START
+
+
 WORDS = st.tuples(st.integers(1, 12), st.sampled_from("ab"), st.integers(1, 60))
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(WORDS | st.sampled_from(["refuse", "settle", "copy", "cut", "empty"]), max_size=40))
+@given(
+    st.lists(
+        WORDS | st.sampled_from(["refuse", "settle", "copy", "cut", "empty", "die", "epoch"]), max_size=40
+    ),
+    st.sampled_from([1, 3, 1_000]),
+)
 def test_memory_says_what_the_disk_holds_whatever_happens(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str, int] | str]
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[int, str, int] | str], a_round: int
 ) -> None:
     async def play() -> None:
+        epoch = 1
         folder = tmp_path_factory.mktemp("tail")
         paths = (folder / "a.db", folder / "b.db")
         databases = [Refusing(path) for path in paths]
@@ -529,16 +575,21 @@ def test_memory_says_what_the_disk_holds_whatever_happens(
         for step in steps:
             if isinstance(step, tuple):
                 n, topic, length = step
-                source.stage(1, line(n, topic, text="x" * length))
+                source.stage(epoch, line(n, topic, text="x" * length, epoch=epoch))
             elif step == "refuse":
                 for database in databases:
                     database.refusals += 1
             elif step == "settle":
                 await source.settled()
+            elif step == "epoch":
+                epoch += 1
+            elif step == "die":
+                await source.settled()
+                source, target = [await LiveTailBuffer.open(db, clock, 100) for db in databases]  # type: ignore[arg-type]
             else:
                 with suppress(InstarError):
                     if step != "copy":
-                        await target.truncate(P(1, target.head.seq // 2) if step == "cut" else START)
+                        await target.truncate(halfway(target.lineage) if step == "cut" else START)
                     await target.apply([await source.batch(target.head, 50)])
         await source.settled()
         for database, path, buffer in zip(databases, paths, (source, target), strict=True):
@@ -558,4 +609,5 @@ def test_memory_says_what_the_disk_holds_whatever_happens(
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("instar_node.livetail.buffer.RETRY_S", 0.0)
+        patched.setattr("instar_node.livetail.unsaved.ROUND_ENTRIES", a_round)
         asyncio.run(play())

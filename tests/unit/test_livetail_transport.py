@@ -335,7 +335,7 @@ async def test_a_copy_that_differs_is_fetched_anew(world: World) -> None:
     world.a.say(1, 2)
     await world.together()
     await world.b.database.write(
-        lambda db: db.execute("UPDATE tail_topics SET digest = zeroblob(32)") and None
+        lambda db: db.execute("UPDATE tail_entries SET digest = zeroblob(32)") and None
     )
     await world.b.transport.stop()
     await world.b.start()

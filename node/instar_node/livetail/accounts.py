@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Mapping
 
 from instar_node.livetail import store
-from instar_node.livetail.entry import Line, TailEntry, line_digest, line_size, set_digest
+from instar_node.livetail.entry import Line, TailEntry, end_of_log, line_digest, line_size, set_digest
 from instar_node.livetail.store import PREVIEW, EntryRow, TopicState
+from instar_node.livetail.unsaved import Unsaved
 
 
 class _Account:
@@ -71,6 +72,8 @@ class Additions:
         self.entries: list[TailEntry] = []
         self.size = 0
         """Bytes of all of them."""
+        self.dropped = 0
+        """Lines that had to make room."""
 
     def take(self, entry: TailEntry) -> bool:
         """Take an entry; ``False`` when its line is held already, or was dropped for space earlier."""
@@ -87,8 +90,8 @@ class Additions:
         return True
 
     def save(self, cap: int) -> dict[str, TopicState]:
-        """Store the entries, drop the oldest lines of each topic while it exceeds ``cap`` bytes, and store
-        what is held now of the topics concerned, which is returned.
+        """Store the entries, drop the oldest lines of each topic while it exceeds ``cap`` bytes, and return
+        what is held now of the topics concerned.
 
         The newest line always stays, however long it is.
         """
@@ -96,9 +99,7 @@ class Additions:
         for topic, account in self._accounts.items():
             if account.size > cap and account.count > 1:
                 self._make_room(topic, account, cap)
-        states = {topic: account.state() for topic, account in self._accounts.items()}
-        store.save_topics(self._db, states.values())
-        return states
+        return {topic: account.state() for topic, account in self._accounts.items()}
 
     def _open(self, topic: str) -> _Account:
         account = self._accounts[topic] = _Account(self._topics.get(topic) or TopicState(topic))
@@ -116,6 +117,24 @@ class Additions:
             account.drop(topic_seq, size, digest)
             dropped.append(seq)
         store.delete(self._db, dropped)
+        self.dropped += len(dropped)
+
+
+def recover(db: sqlite3.Connection) -> tuple[dict[str, TopicState], dict[int, int], Unsaved]:
+    """What is held of each topic, and where each epoch ends (epoch -> last seq in it), as the last job left
+    them: what the tables show, the entries after that counted again, which is what is unsaved."""
+    topics, ends = store.topic_states(db), store.lineage(db)
+    unsaved = Unsaved(end_of_log(ends))
+    accounts: dict[str, _Account] = {}
+    for entry, size, digest in store.previews_after(db, unsaved.since.seq):
+        topic = entry.line.topic
+        account = accounts.get(topic)
+        if account is None:
+            account = accounts[topic] = _Account(topics.get(topic) or TopicState(topic))
+        account.add(entry.line, size, digest)
+        unsaved.ends[entry.position.epoch] = entry.position.seq
+    unsaved.topics.update((topic, account.state()) for topic, account in accounts.items())
+    return topics | unsaved.topics, ends | unsaved.ends, unsaved
 
 
 def _identity(line: Line) -> tuple[str, str, str, int]:

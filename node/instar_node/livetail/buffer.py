@@ -12,11 +12,13 @@ from instar_node.clock import Clock
 from instar_node.contracts import Database, HistoryItem, LogPosition
 from instar_node.errors import InstarError
 from instar_node.livetail import store
+from instar_node.livetail.accounts import recover
 from instar_node.livetail.behind import TopicBehind, count_behind
-from instar_node.livetail.entry import START, Batch, Line, TailEntry, TailManifest, TopicDigest
+from instar_node.livetail.entry import START, Batch, Line, TailEntry, TailManifest, TopicDigest, end_of_log
 from instar_node.livetail.growth import Change, Held, Verdict, cut, follow, number
 from instar_node.livetail.recent import RecentEntries
 from instar_node.livetail.store import LINEAGE_KEPT, TopicState
+from instar_node.livetail.unsaved import Unsaved
 
 log = logging.getLogger("instar.livetail")
 
@@ -41,6 +43,7 @@ class LiveTailBuffer:
         self._head = START
         self._lineage: dict[int, int] = {}
         self._topics: dict[str, TopicState] = {}
+        self._unsaved = Unsaved(START)
         self._recent = RecentEntries(START)
         self._in_write: list[tuple[int, Line]] = []
         self._staged: list[tuple[int, Line]] = []
@@ -55,10 +58,9 @@ class LiveTailBuffer:
     async def open(cls, database: Database, clock: Clock, cap_bytes: int) -> LiveTailBuffer:
         """Load the index of what the database holds. ``cap_bytes`` bounds the text kept of each topic."""
         buffer = cls(database, clock, cap_bytes)
-        buffer._lineage = await database.read(store.lineage)
-        buffer._head = await database.read(store.head)
+        buffer._topics, buffer._lineage, buffer._unsaved = await database.read(recover)
+        buffer._head = end_of_log(buffer._lineage)
         buffer._recent = RecentEntries(buffer._head)
-        buffer._topics = await database.read(store.topic_states)
         return buffer
 
     # -- what is held ------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ class LiveTailBuffer:
         came to, as the index in memory has it. For the same reason this must not be cancelled: a write that
         has begun is not withdrawn."""
         async with self._changing:
-            held = Held(self._head, self._topics, self._cap)
+            held = Held(self._head, self._topics, self._cap, self._unsaved)
             change = await self._database.write(lambda db: job(db, held), within_s)
             self._adopt(change)
         return change
@@ -224,6 +226,10 @@ class LiveTailBuffer:
         while len(self._lineage) > LINEAGE_KEPT:
             del self._lineage[min(self._lineage)]
         self._topics.update(change.topics)
+        if change.saved:
+            self._unsaved = Unsaved(change.head)
+        else:
+            self._unsaved.add(change.topics, change.ends)
         self._recent.add(change.entries, change.size)
         self._moved.set()
         if change.entries:

@@ -94,6 +94,11 @@ def set_digest(total: int) -> bytes:
     return (total % _MODULUS).to_bytes(DIGEST_BYTES)
 
 
+def end_of_log(ends: Mapping[int, int]) -> LogPosition:
+    """Where a log ends that knows these epochs: epoch -> last ``seq`` in it."""
+    return LogPosition(*max(ends.items(), default=(0, 0)))
+
+
 def common_point(mine: Mapping[int, int], theirs: Mapping[int, int]) -> LogPosition:
     """The last position two logs share, from what each knows of epochs: epoch -> last ``seq`` in it.
 

@@ -12,6 +12,7 @@ from instar_node.livetail import store
 from instar_node.livetail.accounts import Additions
 from instar_node.livetail.entry import START, Batch, Line, TailEntry
 from instar_node.livetail.store import TopicState
+from instar_node.livetail.unsaved import Unsaved
 
 log = logging.getLogger("instar.livetail")
 
@@ -19,11 +20,13 @@ Verdict = Literal["applied", "duplicate", "gap"]
 
 
 class Held(NamedTuple):
-    """What a job starts from: the durable end of the log, every topic, and the bytes kept of each."""
+    """What a job starts from: the durable end of the log, every topic, the bytes kept of each, and what of
+    this the tables do not show."""
 
     head: LogPosition
     topics: Mapping[str, TopicState]
     cap: int
+    unsaved: Unsaved
 
 
 class Change(NamedTuple):
@@ -33,6 +36,8 @@ class Change(NamedTuple):
     ends: Mapping[int, int]
     """Epoch -> last seq in it, of the epochs the log went through."""
     topics: Mapping[str, TopicState]
+    saved: bool
+    """Whether with it the tables show all that the log says."""
     entries: Sequence[TailEntry] = ()
     size: int = 0
     """Bytes of the new entries."""
@@ -76,7 +81,8 @@ def follow(db: sqlite3.Connection, held: Held, batches: Sequence[Batch]) -> Chan
 def cut(db: sqlite3.Connection, held: Held, position: LogPosition) -> Change:
     """Forget every entry after ``position``, which ``held`` goes beyond."""
     ends = {position.epoch: position.seq} if position > START else {}
-    return Change(position, ends, store.truncate(db, position))
+    held.unsaved.save(db, {}, {})
+    return Change(position, ends, store.truncate(db, position), saved=True)
 
 
 def _grown(
@@ -88,8 +94,11 @@ def _grown(
     verdicts: Sequence[Verdict] = (),
 ) -> Change:
     topics = additions.save(held.cap)
-    store.move_head(db, held.head, ends)
-    return Change(head, ends, topics, additions.entries, additions.size, verdicts)
+    told = {entry.position.epoch: entry.position.seq for entry in additions.entries}
+    save = held.unsaved.due(head) or additions.dropped > 0 or told != ends
+    if save:
+        held.unsaved.save(db, topics, ends)
+    return Change(head, ends, topics, save, additions.entries, additions.size, verdicts)
 
 
 def _verdict(batch: Batch, head: LogPosition) -> Verdict:

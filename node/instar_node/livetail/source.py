@@ -12,7 +12,7 @@ from instar_node.clock import MICROS_PER_MS, Clock
 from instar_node.contracts import Authority, LogPosition
 from instar_node.errors import InstarError
 from instar_node.livetail.buffer import LiveTailBuffer
-from instar_node.livetail.entry import START, Batch, Line, common_point
+from instar_node.livetail.entry import START, Batch, Line, common_point, end_of_log
 from instar_node.livetail.feed import PeerFeed
 from instar_node.livetail.messages import TailHello, TailOffer, TailWelcome
 from instar_node.livetail.redaction import Redactor
@@ -95,8 +95,7 @@ class LiveTailSource:
         """
         self._require(hello.epoch)
         common = common_point(self._buffer.lineage, dict(hello.lineage))
-        ends_at = LogPosition(*max(hello.lineage, default=(0, 0)))
-        if ends_at == common:
+        if end_of_log(dict(hello.lineage)) == common:
             self._feeds.setdefault(peer, PeerFeed()).begin(common, self._clock.now())
         return TailWelcome(common, self._buffer.cap_bytes)
 

@@ -60,12 +60,6 @@ def lineage(db: sqlite3.Connection) -> dict[int, int]:
     return dict(db.execute("SELECT epoch, last_seq FROM tail_lineage").fetchall())
 
 
-def head(db: sqlite3.Connection) -> LogPosition:
-    """The end of the log."""
-    row = db.execute("SELECT epoch, last_seq FROM tail_lineage ORDER BY epoch DESC LIMIT 1").fetchone()
-    return LogPosition(*row) if row else START
-
-
 def move_head(db: sqlite3.Connection, before: LogPosition, ends: Mapping[int, int]) -> None:
     """Note how far the log now goes in each epoch it went through since ``before``: epoch -> last seq."""
     for end in ends.items():
@@ -178,6 +172,18 @@ def entries_after(db: sqlite3.Connection, seq: int, limit: int) -> list[TailEntr
         (seq, limit),
     )
     return [TailEntry(LogPosition(row[0], row[1]), Line(*row[2:])) for row in found]
+
+
+def previews_after(db: sqlite3.Connection, seq: int) -> Iterator[tuple[TailEntry, int, bytes]]:
+    """Every entry after ``seq``, in order, with the beginning of its text alone, and the bytes and the digest
+    of its whole line."""
+    preview = _LINE.replace("text", f"substr(text, 1, {PREVIEW})")
+    found = db.execute(
+        f"SELECT bytes, digest, epoch, seq, {preview} FROM tail_entries WHERE seq > ? ORDER BY seq",  # noqa: S608
+        (seq,),
+    )
+    for size, digest, epoch, place, *line in found:
+        yield TailEntry(LogPosition(epoch, place), Line(*line)), size, digest
 
 
 def behind(db: sqlite3.Connection, seq: int) -> list[TopicBehind]:
