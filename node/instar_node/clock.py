@@ -66,8 +66,14 @@ class SystemClock:
 
 def iso(wall: float) -> str:
     """A unix time as the ISO-8601 UTC string of the API (``2026-11-23T16:58:03.120Z``)."""
-    seconds, micros = divmod(round(wall * MICROS_PER_SECOND), MICROS_PER_SECOND)
-    return f"{_to_seconds(seconds)}.{micros // MICROS_PER_MS:03d}Z"
+    return _to_millis(round(wall * MICROS_PER_SECOND) // MICROS_PER_MS)
+
+
+@lru_cache(maxsize=16)
+def _to_millis(millis: int) -> str:
+    """Kept for those that follow in the same millisecond: each message has several times told."""
+    seconds, rest = divmod(millis, MICROS_PER_SECOND // MICROS_PER_MS)
+    return f"{_to_seconds(seconds)}.{rest:03d}Z"
 
 
 @lru_cache(maxsize=4)

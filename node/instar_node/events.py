@@ -59,8 +59,8 @@ class EventHub:
 
     def publish(self, kind: str, text: str = "", **data: Any) -> Event:
         """Number an event and hand it to every subscriber."""
-        known = self._known
-        event = Event(self._next, iso(self._clock.wall()), kind, known.blank(text), known.blank_all(data))
+        text, data = self._known.blank_all((text, data))
+        event = Event(self._next, iso(self._clock.wall()), kind, text, data)
         self._next += 1
         if kind != "pulse":
             self._history.append(event)

@@ -54,6 +54,14 @@ class TopicPlacementPinStore:
         current = self._log.placement(topic)
         return await self._set(current, rules.placed(current, topic, owner, self._epoch()))
 
+    def placed(self, topic: str, owner: str | None) -> Placement | None:
+        """The topic's placement if ``owner`` has it already and nobody is changing that."""
+        lock = self._locks.get(topic)
+        current = self._log.placement(topic)
+        if current is None or (lock is not None and lock.locked()):
+            return None
+        return current if rules.placed(current, topic, owner, self._epoch()) is current else None
+
     async def pin(self, topic: str, machine: str, *, online: bool) -> Placement:
         """Pin a topic to a machine; it becomes the owner if it is online."""
         current = self._log.placement(topic)

@@ -221,22 +221,26 @@ class SessionRouter:
         return None
 
     async def _owner(self, dispatch: _Dispatch) -> Placement:
-        """Choose the topic's machine, and have it written where that changes anything.
-
-        The choice counts for that machine's load at once, so that messages which come together do not all
-        go to the one that was idle before.
-        """
+        """Choose the topic's machine, and have it written where that changes anything."""
         topic = dispatch.request.topic
+        placed = self._pins.placed(topic, self._choose(dispatch))
+        if placed is not None:  # nearly always: a topic stays where it is
+            return placed
         async with self._pins.changing(topic):
-            self._claim(dispatch, None)
-            owner = choose_owner(
-                self._pins.placement(topic),
-                holder=self._mesh.me,
-                epoch=self._authority.epoch,
-                candidates=self._pool.candidates(),
-            )
-            self._claim(dispatch, owner)
-            return await self._pins.place(topic, owner)
+            return await self._pins.place(topic, self._choose(dispatch))
+
+    def _choose(self, dispatch: _Dispatch) -> str | None:
+        """The topic's machine. The choice counts for that machine's load at once, so that messages which come
+        together do not all go to the one that was idle before."""
+        self._claim(dispatch, None)
+        owner = choose_owner(
+            self._pins.placement(dispatch.request.topic),
+            holder=self._mesh.me,
+            epoch=self._authority.epoch,
+            candidates=self._pool.candidates(),
+        )
+        self._claim(dispatch, owner)
+        return owner
 
     def _claim(self, dispatch: _Dispatch, machine: str | None) -> None:
         if dispatch.claimed is not None:
