@@ -22,7 +22,7 @@ from instar_node.livetail.unsaved import Unsaved
 
 log = logging.getLogger("instar.livetail")
 
-COALESCE_S = 0.005
+COALESCE_S = 0.010
 """How long staged lines wait for another write, to share its sync, before they get one of their own."""
 BATCH_ENTRIES = 512
 RETRY_S = 1.0
