@@ -384,7 +384,11 @@ async def test_how_far_behind_counts_entries_and_bytes_from_memory_and_from_disk
         assert await buffer.behind(P(1, 4)) == []
 
 
-async def test_a_page_of_a_topic_costs_the_same_however_long_the_topic_is(tmp_path: Path) -> None:
+async def test_a_page_of_a_topic_costs_the_same_however_long_the_topic_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("instar_node.livetail.unsaved.ROUND_ENTRIES", 1)
+
     def steps(db: sqlite3.Connection, of: Callable[[sqlite3.Connection], object]) -> int:
         taken = 0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 
 from instar_node.clock import SystemClock
 from instar_node.delivery import steps
@@ -38,7 +39,8 @@ def say(tx: Transaction, key: str, replies: tuple[str, ...], done: bool) -> None
 
 
 async def fill(path: Path) -> None:
-    """A home of this version: answers in one part, in two, in none, one not yet sent, and the tail."""
+    """A home of this version, with all rounds written: answers in one part, in two, in none, one that was not
+    sent, and the tail."""
     database = SqliteDatabase.open(path)
     log = ReplicatedLog(database)
     await log.load()
@@ -65,7 +67,8 @@ def write_as_before(new: Path, old: Path) -> None:
         schema.migrate(db, old, schema.load_migrations()[:BEFORE_LINES])
         db.execute("ATTACH ? AS new", (str(new),))
         for table in ("ledger_log", "topics", "tail_entries", "tail_topics", "tail_lineage"):
-            db.execute(f"INSERT INTO {table} SELECT * FROM new.{table}")
+            columns = ", ".join(row[1] for row in db.execute(f"PRAGMA main.table_info({table})"))
+            db.execute(f"INSERT INTO {table} SELECT {columns} FROM new.{table}")
         for key, is_open, blob in db.execute("SELECT key, open, row FROM new.messages").fetchall():
             row = msgspec.msgpack.decode(blob, type=MessageRow)
             assert row.origin is not None
@@ -87,9 +90,10 @@ def content(path: Path) -> dict[str, list[Any]]:
 
 
 async def test_a_home_of_the_version_before_holds_the_same_after_it_was_brought_up_to_date(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     new, old = tmp_path / "new.db", tmp_path / "old.db"
+    monkeypatch.setattr("instar_node.livetail.unsaved.ROUND_ENTRIES", 1)
     await fill(new)
     write_as_before(new, old)
     database = SqliteDatabase.open(old)

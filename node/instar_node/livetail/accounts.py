@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from instar_node.livetail import store
-from instar_node.livetail.entry import Line, TailEntry, end_of_log, line_digest, line_size, set_digest
+from instar_node.livetail.entry import (
+    Line,
+    LineId,
+    TailEntry,
+    end_of_log,
+    identity,
+    line_digest,
+    line_size,
+    set_digest,
+)
 from instar_node.livetail.store import PREVIEW, EntryRow, TopicState
 from instar_node.livetail.unsaved import Unsaved
 
@@ -62,12 +71,16 @@ class Additions:
     What was held is known from memory, so an entry that is new, as nearly all are, costs no query.
     """
 
-    def __init__(self, db: sqlite3.Connection, topics: Mapping[str, TopicState]) -> None:
-        """``topics``: every topic of which something is held, or was dropped for space."""
+    def __init__(
+        self, db: sqlite3.Connection, topics: Mapping[str, TopicState], unlisted: Set[LineId]
+    ) -> None:
+        """``topics``: every topic of which something is held, or was dropped for space. ``unlisted``: lines
+        that are held, and that the index does not have yet."""
         self._db = db
         self._topics = topics
+        self._unlisted = unlisted
         self._accounts: dict[str, _Account] = {}
-        self._taken: set[tuple[str, str, str, int]] = set()
+        self._taken: set[LineId] = set()
         self._rows: list[EntryRow] = []
         self.entries: list[TailEntry] = []
         self.size = 0
@@ -83,7 +96,7 @@ class Additions:
             return False
         size, digest = line_size(line), line_digest(line)
         account.add(line, size, digest)
-        self._taken.add(_identity(line))
+        self._taken.add(identity(line))
         self._rows.append(store.entry_row(entry, size, digest))
         self.entries.append(entry)
         self.size += size
@@ -96,9 +109,11 @@ class Additions:
         The newest line always stays, however long it is.
         """
         store.insert(self._db, self._rows)
-        for topic, account in self._accounts.items():
-            if account.size > cap and account.count > 1:
-                self._make_room(topic, account, cap)
+        full = [topic for topic, held in self._accounts.items() if held.size > cap and held.count > 1]
+        if full:
+            store.list_entries(self._db)
+        for topic in full:
+            self._make_room(topic, self._accounts[topic], cap)
         return {topic: account.state() for topic, account in self._accounts.items()}
 
     def _open(self, topic: str) -> _Account:
@@ -106,7 +121,8 @@ class Additions:
         return account
 
     def _holds(self, line: Line) -> bool:
-        return _identity(line) in self._taken or store.holds(self._db, line)
+        name = identity(line)
+        return name in self._taken or name in self._unlisted or store.holds(self._db, line)
 
     def _make_room(self, topic: str, account: _Account, cap: int) -> None:
         dropped = []
@@ -132,10 +148,6 @@ def recover(db: sqlite3.Connection) -> tuple[dict[str, TopicState], dict[int, in
         if account is None:
             account = accounts[topic] = _Account(topics.get(topic) or TopicState(topic))
         account.add(entry.line, size, digest)
-        unsaved.ends[entry.position.epoch] = entry.position.seq
+        unsaved.add({}, {entry.position.epoch: entry.position.seq}, [entry])
     unsaved.topics.update((topic, account.state()) for topic, account in accounts.items())
     return topics | unsaved.topics, ends | unsaved.ends, unsaved
-
-
-def _identity(line: Line) -> tuple[str, str, str, int]:
-    return line.topic, line.role, line.key, line.topic_seq

@@ -229,7 +229,7 @@ class LiveTailBuffer:
         if change.saved:
             self._unsaved = Unsaved(change.head)
         else:
-            self._unsaved.add(change.topics, change.ends)
+            self._unsaved.add(change.topics, change.ends, change.entries)
         self._recent.add(change.entries, change.size)
         self._moved.set()
         if change.entries:

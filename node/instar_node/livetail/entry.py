@@ -35,6 +35,15 @@ class Line(msgspec.Struct, frozen=True, array_like=True):
     epoch: int
 
 
+LineId = tuple[str, str, str, int]
+"""What identifies a line everywhere: topic, role, key and ``topic_seq``."""
+
+
+def identity(line: Line) -> LineId:
+    """What identifies a line everywhere."""
+    return line.topic, line.role, line.key, line.topic_seq
+
+
 def line_size(line: Line) -> int:
     """Bytes of a line, as the cap and the lag count them."""
     return len(line.text.encode("utf-8", "surrogatepass"))

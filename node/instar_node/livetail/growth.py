@@ -48,7 +48,7 @@ def number(db: sqlite3.Connection, held: Held, staged: Sequence[tuple[int, Line]
     """Give staged lines, each with the epoch it is said in, their places at the end of the log."""
     head = held.head
     ends: dict[int, int] = {}
-    additions = Additions(db, held.topics)
+    additions = Additions(db, held.topics, held.unsaved.lines)
     for epoch, line in staged:
         if epoch < head.epoch:
             log.warning(
@@ -64,7 +64,7 @@ def follow(db: sqlite3.Connection, held: Held, batches: Sequence[Batch]) -> Chan
     """Add those of a holder's batches that continue this log, one after the other."""
     head = held.head
     ends: dict[int, int] = {}
-    additions = Additions(db, held.topics)
+    additions = Additions(db, held.topics, held.unsaved.lines)
     verdicts: list[Verdict] = []
     for batch in batches:
         verdicts.append(verdict := _verdict(batch, head))

@@ -22,6 +22,14 @@ LINEAGE_KEPT = 256
 
 _LINE = "topic, topic_seq, role, text, at, key, reply_to, machine_id, said_in"
 
+_LISTED = "tail_entries INDEXED BY tail_line WHERE listed = 1"
+"""The entries that the index of topics has."""
+_IS_UNLISTED = (
+    "listed = 0 AND seq > coalesce((SELECT last_seq FROM tail_lineage ORDER BY epoch DESC LIMIT 1), 0)"
+)
+_UNLISTED = f"tail_entries NOT INDEXED WHERE {_IS_UNLISTED}"
+"""Those that came since the last round: few, at the end of the log."""
+
 
 class TopicState(msgspec.Struct, frozen=True):
     """What is held of one topic. ``first`` and ``last`` are the lowest and highest ``topic_seq`` held,
@@ -51,8 +59,8 @@ EntryRow = tuple[int | str | bytes | None, ...]
 
 
 def entry_row(entry: TailEntry, size: int, digest: bytes) -> EntryRow:
-    """The row of an entry. ``size`` and ``digest`` are those of its line."""
-    return entry.position.seq, entry.position.epoch, *msgspec.structs.astuple(entry.line), size, digest
+    """The row of an entry, not yet listed. ``size`` and ``digest`` are those of its line."""
+    return entry.position.seq, entry.position.epoch, *msgspec.structs.astuple(entry.line), size, digest, 0
 
 
 def lineage(db: sqlite3.Connection) -> dict[int, int]:
@@ -83,20 +91,25 @@ def insert(db: sqlite3.Connection, rows: Iterable[EntryRow]) -> None:
     insert_rows(db, "tail_entries", rows)
 
 
+def list_entries(db: sqlite3.Connection) -> None:
+    """Have the index show every entry. The end of the log must be noted with it (``move_head``)."""
+    db.execute(f"UPDATE tail_entries NOT INDEXED SET listed = 1 WHERE {_IS_UNLISTED}")  # noqa: S608
+
+
 def holds(db: sqlite3.Connection, line: Line) -> bool:
-    """Whether the line is held."""
+    """Whether the line is held and listed."""
     found = db.execute(
-        "SELECT 1 FROM tail_entries WHERE topic = ? AND role = ? AND key = ? AND topic_seq = ?",
-        (line.topic, line.role, line.key, line.topic_seq),
+        f"SELECT 1 FROM {_LISTED} AND topic = ? AND topic_seq = ? AND role = ? AND key = ?",  # noqa: S608
+        (line.topic, line.topic_seq, line.role, line.key),
     )
     return found.fetchone() is not None
 
 
 def oldest_first(db: sqlite3.Connection, topic: str) -> Iterator[tuple[int, int, int, bytes]]:
-    """Of each line of a topic, as it is asked for: its place in the log and in the topic, its bytes and its
-    digest."""
+    """Of each listed line of a topic, as it is asked for: its place in the log and in the topic, its bytes
+    and its digest."""
     return db.execute(
-        "SELECT seq, topic_seq, bytes, digest FROM tail_entries WHERE topic = ? ORDER BY topic_seq, seq",
+        f"SELECT seq, topic_seq, bytes, digest FROM {_LISTED} AND topic = ? ORDER BY topic_seq, seq",  # noqa: S608
         (topic,),
     )
 
@@ -112,7 +125,7 @@ def save_topics(db: sqlite3.Connection, states: Iterable[TopicState]) -> None:
 
 
 def truncate(db: sqlite3.Connection, position: LogPosition) -> dict[str, TopicState]:
-    """Forget every entry after ``position``; the new states of the topics concerned."""
+    """Forget every entry after ``position``; the new states of the topics concerned. All must be listed."""
     rows = db.execute(
         "SELECT DISTINCT topic FROM tail_entries NOT INDEXED WHERE seq > ?", (position.seq,)
     ).fetchall()
@@ -128,7 +141,7 @@ def truncate(db: sqlite3.Connection, position: LogPosition) -> dict[str, TopicSt
 
 
 def _recount(db: sqlite3.Connection, topic: str) -> TopicState:
-    found = db.execute("SELECT bytes, digest FROM tail_entries WHERE topic = ?", (topic,)).fetchall()
+    found = db.execute(f"SELECT bytes, digest FROM {_LISTED} AND topic = ?", (topic,)).fetchall()  # noqa: S608
     floor: int = db.execute("SELECT floor FROM tail_topics WHERE topic = ?", (topic,)).fetchone()[0]
     size, digest = sum(size for size, _ in found), set_digest(sum(int.from_bytes(one) for _, one in found))
     return _save(db, TopicState(topic, floor=floor, count=len(found), size=size, digest=digest))
@@ -137,7 +150,7 @@ def _recount(db: sqlite3.Connection, topic: str) -> TopicState:
 def _save(db: sqlite3.Connection, counted: TopicState) -> TopicState:
     """Fill in first and last line from the entries, and store."""
     last = db.execute(
-        "SELECT topic_seq, at, role, substr(text, 1, ?) FROM tail_entries WHERE topic = ?"
+        f"SELECT topic_seq, at, role, substr(text, 1, ?) FROM {_LISTED} AND topic = ?"  # noqa: S608
         " ORDER BY topic_seq DESC, seq DESC LIMIT 1",
         (PREVIEW, counted.topic),
     ).fetchone() or (0, "", "", "")
@@ -151,18 +164,22 @@ def _save(db: sqlite3.Connection, counted: TopicState) -> TopicState:
 
 def newest_before(db: sqlite3.Connection, topic: str, bound: int, limit: int) -> list[Line]:
     """The ``limit`` last lines of a topic before ``topic_seq`` ``bound``, newest first."""
-    return _lines(db, "topic_seq < ? ORDER BY topic_seq DESC, seq DESC LIMIT ?", (topic, bound, limit))
+    return _page(db, "topic_seq < ?2 ORDER BY topic_seq DESC, seq DESC LIMIT ?3", (topic, bound, limit))
 
 
 def lines_after(db: sqlite3.Connection, topic: str, after: int, limit: int) -> list[Line]:
     """The first ``limit`` lines of a topic after ``topic_seq`` ``after``, in order."""
-    return _lines(db, "topic_seq > ? ORDER BY topic_seq, seq LIMIT ?", (topic, after, limit))
+    return _page(db, "topic_seq > ?2 ORDER BY topic_seq, seq LIMIT ?3", (topic, after, limit))
 
 
-def _lines(db: sqlite3.Connection, which: str, arguments: tuple[str, int, int]) -> list[Line]:
-    # The index has a topic's lines by number; of those few with the same number SQLite sorts the places.
-    found = db.execute(f"SELECT {_LINE} FROM tail_entries WHERE topic = ? AND {which}", arguments)  # noqa: S608
-    return [Line(*row) for row in found]
+def _page(db: sqlite3.Connection, which: str, arguments: tuple[str, int, int]) -> list[Line]:
+    # The index has a topic's lines by number; of those few with the same number SQLite sorts the places, and
+    # among them the few that it does not have yet.
+    bound, order = which.split(" ORDER BY ")
+    listed = f"SELECT seq, {_LINE} FROM {_LISTED} AND topic = ?1 AND {which}"  # noqa: S608
+    unlisted = f"SELECT seq, {_LINE} FROM {_UNLISTED} AND topic = ?1 AND {bound}"  # noqa: S608
+    found = db.execute(f"SELECT * FROM ({listed}) UNION ALL {unlisted} ORDER BY {order}", arguments)  # noqa: S608
+    return [Line(*row) for _, *row in found]
 
 
 def entries_after(db: sqlite3.Connection, seq: int, limit: int) -> list[TailEntry]:
@@ -199,8 +216,12 @@ def behind(db: sqlite3.Connection, seq: int) -> list[TopicBehind]:
 def digest_between(db: sqlite3.Connection, topic: str, first: int, through: int) -> tuple[int, bytes]:
     """Count and digest of a topic's lines from ``topic_seq`` ``first`` on, up to the log's ``seq``
     ``through``."""
-    found = db.execute(
-        "SELECT digest FROM tail_entries WHERE topic = ? AND topic_seq >= ? AND seq <= ?",
-        (topic, first, through),
-    ).fetchall()
-    return len(found), set_digest(sum(int.from_bytes(one) for (one,) in found))
+    found = [
+        digest
+        for part in (_LISTED, _UNLISTED)
+        for (digest,) in db.execute(
+            f"SELECT digest FROM {part} AND topic = ? AND topic_seq >= ? AND seq <= ?",  # noqa: S608
+            (topic, first, through),
+        )
+    ]
+    return len(found), set_digest(sum(map(int.from_bytes, found)))
