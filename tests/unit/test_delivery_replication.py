@@ -217,6 +217,21 @@ async def test_a_wait_of_one_epoch_is_not_answered_in_the_next(world: World) -> 
         await task
 
 
+async def test_a_wait_of_one_epoch_ends_when_the_next_is_met_by_another_wait(world: World) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    holder = world["a"]
+    far = LogPosition(9, 1)
+    before = asyncio.ensure_future(holder.transport.wait_replicated(far))
+    await never(before)
+    holder.authority.change_silently(2)
+    after = asyncio.ensure_future(holder.transport.wait_replicated(far))
+    with pytest.raises(InstarError, match="the lease ended"):
+        await asyncio.wait_for(before, 1)
+    await never(after)
+    after.cancel()
+
+
 async def test_who_keeps_an_acknowledgement_waiting_is_named(world: World) -> None:
     world.lead("a", 1, "bc")
     await level(world, "a", "b", "c")

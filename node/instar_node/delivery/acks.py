@@ -39,8 +39,10 @@ class AckGate:
         self._durable = durable
         self._on_slow = on_slow
         self._slow_us = slow_ms * MICROS_PER_MS
-        self._waits: list[tuple[LogPosition, int, int, int, asyncio.Future[None]]] = []
-        """Heap of (position, tie-break, epoch, since, future)."""
+        self._epoch: int | None = None
+        """The epoch in which everything that waits has begun to."""
+        self._waits: list[tuple[LogPosition, int, int, asyncio.Future[None]]] = []
+        """Heap of (position, tie-break, since, future)."""
         self._ties = itertools.count()
         self._watchdog: asyncio.Task[None] | None = None
 
@@ -49,11 +51,14 @@ class AckGate:
         epoch = self._authority.acting_epoch()
         if epoch is None:
             raise _lease_lost()
+        if epoch != self._epoch:
+            self._fail_all()
+            self._epoch = epoch
         if position <= self._floor():
             self.watermark = max(self.watermark, position)
             return
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        heapq.heappush(self._waits, (position, next(self._ties), epoch, self._clock.now(), future))
+        heapq.heappush(self._waits, (position, next(self._ties), self._clock.now(), future))
         if self._watchdog is None:
             self._watchdog = asyncio.create_task(self._watch(), name="slow-acks")
         await future
@@ -66,12 +71,12 @@ class AckGate:
         """Something changed: an acknowledgement, our own disk, the lease or the electorate."""
         if not self._waits:
             return
-        acting = self._authority.acting_epoch()
-        if any(epoch != acting for _, _, epoch, _, _ in self._waits):
-            self._fail_others(acting)
+        if self._authority.acting_epoch() != self._epoch:
+            self._fail_all()
+            return
         floor = self._floor()
         while self._waits and self._waits[0][0] <= floor:
-            position, _, _, _, future = heapq.heappop(self._waits)
+            position, _, _, future = heapq.heappop(self._waits)
             self.watermark = max(self.watermark, position)
             if not future.done():
                 future.set_result(None)
@@ -80,27 +85,23 @@ class AckGate:
         """Fail what still waits."""
         if self._watchdog is not None:
             self._watchdog.cancel()
-        self._fail_others(None)
+        self._fail_all()
 
     def _floor(self) -> LogPosition:
         """Durable here and on every machine of the present electorate."""
         return min((self._acked(peer) for peer in self._authority.ack_set()), default=self._durable())
 
-    def _fail_others(self, acting: int | None) -> None:
-        kept = []
-        for wait in self._waits:
-            if acting is not None and wait[2] == acting:
-                kept.append(wait)
-            elif not wait[4].done():
-                wait[4].set_exception(_lease_lost())
-        heapq.heapify(kept)
-        self._waits = kept
+    def _fail_all(self) -> None:
+        waits, self._waits = self._waits, []
+        for *_, future in waits:
+            if not future.done():
+                future.set_exception(_lease_lost())
 
     async def _watch(self) -> None:
         """While anything waits: name the machines that keep it waiting for too long, again each period."""
         try:
             while self._waits:
-                due = min(since for _, _, _, since, _ in self._waits) + self._slow_us
+                due = min(since for _, _, since, _ in self._waits) + self._slow_us
                 left = due - self._clock.now()
                 if left <= 0:
                     self._report(self._waits[0][0])
