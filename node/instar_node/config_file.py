@@ -63,7 +63,7 @@ DEFAULT_TEXT = """\
 
 [pool]
 # enabled = true               # let topics run on different machines
-# slots = 0                    # agents this machine can run side by side; 0: twice the number of processors
+# slots = 0                    # commands this machine can run side by side; 0: twice the number of processors
 
 [livetail]
 # max_bytes_per_topic = 262144 # how much of each conversation a standby keeps ready
