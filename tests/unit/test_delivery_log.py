@@ -14,6 +14,7 @@ import pytest
 from instar_node.contracts import LogPosition, Placement
 from instar_node.delivery import log as log_module
 from instar_node.delivery import steps, tables, unsaved
+from instar_node.delivery.conversation import Window, read_page
 from instar_node.delivery.entries import (
     GENESIS,
     LogEntry,
@@ -220,6 +221,21 @@ async def test_a_round_that_could_not_be_written_is_written_with_the_next_group(
     await replicated.save()
     assert await database.read(tables.count_saved) == 1
     assert not replicated.state.unsaved.rows
+
+
+async def test_a_message_that_is_numbered_anew_while_it_is_read_is_read_once(
+    replicated: ReplicatedLog, database: FailingDatabase
+) -> None:
+    key = "local:t:1"
+    await replicated.submit(record(key))
+    just_before = replicated.state.unsaved.of_topic("t")
+    origin = just_before[key].origin
+    assert origin is not None
+    elsewhere = MessageRow(key, origin=msgspec.structs.replace(origin, epoch=2, seq=9))
+    await replicated.submit(lambda tx: steps.adopt(tx, 1, "b", [elsewhere], []))
+    window = Window("t", 0, 10, backwards=False)
+    page = await database.read(lambda c: read_page(c, window, just_before))
+    assert [line.seq for line in page] == [2]
 
 
 async def test_ranges_read_from_memory_and_from_disk_are_the_same(

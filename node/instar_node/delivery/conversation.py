@@ -73,10 +73,13 @@ class Conversation:
 def read_page(connection: sqlite3.Connection, window: Window, newer: Mapping[str, MessageRow]) -> list[Line]:
     """A page of the tables, and of the ``newer`` rows that they may not show yet."""
     rows: dict[tuple[int, str, int], MessageRow] = {}
+    newest = dict(newer)
     for seq, key, part, blob in _saved(connection, window):
         row = _decode_row(blob)
-        rows[seq, key, part] = join(row, newer[key]) if key in newer else row
-    for row in newer.values():
+        if key in newest:  # a round may have been written meanwhile: then the table has the newer one
+            row = newest[key] = join(row, newest[key])
+        rows[seq, key, part] = row
+    for row in newest.values():
         for _, seq, key, part in lines_of(row):
             if seq in window:
                 rows.setdefault((seq, key, part), row)
