@@ -166,6 +166,24 @@ async def test_half_an_operation_is_never_written(replicated: ReplicatedLog) -> 
     assert len(await everything(replicated)) == 1
 
 
+async def test_an_operation_with_which_sqlite_undid_the_whole_group_takes_the_group_along(
+    replicated: ReplicatedLog, database: FailingDatabase
+) -> None:
+    """What the others of its group add would be written beside any transaction: entries on the disk that
+    memory does not know, in whose places nothing can be written before the next start."""
+
+    def unreadable(tx: Transaction) -> None:
+        tx._connection.execute("ROLLBACK")  # what SQLite itself does when a page cannot be read
+        raise sqlite3.OperationalError("disk I/O error")
+
+    group = (replicated.submit(record("k")), replicated.submit(unreadable), replicated.submit(record("j")))
+    results = await asyncio.gather(*group, return_exceptions=True)
+    assert all(isinstance(result, sqlite3.OperationalError) for result in results)
+    assert len(await everything(await reloaded(database))) == 1
+    await replicated.submit(record("after"))
+    assert set((await reloaded(database)).state.open) == {"after"}
+
+
 async def test_what_is_not_allowed_any_more_is_not_written(replicated: ReplicatedLog) -> None:
     def refuse() -> None:
         raise InstarError("not-awake", "no")

@@ -172,6 +172,7 @@ async def test_a_group_that_cannot_commit_is_reported_to_every_caller(db: Sqlite
     tasks = await queue_behind(gate, db.write(put("a")), db.write(lose_the_transaction), db.write(put("b")))
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(result, sqlite3.OperationalError) for result in results)
+    assert {str(result) for result in results} == {"database or disk is full"}, "the cause, not its effect"
     assert await db.read(keys) == []
     await db.write(put("c"))
     assert await db.read(keys) == ["c"]
@@ -189,6 +190,25 @@ async def test_a_transaction_lost_before_anything_was_done_in_it_fails_nobody_el
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [isinstance(result, Exception) for result in results] == [True, False]
     assert await db.read(keys) == ["b"]
+
+
+@pytest.mark.parametrize("place", [0, 1])
+async def test_what_was_lost_with_a_transaction_is_reported_so_though_the_job_hides_it(
+    db: SqliteDatabase, place: int
+) -> None:
+    def hide_it(connection: sqlite3.Connection) -> None:
+        connection.execute("ROLLBACK")
+
+    gate = Gate(db)
+    jobs: list[Callable[[sqlite3.Connection], object]] = [put("a"), put("b")]
+    jobs.insert(place, hide_it)
+    tasks = await queue_behind(gate, *map(db.write, jobs))
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    failed = [isinstance(result, sqlite3.OperationalError) for result in results]
+    assert failed == {0: [True, False, False], 1: [True, True, True]}[place]
+    assert await db.read(keys) == (["a", "b"] if place == 0 else [])
+    await db.write(put("c"))
+    assert "c" in await db.read(keys)
 
 
 async def test_disk_full_is_said_so_and_passes(db: SqliteDatabase) -> None:

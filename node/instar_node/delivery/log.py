@@ -242,7 +242,7 @@ def _run_group(state: LedgerState, group: list[_Operation], connection: sqlite3.
         try:
             operation.result, operation.error = operation.run(tx), None
         except Exception as error:
-            if tx.head != before:
-                raise  # half an operation must not be written: the whole group is undone
+            if tx.head != before or not connection.in_transaction:
+                raise  # half an operation must not be written, nor what follows without a transaction
             operation.error = error
     return tx.finish()

@@ -154,6 +154,8 @@ class SqliteDatabase:
     def _failed(self, connection: sqlite3.Connection, job: Job) -> Exception | None:
         try:
             job.succeed(job.run(connection))
+            if not connection.in_transaction:
+                raise sqlite3.OperationalError("the job went on after SQLite had undone its transaction")
         except Exception as error:
             job.fail(self._explained(error))
             return error
