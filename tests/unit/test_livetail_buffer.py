@@ -261,6 +261,34 @@ async def test_lines_that_made_room_are_not_counted_again_by_a_start(tmp_path: P
     await buffer._database.close()  # type: ignore[attr-defined]
 
 
+async def test_a_line_said_again_after_a_start_is_held_once(tmp_path: Path) -> None:
+    """Also when it came since the last round and the index of topics does not have it."""
+    path = tmp_path / "again.db"
+    buffer = await opened(path)
+    await say(buffer, 1, 2)
+    await buffer._database.close()  # type: ignore[attr-defined]
+    again = await opened(path)
+    await say(again, 1, 2, 3, epoch=2)
+    assert await numbers(again) == [1, 2, 3]
+    assert again.head == P(2, 3)
+    await again._database.close()  # type: ignore[attr-defined]
+
+
+async def test_a_start_shows_the_same_beginning_of_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "again.db"
+    buffer = await opened(path)
+    buffer.stage(1, line(1, text="before\0after, \N{OWL}" + "x" * 1_000))
+    await buffer.settled()
+    held = buffer.topic("42")
+    await buffer._database.close()  # type: ignore[attr-defined]
+    again = await opened(path)
+    assert again.topic("42") == held
+    await say(again, 2)
+    await again.truncate(P(1, 1))
+    assert again.topic("42") == held
+    await again._database.close()  # type: ignore[attr-defined]
+
+
 async def test_a_start_knows_the_end_of_a_log_whose_last_entries_are_held_nowhere(
     standby: LiveTailBuffer,
 ) -> None:

@@ -1,6 +1,6 @@
 """The live tail in SQLite. Every function is one step of a job on the database's writer or reader thread.
 
-The tables are described in ``storage/migrations/002_livetail.sql``.
+The tables are described in ``storage/migrations``: 002, 007 and 009.
 """
 
 from __future__ import annotations
@@ -150,13 +150,13 @@ def _recount(db: sqlite3.Connection, topic: str) -> TopicState:
 def _save(db: sqlite3.Connection, counted: TopicState) -> TopicState:
     """Fill in first and last line from the entries, and store."""
     last = db.execute(
-        f"SELECT topic_seq, at, role, substr(text, 1, ?) FROM {_LISTED} AND topic = ?"  # noqa: S608
+        f"SELECT topic_seq, at, role, text FROM {_LISTED} AND topic = ?"  # noqa: S608
         " ORDER BY topic_seq DESC, seq DESC LIMIT 1",
-        (PREVIEW, counted.topic),
+        (counted.topic,),
     ).fetchone() or (0, "", "", "")
     first = next(oldest_first(db, counted.topic))[1] if counted.count else 0
     state = msgspec.structs.replace(
-        counted, first=first, last=last[0], last_at=last[1], last_role=last[2], last_text=last[3]
+        counted, first=first, last=last[0], last_at=last[1], last_role=last[2], last_text=last[3][:PREVIEW]
     )
     save_topics(db, [state])
     return state
@@ -194,13 +194,14 @@ def entries_after(db: sqlite3.Connection, seq: int, limit: int) -> list[TailEntr
 def previews_after(db: sqlite3.Connection, seq: int) -> Iterator[tuple[TailEntry, int, bytes]]:
     """Every entry after ``seq``, in order, with the beginning of its text alone, and the bytes and the digest
     of its whole line."""
-    preview = _LINE.replace("text", f"substr(text, 1, {PREVIEW})")
     found = db.execute(
-        f"SELECT bytes, digest, epoch, seq, {preview} FROM tail_entries WHERE seq > ? ORDER BY seq",  # noqa: S608
+        f"SELECT bytes, digest, epoch, seq, {_LINE} FROM tail_entries WHERE seq > ? ORDER BY seq",  # noqa: S608
         (seq,),
     )
-    for size, digest, epoch, place, *line in found:
-        yield TailEntry(LogPosition(epoch, place), Line(*line)), size, digest
+    for size, digest, epoch, place, topic, topic_seq, role, text, *rest in found:
+        # not substr(): that ends at the first NUL
+        line = Line(topic, topic_seq, role, text[:PREVIEW], *rest)
+        yield TailEntry(LogPosition(epoch, place), line), size, digest
 
 
 def behind(db: sqlite3.Connection, seq: int) -> list[TopicBehind]:
