@@ -27,18 +27,20 @@ class FakeSocket:
         self.written: list[bytes] = []
         self.full = False
         self.broken = False
-        self._room = asyncio.Event()
+        self.waiter: asyncio.Future[None] | None = None
 
     async def send_bytes(self, data: bytes) -> None:
         if self.broken:
             raise ConnectionResetError("Cannot write to closing transport")
         self.written.append(data)
         if self.full:
-            await self._room.wait()
+            self.waiter = asyncio.get_running_loop().create_future()
+            await self.waiter
 
     def drain(self) -> None:
         self.full = False
-        self._room.set()
+        if self.waiter is not None:
+            self.waiter.set_result(None)
 
     async def receive(self) -> WSMessage:
         raise NotImplementedError
@@ -144,6 +146,16 @@ async def test_nothing_leaves_after_the_writer_was_ended() -> None:
         await asyncio.gather(world.task, return_exceptions=True)
         world.writer.post(Lane.LEASE, b"too late")
         assert world.arrived() == []
+
+
+async def test_a_write_that_waits_when_the_writer_is_ended_is_given_up() -> None:
+    async with writing() as world:
+        world.task.cancel()
+        world.socket.full = True
+        world.writer.post(Lane.NORMAL, b"waits")  # and the writer has no turn any more to wait with it
+        await asyncio.gather(world.task, return_exceptions=True)
+        assert world.socket.waiter is not None
+        assert world.socket.waiter.cancelled()  # or the loss of the connection would be told to nobody
 
 
 async def test_keys_used_often_enough_are_changed_between_two_frames() -> None:

@@ -66,6 +66,8 @@ class Writer:
             raise self._failure
         finally:
             self._idle = False  # nothing leaves any more
+            if self._under_way is not None:
+                self._under_way.drop()
 
     def _go_on(self, at_once: bool) -> None:
         if not self._idle:
@@ -112,6 +114,12 @@ class _Begun:
             self._waits_for = coroutine.send(None)
         except StopIteration:
             self.done = True
+
+    def drop(self) -> None:
+        """Nobody awaits the rest, nor what it waits for."""
+        self._coroutine.close()
+        if isinstance(self._waits_for, asyncio.Future):
+            self._waits_for.cancel()
 
     def __await__(self) -> Generator[Any, Any, None]:
         yield self._waits_for
