@@ -52,6 +52,66 @@ async def test_whatever_runs_or_may_come_to_run_on_another_machine_may_act(world
     assert router.acts("42")
 
 
+async def test_nothing_runs_under_a_placement_that_the_electorate_was_not_seen_to_take(world: World) -> None:
+    assert (await world.desk.router.run(request())).machine == DESK
+    answered = asyncio.Event()
+
+    async def written_here_only(placement: Placement) -> None:
+        world.log.rows[placement.topic] = placement
+        await answered.wait()
+
+    world.log.set_placement = written_here_only  # type: ignore[method-assign]
+    move = asyncio.create_task(world.desk.transfers.transfer(TransferRequest("42", "mini")))
+    await eventually(lambda: world.log.rows["42"].owner == MINI)
+    move.cancel()  # whoever asked for it has waited long enough
+    await asyncio.gather(move, return_exceptions=True)
+    task = asyncio.create_task(world.desk.router.run(request("k2")))
+    await asyncio.sleep(0.1)
+    assert keys(world.mini) == []
+    answered.set()
+    assert (await task).machine == MINI
+    known = world.log.rows["42"]
+    assert (await world.desk.router.run(request("k3"))).machine == MINI
+    assert world.log.rows["42"] is known  # and that was enough
+
+
+async def test_a_topic_is_not_called_unpinned_before_the_electorate_knows(world: World) -> None:
+    pins, place = world.desk.pins, world.log.set_placement
+    await world.desk.router.run(request())
+    await pins.pin("42", MINI, online=True)
+
+    async def written_here_only(placement: Placement) -> None:
+        await place(placement)
+        raise InstarError("lease-lost", "not seen to arrive")
+
+    world.log.set_placement = written_here_only  # type: ignore[method-assign]
+    for _ in range(2):
+        with pytest.raises(InstarError, match="not seen to arrive"):
+            await pins.unpin("42", MINI)
+    world.log.set_placement = place  # type: ignore[method-assign]
+    seen = await pins.unpin("42", MINI)
+    assert seen == world.log.writes[-1]
+    assert await pins.unpin("42", MINI) is seen
+
+
+async def test_a_placement_is_not_used_past_those_who_wait_to_change_it(world: World) -> None:
+    pins = world.desk.pins
+    await world.desk.router.run(request())
+    assert pins.placed("42", DESK) is not None
+
+    async def wait_to_change_it() -> None:
+        async with pins.changing("42"):
+            assert pins.placed("42", DESK) is None
+
+    async with pins.changing("42"):
+        waiting = asyncio.create_task(wait_to_change_it())
+        await asyncio.sleep(0)
+    assert pins.placed("42", DESK) is None  # its turn has come, but it has not run yet
+    await waiting
+    del waiting
+    assert pins.placed("42", DESK) is not None
+
+
 async def test_where_a_message_runs_is_decided_without_looking_at_the_other_topics(world: World) -> None:
     def all_of_them() -> NoReturn:
         raise AssertionError("ten thousand topics would be gone through for one message")

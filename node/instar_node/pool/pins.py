@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from typing import Protocol
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from instar_node.contracts import Authority, Placement
 from instar_node.errors import InstarError
 from instar_node.pool import placement as rules
@@ -32,6 +34,9 @@ class TopicPlacementPinStore:
         self._log = log
         self._authority = authority
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Of the topics whose lock somebody holds or waits for."""
+        self._doubtful: set[str] = set()
+        """Topics whose last write nobody saw reach the whole electorate: it failed, or was not waited for."""
 
     def changing(self, topic: str) -> asyncio.Lock:
         """Held while a placement is read, decided on and written, so that no two change it at once."""
@@ -50,15 +55,15 @@ class TopicPlacementPinStore:
         return [one for one in self._log.placements() if one.pinned_to not in (None, one.owner)]
 
     async def place(self, topic: str, owner: str | None) -> Placement:
-        """Give a topic to ``owner``, keeping its pin; writes nothing when it is there already."""
+        """Give a topic to ``owner``, keeping its pin; writes nothing when the whole electorate has that."""
         current = self._log.placement(topic)
         return await self._set(current, rules.placed(current, topic, owner, self._epoch()))
 
     def placed(self, topic: str, owner: str | None) -> Placement | None:
-        """The topic's placement if ``owner`` has it already and nobody is changing that."""
-        lock = self._locks.get(topic)
+        """The topic's placement if ``owner`` has it already, the whole electorate knows, and nobody is
+        changing that or waits to."""
         current = self._log.placement(topic)
-        if current is None or (lock is not None and lock.locked()):
+        if current is None or topic in self._locks or topic in self._doubtful:
             return None
         return current if rules.placed(current, topic, owner, self._epoch()) is current else None
 
@@ -75,12 +80,19 @@ class TopicPlacementPinStore:
         if current is None:
             return None
         if current.pinned_to is None and current.owner == owner:
-            return current
+            return await self._set(current, current)
         return await self._set(current, rules.unpinned(current, owner, self._epoch()))
 
     async def _set(self, current: Placement | None, wanted: Placement) -> Placement:
-        if wanted != current:
-            await self._log.set_placement(wanted)
+        topic = wanted.topic
+        if wanted == current:
+            if topic not in self._doubtful:
+                return wanted
+            epoch = self._epoch()
+            wanted = msgspec.structs.replace(wanted, epoch=epoch, n=rules.next_n(current, epoch))
+        self._doubtful.add(topic)
+        await self._log.set_placement(wanted)
+        self._doubtful.discard(topic)
         return wanted
 
     def _epoch(self) -> int:
