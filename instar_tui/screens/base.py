@@ -73,6 +73,12 @@ class MeshScreen(Screen[None]):
         yield OperationStrip(classes="operation")
         yield KeyLine(self.SCOPE, self.FOOTER)
 
+    def _compositor_refresh(self) -> None:
+        """Textual renders a frame also while the app holds frames back (until it has started, above all),
+        throws it away, and takes it for shown: the first real one would come later by a tick of its timer."""
+        if not self.app._batch_count:
+            super()._compositor_refresh()
+
     def body(self) -> Iterable[Widget]:
         """The widgets of this screen."""
         raise NotImplementedError

@@ -61,6 +61,13 @@ def test_a_signal_gives_the_terminal_back_and_exits_0(kind: signal.Signals) -> N
         assert terminal.is_whole()
 
 
+def test_the_first_frame_is_drawn_whole_from_its_first_line_on() -> None:
+    with Terminal("-c", PROGRAM) as terminal:
+        terminal.read(b"Overview")
+        before = terminal.written.partition(b"Overview")[0]
+        assert re.findall(rb"\x1b\[(\d+);1H", before) == [b"1", b"2"]
+
+
 def test_keys_typed_before_the_first_frame_are_not_lost_and_break_nothing() -> None:
     with Terminal("-c", PROGRAM) as terminal:
         terminal.type(b"2345")
