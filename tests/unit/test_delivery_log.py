@@ -26,7 +26,7 @@ from instar_node.delivery.entries import (
     make_entry,
 )
 from instar_node.delivery.log import ReplicatedLog
-from instar_node.delivery.rows import Grant, MessageRow
+from instar_node.delivery.rows import Commit, Grant, MessageRow, Origin
 from instar_node.delivery.steps import Incoming
 from instar_node.delivery.transaction import Transaction
 from instar_node.errors import InstarError
@@ -116,6 +116,16 @@ def test_an_entry_that_this_version_cannot_read_is_refused() -> None:
         decode_body(msgspec.structs.replace(entry, kind="teleported"))
     with pytest.raises(InstarError, match=r"log entry 1\.1"):
         decode_body(msgspec.structs.replace(entry, body=b"\xc1"))
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 63])
+def test_an_entry_that_the_tables_could_never_show_is_refused(number: int) -> None:
+    opening = make_entry(GENESIS, 1, "open", Opening(GENESIS, "a", ()))
+    origin = Origin(1, number, "t", "hi", "", "local", "", "", "a")
+    commit = Commit(1, number, "digest", "", "a")
+    for row in (MessageRow("k", origin=origin), MessageRow("k", commit=commit)):
+        with pytest.raises(InstarError, match="log entry 1\\.2"):
+            decode_body(make_entry(opening.mark, 1, "joined", row))
 
 
 async def test_operations_that_arrive_together_share_one_write(
