@@ -16,7 +16,8 @@ from typing import Any
 
 import msgspec
 
-from instar_node.delivery.loading import load_rows
+from instar_node.delivery.loading import load_state
+from instar_node.delivery.rows import MessageRow
 from tests.chaos.checker import Violation, check
 from tests.chaos.client import Client
 from tests.chaos.disks import SmallDisks
@@ -187,7 +188,9 @@ class World:
         found = {}
         with closing(_database(machine)) as connection:
             connection.execute("BEGIN")
-            for row in load_rows(connection):
+            saved = connection.execute("SELECT key, row FROM messages").fetchall()
+            rows = {key: msgspec.msgpack.decode(blob, type=MessageRow) for key, blob in saved}
+            for row in (rows | load_state(connection).unsaved.rows).values():
                 digest = hashlib.sha256(msgspec.msgpack.encode(row)).hexdigest()
                 found[row.key] = f"{row.state} {digest[:12]} {row}"
         return found

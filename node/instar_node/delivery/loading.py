@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
 
 from instar_node.delivery import tables
-from instar_node.delivery.rows import MessageRow
 from instar_node.delivery.state import LedgerState
 from instar_node.delivery.transaction import Transaction
 
@@ -17,13 +15,6 @@ def load_state(connection: sqlite3.Connection) -> LedgerState:
     newer = tables.entries_after(connection, state.head.position)
     state.absorb(Transaction(connection, state).replay(newer))
     return state
-
-
-def load_rows(connection: sqlite3.Connection) -> Iterator[MessageRow]:
-    """Every message row, in no order."""
-    unsaved = load_state(connection).unsaved.rows
-    yield from unsaved.values()
-    yield from (row for row in tables.saved_rows(connection) if row.key not in unsaved)
 
 
 def count_messages(connection: sqlite3.Connection) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 import msgspec
 
@@ -54,11 +54,6 @@ def load_row(connection: sqlite3.Connection, key: str) -> MessageRow | None:
     """One row from the database."""
     found = connection.execute("SELECT row FROM messages WHERE key = ?", (key,)).fetchone()
     return None if found is None else _decode_row(found[0])
-
-
-def saved_rows(connection: sqlite3.Connection) -> Iterator[MessageRow]:
-    """Every row that the database has, in no order."""
-    return (_decode_row(blob) for (blob,) in connection.execute("SELECT row FROM messages"))
 
 
 def count_saved(connection: sqlite3.Connection) -> int:
