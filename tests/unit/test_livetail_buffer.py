@@ -503,6 +503,8 @@ async def test_a_copy_remembers_so_many_epochs_that_it_can_tell_them(holder: Liv
         holder.stage(epoch, line(epoch, epoch=epoch))
     await holder.settled()
     assert list(holder.lineage) == list(range(300 - LINEAGE_KEPT, 300))
+    _, ends, _ = await holder._database.read(recover)
+    assert ends == holder.lineage
 
 
 async def test_a_refused_line_is_numbered_anew_with_what_was_said_meanwhile(

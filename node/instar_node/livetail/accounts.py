@@ -150,4 +150,6 @@ def recover(db: sqlite3.Connection) -> tuple[dict[str, TopicState], dict[int, in
         account.add(entry.line, size, digest)
         unsaved.add({}, {entry.position.epoch: entry.position.seq}, [entry])
     unsaved.topics.update((topic, account.state()) for topic, account in accounts.items())
-    return topics | unsaved.topics, ends | unsaved.ends, unsaved
+    ends |= unsaved.ends
+    kept = sorted(ends)[-store.LINEAGE_KEPT :]
+    return topics | unsaved.topics, {epoch: ends[epoch] for epoch in kept}, unsaved
