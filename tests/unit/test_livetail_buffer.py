@@ -88,7 +88,10 @@ async def test_lines_get_places_in_the_order_they_were_said(holder: LiveTailBuff
 
 
 async def test_a_line_said_twice_is_held_once(holder: LiveTailBuffer) -> None:
-    await say(holder, 1, 1)
+    for _ in range(2):
+        holder.stage(1, line(1))
+    assert await numbers(holder) == [1], "also before it is written"
+    await holder.settled()
     await say(holder, 1, epoch=2)
     assert await numbers(holder) == [1]
     assert holder.head == P(1, 1)
@@ -462,13 +465,18 @@ async def test_lines_the_disk_refuses_are_written_later(tmp_path: Path) -> None:
                 raise InstarError("disk-full", "no room")
             return await self.inner.write(job)  # type: ignore[arg-type]
 
+    read_meanwhile: list[list[int]] = []
+
     class Instant(SystemClock):
         async def sleep(self, seconds: float) -> None:
-            await asyncio.sleep(0)
+            buffer.stage(1, line(2))
+            read_meanwhile.append(await numbers(buffer))
 
     buffer = await LiveTailBuffer.open(Refusing(), Instant(), 10_000)  # type: ignore[arg-type]
     await say(buffer, 1)
-    assert buffer.head == P(1, 1)
+    await buffer.settled()
+    assert buffer.head == P(1, 2)
+    assert read_meanwhile == [[1, 2]], "each once, while it waits"
 
 
 async def test_a_caller_that_goes_away_leaves_memory_and_disk_in_step(

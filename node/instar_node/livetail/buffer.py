@@ -14,7 +14,16 @@ from instar_node.errors import InstarError
 from instar_node.livetail import store
 from instar_node.livetail.accounts import recover
 from instar_node.livetail.behind import TopicBehind, count_behind
-from instar_node.livetail.entry import START, Batch, Line, TailEntry, TailManifest, TopicDigest, end_of_log
+from instar_node.livetail.entry import (
+    START,
+    Batch,
+    Line,
+    TailEntry,
+    TailManifest,
+    TopicDigest,
+    end_of_log,
+    identity,
+)
 from instar_node.livetail.growth import Change, Held, Verdict, cut, follow, number
 from instar_node.livetail.recent import RecentEntries
 from instar_node.livetail.store import LINEAGE_KEPT, TopicState
@@ -120,10 +129,10 @@ class LiveTailBuffer:
         staged = [
             line for _, line in (*self._in_write, *self._staged) if line.topic == topic and wanted(line)
         ]
-        found = await self._database.read(durable)
-        known = {(line.topic_seq, line.role, line.key) for line in found}
-        found += [line for line in staged if (line.topic_seq, line.role, line.key) not in known]
-        return sorted(found, key=lambda line: line.topic_seq)
+        found = {identity(line): line for line in await self._database.read(durable)}
+        for line in staged:  # one may be there twice: said again, or waiting to be written again
+            found.setdefault(identity(line), line)
+        return sorted(found.values(), key=lambda line: line.topic_seq)
 
     async def behind(self, position: LogPosition) -> list[TopicBehind]:
         """What a copy that ends at ``position`` lacks of the durable log; the topics with the most entries
