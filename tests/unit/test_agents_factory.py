@@ -10,6 +10,7 @@ from instar_node.clock import SystemClock
 from instar_node.config import AgentSettings
 from instar_node.contracts import Provenance, RunRequest, RunResult
 from instar_node.delivery.agents.base import Agent
+from instar_node.delivery.agents.discreet import DiscreetAgent
 from instar_node.delivery.agents.factory import build_agent
 from instar_node.delivery.agents.reaper import RunRecords
 from instar_node.errors import InstarError
@@ -36,6 +37,14 @@ async def test_the_default_agent_leaves_the_message_to_a_person(tmp_path: Path) 
 async def test_a_command_on_the_path_is_run(tmp_path: Path) -> None:
     agent = build(tmp_path, AgentSettings(kind="command", command=("echo", "pong")))
     assert await agent.run(REQUEST) == RunResult("ok", ("pong",))
+
+
+def test_only_an_agent_that_runs_a_program_may_act_on_the_world(tmp_path: Path) -> None:
+    program = build(tmp_path, AgentSettings(kind="command", command=("echo",)))
+    assert program.acts("42")
+    assert DiscreetAgent(program, str).acts("42")
+    assert not build(tmp_path, AgentSettings(kind="echo")).acts("42")
+    assert not build(tmp_path, AgentSettings(kind="manual")).acts("42")
 
 
 @pytest.mark.parametrize("command", [(), ("no-such-program-anywhere",)])

@@ -12,11 +12,12 @@ from msgspec import Struct
 
 from instar_node.clock import SystemClock
 from instar_node.contracts import Lane, LogPosition, PeerError, Placement
-from instar_node.delivery import stream
+from instar_node.delivery import log, stream
 from instar_node.delivery.acks import AckGate
 from instar_node.delivery.entries import GENESIS, Reported, make_entry
 from instar_node.delivery.state import Outcome
 from instar_node.delivery.wire import (
+    ReplicaAck,
     ReplicaAppend,
     ReplicaBegin,
     ReplicaBroken,
@@ -127,6 +128,81 @@ async def test_entries_are_on_their_way_once_to_each_machine_before_anybody_here
     await finished(world, "a", "b", "c")
     assert sent_entries(world, "a", "b") == sent_entries(world, "a", "c") == heard
     assert late == []
+
+
+async def test_no_more_is_on_the_way_to_a_standby_than_its_window(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("BATCH_BYTES", "WINDOW_BYTES"):
+        monkeypatch.setattr(stream, name, 1)  # one entry, and the next when that is acknowledged
+    send, last, early = world["a"].mesh.send, LogPosition(0, 0), 0
+
+    def look(peer: str, message: Struct, lane: Lane = Lane.NORMAL) -> bool:
+        nonlocal last, early
+        if peer == "b" and isinstance(message, ReplicaAppend) and message.entries:
+            early += world["b"].ledger.head < last
+            last = message.entries[-1].position
+        return send(peer, message)
+
+    monkeypatch.setattr(world["a"].mesh, "send", look)
+    world.network.isolate("b")
+    world.lead("a", 1)
+    world["b"].authority.observe("a", 1)
+    await asyncio.gather(*(submit(world, "a", f"missed{n}") for n in range(4)))
+    world.network.join("a", "b")
+    await finished(world, "a", "b")
+    world["a"].authority.electorate("b")
+    await asyncio.gather(*(submit(world, "a", f"k{n}") for n in range(4)))
+    await finished(world, "a", "b")
+    assert early == 0
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+async def test_what_the_tunnel_does_not_take_is_sent_a_moment_later(
+    world: World, monkeypatch: pytest.MonkeyPatch, refusals: int
+) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    send, left = world["a"].mesh.send, refusals
+
+    def full(peer: str, message: Struct, lane: Lane = Lane.NORMAL) -> bool:
+        nonlocal left
+        if peer == "b" and isinstance(message, ReplicaAppend) and message.entries and left:
+            left -= 1
+            return False
+        return send(peer, message)
+
+    monkeypatch.setattr(world["a"].mesh, "send", full)
+    await submit(world, "a", "k1")
+    assert left == 0
+    assert world["a"].slow == []  # nobody had to complain first
+
+
+async def test_what_is_no_longer_in_memory_is_read_and_sent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    monkeypatch.setattr(log, "RECENT_BYTES", 0)
+    await submit(world, "a", "k1")
+    assert world["a"].slow == []
+
+
+async def test_a_stream_that_begins_anew_sends_nothing_before_the_logs_were_compared(world: World) -> None:
+    """What the standby took meanwhile, and said so, it would cut off again."""
+    world.lead("a", 1, "b")
+    await submit(world, "a", "k0")
+    await finished(world, "a", "b")
+    world["a"].mesh.sent.clear()
+    session = max(m.session for _, m in world["b"].mesh.sent if isinstance(m, ReplicaAck))
+    world["b"].mesh.send("a", ReplicaBroken(session, "the test says so"))
+    world.network.hold("b", "a")
+    await until(lambda: any(isinstance(m, ReplicaBegin) for _, m in world["a"].mesh.sent))
+    await never(submit(world, "a", "k1"))
+    assert sent_entries(world, "a", "b") == []
+    world.network.release("b", "a")
+    await finished(world, "a", "b")
+    assert await world["b"].state("t", "k1") == "committed"
 
 
 async def test_what_may_act_starts_only_on_what_the_whole_electorate_has(world: World) -> None:

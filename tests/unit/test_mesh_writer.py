@@ -15,6 +15,7 @@ from instar_node.clock import SystemClock
 from instar_node.contracts import Lane
 from instar_node.mesh.channel import Channel, Pairing, RekeyPolicy
 from instar_node.mesh.frames import PIECE, Control, DataPiece, Ping, RekeyOpen, parse_piece
+from instar_node.mesh.lanes import WINDOW
 from instar_node.mesh.writer import Writer
 
 USUAL = RekeyPolicy()
@@ -129,6 +130,17 @@ async def test_a_frame_of_many_pieces_stops_where_the_socket_does() -> None:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert b"".join(first + world.arrived()) == whole  # type: ignore[arg-type]
+
+
+async def test_what_waits_for_credit_leaves_when_it_comes() -> None:
+    async with writing() as world:
+        for _ in range(WINDOW // PIECE):
+            world.writer.post(Lane.NORMAL, bytes(PIECE))
+        world.writer.post(Lane.NORMAL, b"waits")
+        assert b"waits" not in world.arrived()
+        world.writer.credit(Lane.NORMAL, PIECE)
+        await asyncio.sleep(0)
+        assert world.arrived() == [b"waits"]
 
 
 async def test_a_connection_that_breaks_on_a_write_ends_the_writer_with_its_reason() -> None:

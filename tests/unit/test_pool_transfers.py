@@ -354,6 +354,14 @@ async def said(world: World, commands: ChatCommands, text: str) -> str:
     return result.replies[0]
 
 
+async def test_what_passes_through_to_the_agent_may_do_what_the_agent_may(world: World) -> None:
+    commands, agent = chat(world), world.desk.runner
+    await said(world, commands, "hello")
+    assert not commands.acts("42")
+    agent.harmless = False
+    assert commands.acts("42")
+
+
 async def test_a_command_in_the_conversation_moves_its_topic_and_the_agent_never_sees_it(
     world: World,
 ) -> None:
