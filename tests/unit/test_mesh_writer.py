@@ -28,6 +28,7 @@ class FakeSocket:
         self.written: list[bytes] = []
         self.full = False
         self.broken = False
+        self.told: list[str] = []
         self.waiter: asyncio.Future[None] | None = None
 
     async def send_bytes(self, data: bytes) -> None:
@@ -36,7 +37,11 @@ class FakeSocket:
         self.written.append(data)
         if self.full:
             self.waiter = asyncio.get_running_loop().create_future()
-            await self.waiter
+            try:
+                await self.waiter
+            except ConnectionResetError as error:
+                self.told.append(str(error))
+                raise
 
     def drain(self) -> None:
         self.full = False
@@ -168,6 +173,37 @@ async def test_a_write_that_waits_when_the_writer_is_ended_is_given_up() -> None
         await asyncio.gather(world.task, return_exceptions=True)
         assert world.socket.waiter is not None
         assert world.socket.waiter.cancelled()  # or the loss of the connection would be told to nobody
+
+
+async def test_who_else_waits_for_room_on_the_connection_does_no_harm() -> None:
+    async with writing() as world:
+
+        async def wait_too() -> None:
+            assert world.socket.waiter is not None
+            await world.socket.waiter  # a connection has one future for all of them
+
+        world.socket.full = True
+        other = asyncio.create_task(wait_too())  # has its turn before the writer has
+        world.writer.post(Lane.NORMAL, b"n1")
+        await asyncio.sleep(0)
+        world.socket.drain()
+        await other
+        world.writer.post(Lane.NORMAL, b"n2")
+        await asyncio.sleep(0)
+        assert world.arrived() == [b"n1", b"n2"]
+        assert not world.task.done()
+
+
+async def test_a_connection_that_is_lost_while_a_write_waits_tells_the_write_and_the_writer() -> None:
+    async with writing() as world:
+        world.socket.full = True
+        world.writer.post(Lane.NORMAL, b"n1")
+        await asyncio.sleep(0)
+        assert world.socket.waiter is not None
+        world.socket.waiter.set_exception(ConnectionResetError("lost"))
+        with pytest.raises(ConnectionResetError, match="lost"):
+            await world.task
+        assert world.socket.told == ["lost"]
 
 
 async def test_keys_used_often_enough_are_changed_between_two_frames() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Coroutine, Generator
 from typing import Any
@@ -108,19 +109,27 @@ class _Begun:
 
     def __init__(self, coroutine: Coroutine[Any, None, None]) -> None:
         self._coroutine = coroutine
-        self._waits_for: Any = None
+        self._waits_for: asyncio.Future[Any] | None = None
+        """``None`` also when it only gave others a turn."""
         self.done = False
         try:
             self._waits_for = coroutine.send(None)
         except StopIteration:
             self.done = True
+        if self._waits_for is not None:
+            # Taken note of, as a task does at once: until then nobody else could wait for it.
+            self._waits_for._asyncio_future_blocking = False
 
     def drop(self) -> None:
         """Nobody awaits the rest, nor what it waits for."""
         self._coroutine.close()
-        if isinstance(self._waits_for, asyncio.Future):
+        if self._waits_for is not None:
             self._waits_for.cancel()
 
     def __await__(self) -> Generator[Any, Any, None]:
-        yield self._waits_for
+        if self._waits_for is None:
+            yield
+        else:
+            with contextlib.suppress(Exception):  # what became of it, the coroutine finds out itself
+                yield from self._waits_for
         yield from self._coroutine.__await__()
