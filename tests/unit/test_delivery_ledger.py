@@ -179,6 +179,14 @@ class LedgerMachine(RuleBasedStateMachine):
             offered = msgspec.structs.replace(row, origin=origin, commit=commit)
             self.apply(lambda tx: steps.adopt(tx, self.epoch, "peer", [offered], []))
 
+    @rule(machines=st.sets(st.sampled_from("bc"), min_size=1))
+    def machines_are_missing(self, machines: set[str]) -> None:
+        self.apply(lambda tx: steps.miss(tx, self.epoch, frozenset(machines)))
+
+    @rule(machine=st.sampled_from("bc"))
+    def one_that_is_missing_reports(self, machine: str) -> None:
+        self.apply(lambda tx: steps.report(tx, self.epoch, machine))
+
     @rule(cut=st.integers(0, 4))
     def follow_a_holder_that_lacks_the_last_entries(self, cut: int) -> None:
         marks = [entry.mark for entry in tables.entries_after(self.connection, GENESIS.position)]
