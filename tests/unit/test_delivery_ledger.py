@@ -169,12 +169,15 @@ class LedgerMachine(RuleBasedStateMachine):
         offered = MessageRow(key, Status(Rank.RESERVED, self.epoch), reservations=(reservation,))
         self.apply(lambda tx: steps.adopt(tx, self.epoch, "peer", [offered], []))
 
-    @rule(key=keys)
-    def another_machine_reports_it_under_other_numbers(self, key: str) -> None:
-        """It had taken it up in an epoch of its own, and perhaps committed the same answer there."""
+    @rule(key=keys, taken_up=st.booleans())
+    def another_machine_reports_it_under_other_numbers(self, key: str, taken_up: bool) -> None:
+        """It had ``taken_up`` the message in an epoch of its own and perhaps committed the same answer there,
+        or it only did that."""
         row = self.row(key)
         if row is not None and row.origin is not None:
-            origin = msgspec.structs.replace(row.origin, epoch=self.epoch, seq=row.origin.seq + 7)
+            origin = row.origin
+            if taken_up:
+                origin = msgspec.structs.replace(origin, epoch=self.epoch, seq=origin.seq + 7)
             commit = row.commit and msgspec.structs.replace(row.commit, epoch=self.epoch, seq=origin.seq + 1)
             offered = msgspec.structs.replace(row, origin=origin, commit=commit)
             self.apply(lambda tx: steps.adopt(tx, self.epoch, "peer", [offered], []))
@@ -227,6 +230,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert loaded.positions == self.state.positions
         assert (loaded.opened_by, loaded.incomplete) == (self.state.opened_by, self.state.incomplete)
         assert loaded.unsaved.rows == self.state.unsaved.rows
+        assert loaded.unsaved.since == self.state.unsaved.since
         assert (loaded.head, loaded.totals) == (self.state.head, self.state.totals)
 
     @invariant()

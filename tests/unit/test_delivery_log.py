@@ -266,6 +266,44 @@ async def test_a_message_that_is_numbered_anew_while_it_is_read_is_read_once(
     assert [line.seq for line in page] == [2]
 
 
+async def test_a_page_is_as_long_as_asked_for_wherever_its_lines_are(
+    replicated: ReplicatedLog, database: FailingDatabase
+) -> None:
+    async def pages() -> list[list[int]]:
+        newer = replicated.state.unsaved.of_topic("t")
+        windows = [Window("t", 1, 3, backwards=False), Window("t", 6, 3, backwards=True)]
+        found = [await database.read(lambda c, w=w: read_page(c, w, newer)) for w in windows]  # type: ignore[misc]
+        return [[line.seq for line in page] for page in found]
+
+    for n in range(3):
+        await replicated.submit(record(f"local:t:{n}"))
+    await replicated.save()
+    for n in range(3, 6):
+        await replicated.submit(record(f"local:t:{n}"))
+    assert await pages() == [[2, 3, 4], [3, 4, 5]]
+    await replicated.save()
+    assert await pages() == [[2, 3, 4], [3, 4, 5]]
+
+
+async def test_an_answer_that_is_numbered_anew_is_read_once(
+    replicated: ReplicatedLog, database: FailingDatabase
+) -> None:
+    """A holder of a later epoch committed the same answer too; the message keeps its number."""
+    key = "local:t:1"
+    await replicated.submit(record(key))
+    await replicated.submit(lambda tx: steps.answer(tx, 1, key, Grant(1, 1), ("yes",), "a", "now", "a"))
+    await replicated.save()
+    row = await database.read(lambda c: tables.load_row(c, key))
+    assert row is not None
+    assert row.commit is not None
+    again = msgspec.structs.replace(row, commit=msgspec.structs.replace(row.commit, epoch=2, seq=9))
+    await replicated.submit(lambda tx: steps.adopt(tx, 1, "b", [again], []))
+    for state in (replicated.state, (await reloaded(database)).state):
+        newer = state.unsaved.of_topic("t")
+        page = await database.read(lambda c, newer=newer: read_page(c, Window("t", 0, 10, False), newer))  # type: ignore[misc]
+        assert [(line.seq, line.role) for line in page] == [(1, "user"), (3, "agent")]
+
+
 async def test_ranges_read_from_memory_and_from_disk_are_the_same(
     replicated: ReplicatedLog, database: FailingDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:

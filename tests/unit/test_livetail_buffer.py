@@ -277,6 +277,23 @@ async def test_a_line_said_again_after_a_start_is_held_once(tmp_path: Path) -> N
     await again._database.close()  # type: ignore[attr-defined]
 
 
+async def test_what_a_start_counted_again_is_written_with_the_next_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "again.db"
+    buffer = await opened(path)
+    await say(buffer, 1, 2)
+    held = buffer.topic("42")
+    await buffer._database.close()  # type: ignore[attr-defined]
+    again = await opened(path)
+    monkeypatch.setattr("instar_node.livetail.unsaved.ROUND_ENTRIES", 1)
+    await say(again, 1, topic="other")
+    topics, _, unsaved = await again._database.read(recover)
+    assert unsaved.since == again.head
+    assert topics["42"] == held
+    await again._database.close()  # type: ignore[attr-defined]
+
+
 async def test_a_start_shows_the_same_beginning_of_a_line(tmp_path: Path) -> None:
     path = tmp_path / "again.db"
     buffer = await opened(path)
