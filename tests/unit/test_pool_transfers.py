@@ -74,6 +74,24 @@ async def test_a_machine_without_the_conversation_does_not_get_the_topic(world: 
     assert (await world.desk.transfers.transfer(TransferRequest("42", "mini"))).outcome == "moved"
 
 
+async def test_a_topic_is_not_called_moved_already_before_the_electorate_knows(world: World) -> None:
+    place, wish = world.log.set_placement, TransferRequest("42", "mini")
+
+    async def written_here_only(placement: Placement) -> None:
+        await place(placement)
+        raise InstarError("lease-lost", "not seen to arrive")
+
+    world.log.set_placement = written_here_only  # type: ignore[method-assign]
+    assert (await refused(world, wish)).code == "lease-lost"
+    assert world.log.rows["42"].owner == MINI
+    assert (await refused(world, wish)).code == "lease-lost"
+    world.log.set_placement = place  # type: ignore[method-assign]
+    writes = len(world.log.writes)
+    for _ in range(2):
+        assert (await world.desk.transfers.transfer(wish)).outcome == "noop"
+    assert len(world.log.writes) == writes + 1
+
+
 async def test_two_moves_of_one_topic_at_once_are_one_move_and_a_refusal(world: World) -> None:
     world.desk.runner.auto = False
     running = asyncio.create_task(world.desk.router.run(request()))

@@ -67,6 +67,11 @@ class TopicPlacementPinStore:
             return None
         return current if rules.placed(current, topic, owner, self._epoch()) is current else None
 
+    async def agreed(self, topic: str) -> Placement | None:
+        """The topic's placement, once the whole electorate has it."""
+        current = self._log.placement(topic)
+        return None if current is None else await self._set(current, current)
+
     async def pin(self, topic: str, machine: str, *, online: bool) -> Placement:
         """Pin a topic to a machine; it becomes the owner if it is online."""
         current = self._log.placement(topic)
@@ -77,10 +82,8 @@ class TopicPlacementPinStore:
     async def unpin(self, topic: str, owner: str | None) -> Placement | None:
         """Take the pin away, leaving the topic with ``owner``; ``None`` for a topic without placement."""
         current = self._log.placement(topic)
-        if current is None:
-            return None
-        if current.pinned_to is None and current.owner == owner:
-            return await self._set(current, current)
+        if current is None or (current.pinned_to is None and current.owner == owner):
+            return await self.agreed(topic)
         return await self._set(current, rules.unpinned(current, owner, self._epoch()))
 
     async def _set(self, current: Placement | None, wanted: Placement) -> Placement:

@@ -119,11 +119,11 @@ class Transfers:
         plan = self._planner.plan(facts, request.confirm)
         progress = Progress(topic, facts.target_nickname, self._clock, self._events)
         if not isinstance(plan, Go):
-            placement = self._pins.placement(topic)
-            if plan.pin:
-                async with self._pins.changing(topic):
-                    placement = await self._pins.pin(topic, plan.target, online=facts.target_online)
-                progress.step("pinned")
+            async with self._pins.changing(topic):
+                if plan.pin:
+                    await self._pins.pin(topic, plan.target, online=facts.target_online)
+                    progress.step("pinned")
+                placement = await self._pins.agreed(topic)
             return self._result("noop", facts, placement, progress)
         self._attempts[topic] += plan.confirmed
         self._moving[topic] = plan.target
