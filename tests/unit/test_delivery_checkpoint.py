@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instar_node.delivery import checkpoint
-from instar_node.delivery.checkpoint import LedgerCheckpoints
+from instar_node.delivery import checkpoint, unsaved
+from instar_node.delivery.checkpoint import LedgerCheckpoints, decode_markers
+from instar_node.delivery.rows import Rank
 from instar_node.errors import InstarError
 from tests.unit.delivery_world import World, running_world, until
 
@@ -61,6 +63,28 @@ async def test_an_answer_that_may_have_been_sent_waits_for_a_person(world: World
     await world["b"].delivery.submit("t", "hello", "k1")
     assert await world["b"].state("t", "k1") == "undecided"
     assert world["b"].agent.requests == []
+
+
+async def test_what_is_answered_and_written_in_a_round_while_it_is_read_shows_as_it_stands(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.lead("a", 1)
+    machine = world["a"]
+    machine.channel.before.clear()
+    await machine.delivery.submit("t", "hello", "k1")
+    await until(lambda: machine.ledger.outbox())
+    read = machine.db.read
+
+    async def read_later(job: Any) -> Any:
+        monkeypatch.setattr(unsaved, "ROUND_ENTRIES", 1)
+        machine.channel.before.set()
+        await until(lambda: not machine.ledger.log.state.open)
+        return await read(job)
+
+    monkeypatch.setattr(machine.db, "read", read_later)
+    blocks = await checkpoints(world, "a").blocks()
+    [marker] = [marker for raw in blocks.values() for marker in decode_markers(raw)]
+    assert marker.rank >= Rank.COMMITTED
 
 
 async def test_only_the_newest_block_changes(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from instar_node.contracts import Database
 from instar_node.delivery import tables
 from instar_node.delivery.entries import MESSAGE_KINDS, decode_body
 from instar_node.delivery.ledger import MessageProcessingLedger
-from instar_node.delivery.rows import MessageRow, Rank, Status
+from instar_node.delivery.rows import MessageRow, Rank, Status, join
 from instar_node.errors import InstarError
 
 BLOCK = 256
@@ -98,5 +98,11 @@ def _newest_rows(unsaved: Mapping[str, MessageRow], connection: sqlite3.Connecti
             body = decode_body(entry)
             assert isinstance(body, MessageRow)
             keys[body.key] = None
-    found = (unsaved.get(key) or tables.load_row(connection, key) for key in keys)
-    return [row for row in found if row is not None]
+    return [row for key in keys if (row := _newest(connection, key, unsaved.get(key))) is not None]
+
+
+def _newest(connection: sqlite3.Connection, key: str, unsaved: MessageRow | None) -> MessageRow | None:
+    saved = tables.load_row(connection, key)
+    if saved is None or unsaved is None:
+        return saved or unsaved
+    return join(saved, unsaved)  # a round may have been written meanwhile: then the table has the newer one
