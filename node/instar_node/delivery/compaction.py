@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from msgspec.structs import replace
@@ -22,6 +22,7 @@ from instar_node.delivery import tables
 from instar_node.delivery.entries import MESSAGE_KINDS, LogEntry, compacted, decode_body
 from instar_node.delivery.log import ReplicatedLog
 from instar_node.delivery.rows import MessageRow, without_text
+from instar_node.delivery.state import TopicHead
 from instar_node.errors import InstarError
 
 log = logging.getLogger("instar.delivery")
@@ -33,10 +34,12 @@ CHUNK_BYTES = 64 * 1024
 
 
 class Chunk(NamedTuple):
-    """What one transaction came to: entries without their texts now, and whether more may follow at once."""
+    """What one transaction came to: entries without their texts now, whether more may follow at once, and the
+    newest lines of topics that have lost their texts."""
 
     dropped: int
     more: bool
+    heads: Sequence[TopicHead]
 
 
 class Compactor:
@@ -66,6 +69,7 @@ class Compactor:
         dropped, more = 0, True
         while more:
             chunk = await self._database.write(lambda c: compact_chunk(c, before))
+            self._log.state.drop_texts(chunk.heads)
             dropped, more = dropped + chunk.dropped, chunk.more
         return dropped
 
@@ -87,6 +91,7 @@ def compact_chunk(connection: sqlite3.Connection, before: str) -> Chunk:
     unsaved = set(_keys(tables.entries_after(connection, tables.saved_to(connection))))
     entries: list[LogEntry] = []
     rows: dict[str, MessageRow] = {}
+    heads: list[TopicHead] = []
     more = False
     for entry in tables.entries_after(connection, start, CHUNK_BYTES):
         if entry.kind in MESSAGE_KINDS:
@@ -102,10 +107,11 @@ def compact_chunk(connection: sqlite3.Connection, before: str) -> Chunk:
     if end != start:
         tables.save_rows(connection, ((row, row) for row in rows.values()))  # its lines stay where they are
         topics = {row.origin.topic for row in rows.values() if row.origin is not None}
-        heads = tables.load_topics(connection, topics)
-        tables.save_topics(connection, [replace(head, text="") for head in heads if head.at < before])
+        newest = tables.load_topics(connection, topics)
+        heads = [replace(head, text="") for head in newest if head.at < before]
+        tables.save_topics(connection, heads)
         tables.save_compacted(connection, entries, end)
-    return Chunk(len(entries), more)
+    return Chunk(len(entries), more, heads)
 
 
 def _keys(entries: Iterable[LogEntry]) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -96,3 +97,9 @@ class LedgerState:
             self.unsaved = Unsaved(outcome.totals)
         else:
             self.unsaved.add(outcome)
+
+    def drop_texts(self, heads: Iterable[TopicHead]) -> None:
+        """Show newest lines as compaction left them, unless newer ones have come."""
+        for head in heads:
+            if self.topics[head.topic].seq == head.seq:
+                self.topics[head.topic] = head
