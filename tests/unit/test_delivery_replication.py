@@ -11,7 +11,7 @@ import pytest
 from msgspec import Struct
 
 from instar_node.clock import SystemClock
-from instar_node.contracts import Lane, LogPosition, PeerError, Placement
+from instar_node.contracts import Lane, LogPosition, PeerError, Placement, RunResult
 from instar_node.delivery import log, stream
 from instar_node.delivery.acks import AckGate
 from instar_node.delivery.entries import GENESIS, Reported, make_entry
@@ -220,6 +220,43 @@ async def test_what_may_act_starts_only_on_what_the_whole_electorate_has(world: 
         world.network.release("a", "b")
         await finished(world, "a", "b")
         assert holder.agent.runs_of(text) == 1
+
+
+async def test_an_attempt_that_may_act_waits_although_an_earlier_one_did_not(world: World) -> None:
+    """The topic has moved meanwhile, say, to a machine that has another kind of agent."""
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    agent = world["a"].agent
+    agent.harmless, agent.results = True, [RunResult("cancelled")]
+    agent.gate.clear()
+    world.network.hold("a", "b")
+    task = submit(world, "a", "k1")
+    await until(lambda: agent.requests)
+    agent.harmless = False
+    agent.gate.set()
+    await never(task)
+    assert agent.results == []
+    assert len(agent.requests) == 1
+    world.network.release("a", "b")
+    await finished(world, "a", "b")
+    assert world.receiver.texts == ["a: hi"]
+
+
+async def test_an_agent_that_waited_for_the_electorate_does_not_begin_on_what_a_person_answered(
+    world: World,
+) -> None:
+    world.lead("a", 1, "b")
+    await level(world, "a", "b")
+    world.network.hold("a", "b")
+    task = submit(world, "a", "k1")
+    await never(task)
+    answer = asyncio.ensure_future(world["a"].delivery.reply("t", "k1", "a person's"))
+    await never(answer)
+    world.network.release("a", "b")
+    await finished(world, "a", "b")
+    await asyncio.gather(task, answer)
+    assert world["a"].agent.requests == []
+    assert world.receiver.texts == ["a person's"]
 
 
 async def test_an_answer_that_was_made_early_leaves_only_when_the_whole_electorate_has_it(

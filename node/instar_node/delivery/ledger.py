@@ -117,6 +117,10 @@ class MessageProcessingLedger:
         """
         return self._grants.give(row, self._acting())
 
+    def newest_grant(self, row: MessageRow) -> Grant:
+        """The newest grant of a message, in the log or on its way there."""
+        return self._grants.newest(row)
+
     def current(self, key: str, grant: Grant) -> MessageRow | None:
         """The message, if it is still to be answered under this grant; ``None`` once somebody else answers,
         or an answer exists."""

@@ -50,14 +50,15 @@ class Runs:
         self._publish = publish
         self._history_limit = history_limit
 
-    async def run(self, row: MessageRow) -> None:
+    async def run(self, row: MessageRow, ready: Callable[[MessageRow], Awaitable[None]]) -> None:
         """Have a message answered and the answer delivered, or leave it to a person, or abandon it.
 
-        Every attempt has a fresh grant; a result under an older one is refused with ``stale-grant``.
+        ``ready`` returns when an attempt may begin; each asks anew, since the topic may have moved. Every
+        attempt has a fresh grant; a result under an older one is refused with ``stale-grant``.
         """
-        failures = 0
-        while True:
-            grant = self._ledger.begin(row)
+        failures, grant = 0, self._ledger.newest_grant(row)
+        while (current := await self._when_ready(row.key, grant, ready)) is not None:
+            row, grant = current, self._ledger.begin(current)
             result = await self._attempt(row, grant)
             if result.outcome == "ok":
                 await self._outbox.answer(row.key, grant, result.replies, result.machine)
@@ -77,10 +78,17 @@ class Runs:
                     await self._ledger.abandon(row.key, grant, result.error)
                     return
                 await self._clock.sleep(RETRY_S * failures)
-            current = self._ledger.current(row.key, grant)
-            if current is None:
-                return
-            row = current
+
+    async def _when_ready(
+        self, key: str, newest: Grant, ready: Callable[[MessageRow], Awaitable[None]]
+    ) -> MessageRow | None:
+        """The message when the next attempt may begin; ``None`` if somebody else has answered it by then, or
+        is about to: under a newer grant than this."""
+        row = self._ledger.current(key, newest)
+        if row is not None:
+            await ready(row)
+            row = self._ledger.current(key, newest)
+        return row
 
     async def _attempt(self, row: MessageRow, grant: Grant) -> RunResult:
         request = await self._request(row, grant)

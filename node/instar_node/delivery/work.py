@@ -109,20 +109,19 @@ class MessageWork:
         if row is None:
             return
         if row.rank in (Rank.RECEIVED, Rank.PROCESSING):
-            if self._acts(row):
-                await self._transport.wait_replicated(self._position_of(row))
-            await self._runs.run(row)
+            await self._runs.run(row, self._ready)
         elif key in self._sent_by_person:
             self._sent_by_person.discard(key)
             await self._outbox.resume(key, by_person=True)
         elif row.rank is Rank.RESERVED:
             await self._outbox.resume(key)
 
-    def _acts(self, row: MessageRow) -> bool:
-        """Whether the answering may act on the world: then it starts only on what no other machine can take
-        up unaware. Otherwise it need not wait for that: the answer does."""
+    async def _ready(self, row: MessageRow) -> None:
+        """Return when an attempt to answer may begin. One that may act on the world starts only on what no
+        other machine can take up unaware; any other need not wait for that: the answer does."""
         origin = row.origin
-        return origin is None or self._at_once(origin.text) or self._runner.acts(origin.topic)
+        if origin is None or self._at_once(origin.text) or self._runner.acts(origin.topic):
+            await self._transport.wait_replicated(self._position_of(row))
 
     def _position_of(self, row: MessageRow) -> LogPosition:
         """A position by which this row is in our log."""
