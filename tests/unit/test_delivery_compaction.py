@@ -76,6 +76,23 @@ async def test_no_text_that_was_dropped_comes_back_with_what_is_written_later(wo
     assert b"secret plan k1" not in on_disk(world["a"])
 
 
+async def test_a_newer_line_is_still_shown_when_an_older_one_loses_its_text(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.lead("a", 1)
+    await talk(world, "k1")
+    log = world["a"].ledger.log
+    await log.save()
+    await talk(world, "k2")
+    newest = world["a"].ledger.topics()["t"]
+
+    async def in_a_round_before() -> None: ...
+
+    monkeypatch.setattr(log, "save", in_a_round_before)
+    assert await compactor(world["a"], days_later=31).compact() > 0
+    assert world["a"].ledger.topics()["t"] == newest
+
+
 async def test_what_changed_since_the_last_round_keeps_its_text_until_it_was_written(world: World) -> None:
     world.lead("a", 1)
     await talk(world, "k1")

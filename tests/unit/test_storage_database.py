@@ -96,6 +96,24 @@ async def test_a_write_that_may_wait_shares_the_commit_of_the_next(db: SqliteDat
     assert await db.read(keys) == ["hasty", "patient"]
 
 
+async def test_what_a_group_had_no_room_for_is_written_next(
+    db: SqliteDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "MAX_GROUP", 2)
+    gate = Gate(db)
+    tasks = await queue_behind(gate, *(db.write(put(key)) for key in "abcde"))
+    async with asyncio.timeout(10):
+        await asyncio.gather(*tasks)
+    assert await db.read(keys) == list("abcde")
+
+
+async def test_a_write_that_may_wait_keeps_none_waiting_that_came_before_it(db: SqliteDatabase) -> None:
+    gate = Gate(db)
+    tasks = await queue_behind(gate, db.write(put("a")), db.write(put("b"), within_s=3_600))
+    async with asyncio.timeout(10):
+        await asyncio.gather(*tasks)
+
+
 async def test_a_write_that_may_wait_is_made_when_nobody_else_writes(db: SqliteDatabase) -> None:
     await db.write(put("alone"), within_s=0.001)
     assert await db.read(keys) == ["alone"]
