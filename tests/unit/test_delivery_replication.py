@@ -26,7 +26,7 @@ from instar_node.delivery.wire import (
     ReplicaReady,
 )
 from instar_node.errors import InstarError
-from tests.unit.delivery_world import FakeAuthority, FakeMesh, World, running_world, until
+from tests.unit.delivery_world import FakeAuthority, FakeMesh, Machine, World, running_world, until
 
 
 @pytest.fixture
@@ -579,17 +579,22 @@ async def test_rows_handed_up_survive_the_death_of_the_holder_that_took_them(wor
     assert await world["c"].lines("t") == [("user", "only a has this"), ("agent", "a: only a has this")]
 
 
+async def place(machine: Machine, placement: Placement) -> None:
+    await machine.ledger.ensure_open()
+    await machine.transport.wait_replicated(await machine.ledger.set_placement(placement))
+
+
 async def test_placements_are_acknowledged_when_replicated_survive_and_never_roll_back(world: World) -> None:
     world.lead("a", 1, "b")
-    await world["a"].delivery.set_placement(Placement("t", "b", 1, 1, "pinned", "b"))
+    await place(world["a"], Placement("t", "b", 1, 1, "pinned", "b"))
     assert world["b"].ledger.placement("t") == Placement("t", "b", 1, 1, "pinned", "b")
     with pytest.raises(InstarError, match="placed anew"):
-        await world["a"].delivery.set_placement(Placement("t", "c", 1, 1, "placed"))
+        await place(world["a"], Placement("t", "c", 1, 1, "placed"))
     world.network.isolate("a")
     world["c"].authority.observe("b", 2)
     world["b"].authority.become_holder(2)
     await world["a"].ledger.set_placement(Placement("t", "a", 1, 2, "placed"))
-    await world["b"].delivery.set_placement(Placement("t", "c", 2, 1, "pinned", "c"))
+    await place(world["b"], Placement("t", "c", 2, 1, "pinned", "c"))
     world["a"].authority.observe("b", 2)
     await world.connect("a")
     await level(world, "a", "b", "c")

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from instar_node.clock import Clock, iso
-from instar_node.contracts import AgentRunner, Authority, HistoryItem, Placement
+from instar_node.contracts import AgentRunner, Authority, HistoryItem
 from instar_node.delivery.contract import Channel, ChannelTrouble, ConversationSink, IngressMessage, Publish
 from instar_node.delivery.intake import Intake
 from instar_node.delivery.ledger import MessageProcessingLedger
@@ -176,20 +176,6 @@ class Delivery:
         """What a person should know of the channels now."""
         return [trouble for channel in self._channels for trouble in channel.troubles()]
 
-    # -- placement --------------------------------------------------------------------------------------
-
-    async def set_placement(self, placement: Placement) -> None:
-        """Record where a topic runs; returns once every in-sync machine has it."""
-        await self._admitted(lambda: self._place(placement))
-
-    def placement(self, topic: str) -> Placement | None:
-        """Where a topic runs, as far as it is known here."""
-        return self._ledger.placement(topic)
-
-    def placements(self) -> tuple[Placement, ...]:
-        """All topics that were ever placed."""
-        return self._ledger.placements()
-
     # -- handoff ----------------------------------------------------------------------------------------
 
     async def pause(self) -> None:
@@ -339,9 +325,6 @@ class Delivery:
         recorded = await self._ledger.record(self._incoming(message, via))
         await self._transport.wait_replicated(recorded.position)
         return recorded
-
-    async def _place(self, placement: Placement) -> None:
-        await self._transport.wait_replicated(await self._ledger.set_placement(placement))
 
     async def _reply(self, topic: str, reply_to: str, text: str) -> MessageRow:
         row = await self._find(topic, reply_to)
