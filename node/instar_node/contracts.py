@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, TypeVar
 
 import msgspec
 
@@ -276,11 +276,16 @@ class AgentRunner(Protocol):
         """Keys of messages running now (of one topic, if given)."""
 
 
+Number = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+"""What SQLite can hold, and count on from. A greater one is refused where it arrives: further on it would
+keep from the disk what came with it."""
+
+
 class LogPosition(msgspec.Struct, frozen=True, order=True):
     """A place in the replicated log; ordered by epoch, then sequence."""
 
-    epoch: int
-    seq: int
+    epoch: Number
+    seq: Number
 
 
 class Placement(msgspec.Struct, frozen=True):

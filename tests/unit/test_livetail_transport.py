@@ -18,7 +18,7 @@ from instar_node.livetail import feed as feed_module
 from instar_node.livetail.buffer import LiveTailBuffer
 from instar_node.livetail.entry import START, Line, TailEntry
 from instar_node.livetail.http_transport import HttpLiveTailTransport
-from instar_node.livetail.messages import TailHello, TailPush
+from instar_node.livetail.messages import TailHello, TailOffer, TailPush
 from instar_node.livetail.redaction import Redactor
 from instar_node.livetail.source import LiveTailSource
 from instar_node.storage.database import SqliteDatabase
@@ -367,3 +367,18 @@ def test_a_hello_too_long_to_be_honest_is_refused() -> None:
     )
     with pytest.raises(msgspec.ValidationError):
         msgspec.msgpack.decode(bad, type=TailHello)
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 63])
+def test_numbers_that_no_table_holds_are_refused_where_they_arrive(number: int) -> None:
+    line, place = Line("42", 1, "user", "hi", "", "k", None, "a", 1), LogPosition(1, 1)
+    bad_lines = [msgspec.structs.replace(line, **{name: number}) for name in ("topic_seq", "epoch")]
+    bad_places = [LogPosition(1, number), LogPosition(number, 1)]
+    batches = [(TailEntry(place, bad),) for bad in bad_lines] + [
+        (TailEntry(bad, line),) for bad in bad_places
+    ]
+    pushes = [TailPush(1, START, entries, place) for entries in batches]
+    pushes += [TailPush(1, START, (), bad) for bad in bad_places]
+    for message in (*pushes, *(TailOffer(1, (bad,)) for bad in bad_lines)):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.msgpack.decode(msgspec.msgpack.encode(message), type=TailPush | TailOffer)

@@ -11,15 +11,10 @@ from __future__ import annotations
 
 import hashlib
 from enum import IntEnum
-from typing import Annotated
 
 import msgspec
 
-from instar_node.contracts import Placement
-
-LineNumber = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-"""What SQLite can hold. The log takes any number; one that the tables do not take would keep every later
-round from being written."""
+from instar_node.contracts import Number, Placement
 
 
 class Rank(IntEnum):
@@ -59,7 +54,7 @@ class Origin(msgspec.Struct, frozen=True, order=True, array_like=True):
     holder that takes up a message from an older epoch numbers it anew, and the newer number wins."""
 
     epoch: int
-    seq: LineNumber
+    seq: Number
     topic: str
     text: str
     sender: str
@@ -89,7 +84,7 @@ class Commit(msgspec.Struct, frozen=True, order=True, array_like=True):
     """The reservation that was delivered; ``seq`` is the line number of its first part."""
 
     epoch: int
-    seq: LineNumber
+    seq: Number
     digest: str
     at: str
     machine: str

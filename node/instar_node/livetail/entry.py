@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from instar_node.contracts import LogPosition
+from instar_node.contracts import LogPosition, Number
 
 START = LogPosition(0, 0)
 """The position before the first entry."""
@@ -25,14 +25,14 @@ class Line(msgspec.Struct, frozen=True, array_like=True):
     """
 
     topic: Name
-    topic_seq: int
+    topic_seq: Number
     role: Literal["user", "agent"]
     text: str
     at: Name
     key: Name
     reply_to: Name | None
     machine_id: Name
-    epoch: int
+    epoch: Number
 
 
 LineId = tuple[str, str, str, int]
