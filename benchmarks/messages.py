@@ -2,7 +2,9 @@
 
 One node with the ``echo`` agent and the ``local`` channel, ``synchronous=FULL``; then with a standby in
 the electorate, so that each message is on two disks before it is acknowledged. Beside it what a bare
-``fdatasync`` costs here, because that bounds a message that is alone.
+``fdatasync`` costs here, because that bounds a message that is alone; and what the least that could be
+called a message server (``benchmarks.skeleton``) takes just before and just after: a computer is not always
+as quick.
 """
 
 from __future__ import annotations
@@ -13,22 +15,35 @@ import json
 import os
 import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
-from tests.cluster.harness import Cluster, Machine, wait_for
+from tests.cluster.harness import Cluster, wait_for
 
 TOPICS = 256
 """Conversations. Within one, a message waits for the answer to the one before it."""
 
 
+@dataclass(frozen=True)
+class Server:
+    """What takes messages: where, who may send them, its process, and how many it has not answered yet."""
+
+    url: str
+    token: str
+    pid: int
+    unanswered: Callable[[], int]
+
+
 @contextmanager
-def nodes(folder: Path, standby: bool) -> Iterator[Machine]:
+def nodes(folder: Path, standby: bool) -> Iterator[Server]:
     """One awake node with the ``echo`` agent, alone or with a standby in sync."""
     cluster = Cluster(folder)
     try:
@@ -42,9 +57,27 @@ def nodes(folder: Path, standby: bool) -> Iterator[Machine]:
             cluster.join(desk, mini)
             mini.start()
             cluster.wait_in_sync(desk, [mini])
-        yield desk
+        yield Server(
+            desk.daemon.url,
+            desk.home.api_token.read_text().strip(),
+            desk.daemon.pid,
+            lambda: sum(row.queued for row in desk.api.topics().topics),
+        )
     finally:
         cluster.close()
+
+
+@contextmanager
+def skeleton(folder: Path) -> Iterator[Server]:
+    """The least that takes messages and answers them."""
+    command = [sys.executable, "-m", "benchmarks.skeleton", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            url = process.stdout.readline().strip()
+            yield Server(url, "", process.pid, lambda: int(urlopen(f"{url}/unanswered").read()))
+        finally:
+            process.kill()
 
 
 class Sender(asyncio.Protocol):
@@ -136,23 +169,28 @@ def fdatasync_s(folder: Path) -> float:
     return statistics.median(times)
 
 
-def measure(desk: Machine, count: int, in_flight: int) -> dict[str, float]:
+def measure(server: Server, count: int, in_flight: int) -> dict[str, float]:
     """Throughput until every reply is committed, and the latency of acknowledgements."""
-    token = desk.home.api_token.read_text().strip()
     name = f"{in_flight}-"
-    asyncio.run(send(desk.daemon.url, token, TOPICS, in_flight, f"warm{name}"))
-    used, begun = cpu_seconds(desk.daemon.pid), time.perf_counter()
-    took = asyncio.run(send(desk.daemon.url, token, count, in_flight, name))
+    asyncio.run(send(server.url, server.token, TOPICS, in_flight, f"warm{name}"))
+    used, begun = cpu_seconds(server.pid), time.perf_counter()
+    took = asyncio.run(send(server.url, server.token, count, in_flight, name))
     accepted = time.perf_counter() - begun
-    wait_for(lambda: sum(row.queued for row in desk.api.topics().topics) == 0, 120, every=0.05)
+    wait_for(lambda: server.unanswered() == 0, 120, every=0.05)
     committed = time.perf_counter() - begun
     return {
         "in_flight": in_flight,
         "acknowledged_per_s": round(count / accepted),
         "committed_per_s": round(count / committed),
         "p50_ms": round(statistics.median(took) * 1e3, 2),
-        "cpu_ms_per_message": round((cpu_seconds(desk.daemon.pid) - used) / count * 1e3, 3),
+        "cpu_ms_per_message": round((cpu_seconds(server.pid) - used) / count * 1e3, 3),
     }
+
+
+def measure_skeleton(count: int) -> float:
+    """Messages a second that the skeleton answers with 64 in flight."""
+    with tempfile.TemporaryDirectory() as folder, skeleton(Path(folder)) as server:
+        return measure(server, count, 64)["committed_per_s"]
 
 
 def main() -> None:
@@ -161,10 +199,13 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5_000)
     count: int = parser.parse_args().count
     for standby in (False, True):
-        with tempfile.TemporaryDirectory() as folder, nodes(Path(folder), standby) as desk:
+        before = measure_skeleton(count)
+        with tempfile.TemporaryDirectory() as folder, nodes(Path(folder), standby) as server:
             sync_ms = round(fdatasync_s(Path(folder)) * 1e3, 2)
-            for in_flight in (64, 1):
-                result = measure(desk, count if in_flight > 1 else count // 20, in_flight)
+            many = measure(server, count, 64)
+            bare = (before + measure_skeleton(count)) / 2
+            ratio = {"skeleton_per_s": round(bare), "of_skeleton": round(many["committed_per_s"] / bare, 2)}
+            for result in ({**many, **ratio}, measure(server, count // 20, 1)):
                 json.dump({"standby": standby, "fdatasync_ms": sync_ms, **result}, sys.stdout)
                 print(flush=True)
 
