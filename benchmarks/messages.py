@@ -176,7 +176,7 @@ def measure(server: Server, count: int, in_flight: int) -> dict[str, float]:
     used, begun = cpu_seconds(server.pid), time.perf_counter()
     took = asyncio.run(send(server.url, server.token, count, in_flight, name))
     accepted = time.perf_counter() - begun
-    wait_for(lambda: server.unanswered() == 0, 120, every=0.05)
+    wait_for(lambda: server.unanswered() == 0, 120, every=0.01)
     committed = time.perf_counter() - begun
     return {
         "in_flight": in_flight,
