@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 log = logging.getLogger("instar.tui")
 
 
+def _reached(breakpoints: list[tuple[int, str]], cells: int) -> str:
+    """The class of the highest breakpoint that a width or height reaches."""
+    return max((least, name) for least, name in breakpoints if cells >= least)[1]
+
+
 class Body(Vertical):
     """The part of a screen between its frame; empty in the very first frame, so that it comes at once."""
 
@@ -64,6 +69,10 @@ class MeshScreen(Screen[None]):
         super().__init__()
         # Its styles are read with those of the app: else Textual would read all of them anew for each screen.
         self._css_update_count = self.app._css_update_count
+        # Textual tells a screen its size only after it was laid out once, and what is seen would jump.
+        size = self.app.size
+        self.add_class(_reached(self.app.HORIZONTAL_BREAKPOINTS or [], size.width))
+        self.add_class(_reached(self.app.VERTICAL_BREAKPOINTS or [], size.height))
 
     def compose(self) -> ComposeResult:
         yield Header(classes="header")

@@ -187,6 +187,22 @@ async def test_a_conversation_follows_its_newest_message_until_one_scrolls_up(no
         await centre.until("and the last")
 
 
+@pytest.mark.parametrize(
+    ("size", "classes"),
+    [((80, 24), {"-narrow", "-short"}), ((149, 34), {"-narrow", "-tall"}), ((150, 33), {"-wide", "-short"})],
+)
+async def test_a_screen_knows_its_room_before_it_is_laid_out_so_that_nothing_jumps(
+    node: FakeNode, size: tuple[int, int], classes: set[str]
+) -> None:
+    async with running(node, size=size) as centre:
+        for name in ("topics", "conversation"):
+            made = centre.app.MODES[name]
+            assert callable(made)
+            assert made().classes >= classes
+            await centre.go(name)
+            assert centre.app.screen.classes >= classes
+
+
 async def test_text_of_a_conversation_is_selected_with_the_mouse(centre: Centre) -> None:
     await centre.go("conversation")
     await centre.until("412 tests passed")
