@@ -75,7 +75,8 @@ class Transcript(ScrollView, can_focus=True):
             self.call_after_refresh(self._to_end)
 
     def _to_end(self) -> None:
-        self.scroll_to(y=self.max_scroll_y, animate=False, immediate=True)
+        # Forced, for the scrollbar without which Textual does not scroll comes with the next layout only.
+        self.scroll_to(y=self.max_scroll_y, animate=False, force=True, immediate=True)
 
     def watch_scroll_y(self, old_value: float, new_value: float) -> None:
         """Going up stops following the newest message; coming back to the end takes it up again."""

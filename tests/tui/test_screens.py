@@ -203,6 +203,12 @@ async def test_a_screen_knows_its_room_before_it_is_laid_out_so_that_nothing_jum
             assert centre.app.screen.classes >= classes
 
 
+async def test_a_conversation_just_too_long_for_its_place_shows_its_newest_line(node: FakeNode) -> None:
+    async with running(node, size=(80, 24)) as centre:
+        await centre.go("conversation")
+        await centre.until("日本語")
+
+
 async def test_text_of_a_conversation_is_selected_with_the_mouse(centre: Centre) -> None:
     await centre.go("conversation")
     await centre.until("412 tests passed")
