@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -12,7 +11,7 @@ from instar_node.build import overlap
 from instar_node.clock import MICROS_PER_SECOND
 from instar_node.contracts import Lane
 from instar_node.mesh.addresses import dial_urls, http_host, offered_urls, tunnel_url
-from instar_node.mesh.channel import Channel, Pairing, RekeyPolicy
+from instar_node.mesh.channel import RekeyPolicy
 from instar_node.mesh.frames import (
     MAX_FRAME,
     PIECE,
@@ -40,6 +39,7 @@ from instar_node.mesh.limits import (
 )
 from instar_node.mesh.noise import NoiseError
 from instar_node.mesh.peers import QUIET_US, RECENT_US, Announcer, dial_delay
+from tests.unit.mesh_channels import channels
 
 # -- lanes ------------------------------------------------------------------------------------------------
 
@@ -187,18 +187,8 @@ def test_frames_and_pieces_survive_the_wire() -> None:
 POLICY = RekeyPolicy(after_us=100, after_messages=10, refuse_us=200, refuse_messages=20)
 
 
-def channels(now: int = 0) -> tuple[Channel, Channel]:
-    one, two = X25519PrivateKey.generate(), X25519PrivateKey.generate()
-    caller = Pairing(one, two.public_key().public_bytes_raw(), "mesh", "a", "b", True)
-    called = Pairing(two, one.public_key().public_bytes_raw(), "mesh", "a", "b", False)
-    first, second = caller.handshake(), called.handshake()
-    second.read_message(first.write_message())
-    first.read_message(second.write_message())
-    return Channel(caller, first, POLICY, now), Channel(called, second, POLICY, now)
-
-
 def test_a_change_of_keys_loses_no_message_in_flight() -> None:
-    caller, called = channels()
+    caller, called = channels(POLICY)
     to_called = [caller.seal(b"c0")]
     to_called.append(caller.seal_control(caller.begin_rekey(), 1))
     to_called.append(caller.seal(b"c1"))
@@ -223,7 +213,7 @@ def test_a_change_of_keys_loses_no_message_in_flight() -> None:
 
 
 def test_old_keys_open_nothing_after_the_change() -> None:
-    caller, called = channels()
+    caller, called = channels(POLICY)
     old_sending = called._sending
     answer = called.rekey_step(caller.begin_rekey(), 1)
     assert isinstance(answer, RekeyAnswer)
@@ -235,7 +225,7 @@ def test_old_keys_open_nothing_after_the_change() -> None:
 
 
 def test_keys_are_due_by_age_or_by_use_and_only_the_dialling_side_begins() -> None:
-    caller, called = channels()
+    caller, called = channels(POLICY)
     assert not caller.rekey_due(99)
     assert caller.rekey_due(100)
     assert not called.rekey_due(100)
@@ -247,7 +237,7 @@ def test_keys_are_due_by_age_or_by_use_and_only_the_dialling_side_begins() -> No
 
 
 def test_keys_too_old_or_used_too_often_are_worn_out() -> None:
-    caller, _ = channels(now=1_000)
+    caller, _ = channels(POLICY, now=1_000)
     assert not caller.worn_out(1_199)
     assert caller.worn_out(1_200)
     for _ in range(20):
@@ -256,7 +246,7 @@ def test_keys_too_old_or_used_too_often_are_worn_out() -> None:
 
 
 def test_steps_of_rekeying_out_of_turn_are_breaches() -> None:
-    caller, called = channels()
+    caller, called = channels(POLICY)
     with pytest.raises(FrameError):
         called.rekey_step(RekeyDone(), 1)
     with pytest.raises(FrameError):

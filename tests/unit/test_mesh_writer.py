@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from aiohttp import WSMessage
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from instar_node.clock import SystemClock
 from instar_node.contracts import Lane
-from instar_node.mesh.channel import Channel, Pairing, RekeyPolicy
+from instar_node.mesh.channel import RekeyPolicy
 from instar_node.mesh.frames import PIECE, Control, DataPiece, Ping, RekeyOpen, parse_piece
 from instar_node.mesh.lanes import WINDOW
 from instar_node.mesh.writer import Writer
+from tests.unit.mesh_channels import channels
 
 USUAL = RekeyPolicy()
 
@@ -56,17 +56,11 @@ class FakeSocket:
 
 class World:
     def __init__(self, policy: RekeyPolicy) -> None:
-        one, two = X25519PrivateKey.generate(), X25519PrivateKey.generate()
-        caller = Pairing(one, two.public_key().public_bytes_raw(), "mesh", "a", "b", True)
-        called = Pairing(two, one.public_key().public_bytes_raw(), "mesh", "a", "b", False)
-        first, second = caller.handshake(), called.handshake()
-        second.read_message(first.write_message())
-        first.read_message(second.write_message())
         clock = SystemClock()
-        self._other_side = Channel(called, second, policy, clock.now())
+        channel, self._other_side = channels(policy, clock.now())
         self._opened = 0
         self.socket = FakeSocket()
-        self.writer = Writer(self.socket, Channel(caller, first, policy, clock.now()), clock)
+        self.writer = Writer(self.socket, channel, clock)
         self.task = asyncio.create_task(self.writer.run())
 
     def arrived(self) -> list[bytes | Control]:
