@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from instar_node.contracts import Placement
 from instar_node.delivery import steps, tables
 from instar_node.delivery.conversation import Window, read_page
-from instar_node.delivery.entries import GENESIS, MESSAGE_KINDS, Mark, check_follows, decode_body
+from instar_node.delivery.entries import GENESIS, Mark, check_follows, decode_message
 from instar_node.delivery.loading import load_state
 from instar_node.delivery.rows import (
     Grant,
@@ -239,10 +239,8 @@ class LedgerMachine(RuleBasedStateMachine):
         for entry in tables.entries_after(self.connection, GENESIS.position):
             check_follows(prev, entry)
             prev = entry.mark
-            if entry.kind in MESSAGE_KINDS:
-                body = decode_body(entry)
-                assert isinstance(body, MessageRow)
-                parts.append(body)
+            if (part := decode_message(entry)) is not None:
+                parts.append(part)
         assert prev == self.state.head
         random.Random(len(parts)).shuffle(parts)
         rows: dict[str, MessageRow] = {}

@@ -17,7 +17,7 @@ from msgspec import Meta
 
 from instar_node.contracts import Database
 from instar_node.delivery import tables
-from instar_node.delivery.entries import MESSAGE_KINDS, decode_body
+from instar_node.delivery.entries import decode_message
 from instar_node.delivery.ledger import MessageProcessingLedger
 from instar_node.delivery.rows import MessageRow, Rank, Status, join
 from instar_node.errors import InstarError
@@ -94,10 +94,8 @@ def _newest_rows(unsaved: Mapping[str, MessageRow], connection: sqlite3.Connecti
     """The messages of the newest entries, as they stand."""
     keys: dict[str, None] = {}
     for entry in tables.newest_entries(connection, BLOCK * BLOCKS):
-        if entry.kind in MESSAGE_KINDS:
-            body = decode_body(entry)
-            assert isinstance(body, MessageRow)
-            keys[body.key] = None
+        if (said := decode_message(entry)) is not None:
+            keys[said.key] = None
     return [row for key in keys if (row := _newest(connection, key, unsaved.get(key))) is not None]
 
 

@@ -19,7 +19,7 @@ from instar_node.background import Background
 from instar_node.clock import Clock, iso
 from instar_node.contracts import Database
 from instar_node.delivery import tables
-from instar_node.delivery.entries import MESSAGE_KINDS, LogEntry, compacted, decode_body
+from instar_node.delivery.entries import LogEntry, compacted, decode_message
 from instar_node.delivery.log import ReplicatedLog
 from instar_node.delivery.rows import MessageRow, without_text
 from instar_node.delivery.state import TopicHead
@@ -94,9 +94,7 @@ def compact_chunk(connection: sqlite3.Connection, before: str) -> Chunk:
     heads: list[TopicHead] = []
     more = False
     for entry in tables.entries_after(connection, start, CHUNK_BYTES):
-        if entry.kind in MESSAGE_KINDS:
-            body = decode_body(entry)
-            assert isinstance(body, MessageRow)
+        if (body := decode_message(entry)) is not None:
             row = rows.get(body.key) or tables.load_row(connection, body.key)
             if row is None or body.key in unsaved or row.open or _settled_at(row) >= before:
                 more = False
@@ -117,7 +115,7 @@ def compact_chunk(connection: sqlite3.Connection, before: str) -> Chunk:
 def _keys(entries: Iterable[LogEntry]) -> Iterator[str]:
     """The messages of these entries."""
     for entry in entries:
-        if isinstance(body := decode_body(entry), MessageRow):
+        if (body := decode_message(entry)) is not None:
             yield body.key
 
 

@@ -142,6 +142,15 @@ def decode_body(entry: LogEntry) -> Body:
     raise _damaged(entry, f"the kind {entry.kind!r} is not known to this version")
 
 
+def decode_message(entry: LogEntry) -> MessageRow | None:
+    """What an entry says of its message; ``None`` for one of another kind. Raises as ``decode_body``."""
+    if entry.kind not in MESSAGE_KINDS:
+        return None
+    body = decode_body(entry)
+    assert isinstance(body, MessageRow)
+    return body
+
+
 def check_follows(prev: Mark, entry: LogEntry) -> None:
     """Refuse an entry that is not the direct successor of ``prev``.
 

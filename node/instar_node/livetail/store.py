@@ -164,21 +164,23 @@ def _save(db: sqlite3.Connection, counted: TopicState) -> TopicState:
 
 def newest_before(db: sqlite3.Connection, topic: str, bound: int, limit: int) -> list[Line]:
     """The ``limit`` last lines of a topic before ``topic_seq`` ``bound``, newest first."""
-    return _page(db, "topic_seq < ?2 ORDER BY topic_seq DESC, seq DESC LIMIT ?3", (topic, bound, limit))
+    return _page(db, "topic_seq < ?2", "topic_seq DESC, seq DESC", (topic, bound, limit))
 
 
 def lines_after(db: sqlite3.Connection, topic: str, after: int, limit: int) -> list[Line]:
     """The first ``limit`` lines of a topic after ``topic_seq`` ``after``, in order."""
-    return _page(db, "topic_seq > ?2 ORDER BY topic_seq, seq LIMIT ?3", (topic, after, limit))
+    return _page(db, "topic_seq > ?2", "topic_seq, seq", (topic, after, limit))
 
 
-def _page(db: sqlite3.Connection, which: str, arguments: tuple[str, int, int]) -> list[Line]:
+def _page(db: sqlite3.Connection, which: str, order: str, arguments: tuple[str, int, int]) -> list[Line]:
     # The index has a topic's lines by number; of those few with the same number SQLite sorts the places, and
     # among them the few that it does not have yet.
-    bound, order = which.split(" ORDER BY ")
-    listed = f"SELECT seq, {_LINE} FROM {_LISTED} AND topic = ?1 AND {which}"  # noqa: S608
-    unlisted = f"SELECT seq, {_LINE} FROM {_UNLISTED} AND topic = ?1 AND {bound}"  # noqa: S608
-    found = db.execute(f"SELECT * FROM ({listed}) UNION ALL {unlisted} ORDER BY {order}", arguments)  # noqa: S608
+    listed, unlisted = (
+        f"SELECT seq, {_LINE} FROM {part} AND topic = ?1 AND {which}"  # noqa: S608
+        for part in (_LISTED, _UNLISTED)
+    )
+    page = f"ORDER BY {order} LIMIT ?3"
+    found = db.execute(f"SELECT * FROM ({listed} {page}) UNION ALL {unlisted} {page}", arguments)  # noqa: S608
     return [Line(*row) for _, *row in found]
 
 
